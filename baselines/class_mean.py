@@ -1,0 +1,83 @@
+"""One noisy mean image per class: the floor that a private generator has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (its customary name)
+from torch import Tensor
+
+from dpbench.errors import UserError
+from dpbench.pixels import to_pixels
+from dpbench.privacy.accounting import GaussianEvent, calibrate
+from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
+from dpbench.protocols import Plan, Preset, RunContext, Sampler
+from dpbench.types import Images
+
+
+@dataclass(frozen=True)
+class ClassMeanSampler:
+    """Gives every image of a class the same picture.
+
+    Attributes:
+        means: ``(classes, C, H, W)``, uint8.
+    """
+
+    means: Tensor
+
+    def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """See ``Sampler``."""
+        return self.means[labels]
+
+
+@dataclass(frozen=True)
+class ClassMean:
+    """Noisy class means through one Gaussian release.
+
+    Attributes:
+        clipping_norm: C of an image as a vector of intensities in [0, 1].
+    """
+
+    summary: ClassVar[str] = "one noisy mean image per class: a floor"
+    private: ClassVar[bool] = True
+    presets: ClassVar[tuple[Preset, ...]] = ()
+
+    clipping_norm: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: The clipping norm is not above 0.
+        """
+        if not self.clipping_norm > 0:
+            raise UserError(f"clipping_norm must be above 0, got {self.clipping_norm}")
+
+    def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
+        """One release, no training."""
+        return Plan(events=(self._event(budget),))
+
+    def _event(self, budget: PrivacyBudget) -> GaussianEvent:
+        # a sum over everything is one step of DP-SGD that samples everyone
+        noise_multiplier = calibrate(budget, 1.0, 1)
+        return GaussianEvent(noise_multiplier, "class means")
+
+    def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
+        """Release the per-class sums and divide by the public class size N / classes."""
+        info = private.info
+
+        def features(images: Images) -> Tensor:
+            intensities = images.pixels.flatten(1).float() / 255
+            one_hot = F.one_hot(images.labels, info.classes).float()
+            return (one_hot[:, :, None] * intensities[:, None, :]).flatten(1)
+
+        total = private.gaussian_sum(features, self._event(private.budget), self.clipping_norm)
+        # the true class sizes are private; that classes are of equal size is assumed
+        means = total.view(info.classes, *info.spec.shape) / (info.nominal_size / info.classes)
+        return ClassMeanSampler(to_pixels(2 * means - 1))
+
+
+METHOD = ClassMean

@@ -1,0 +1,60 @@
+"""The private train set itself: what no generator can beat. Not private."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
+from dpbench.protocols import Plan, Preset, RunContext, Sampler
+from dpbench.types import Images
+
+
+@dataclass
+class RealSampler:
+    """Deals out real images class by class, each once before any of them again.
+
+    Attributes:
+        images: The real images, in the order in which they are dealt.
+        dealt: How many of each class were dealt.
+    """
+
+    images: Images
+    dealt: dict[int, int] = field(default_factory=dict)
+
+    def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """See ``Sampler``; continues where the last call stopped."""
+        out = torch.empty(len(labels), *self.images.spec.shape, dtype=torch.uint8)
+        for label in set(labels.tolist()):
+            wanted = (labels == label).nonzero().squeeze(1)
+            own = (self.images.labels == label).nonzero().squeeze(1)
+            start = self.dealt.get(label, 0)
+            self.dealt[label] = start + len(wanted)
+            out[wanted] = self.images.pixels[own[(start + torch.arange(len(wanted))) % len(own)]]
+        return out
+
+
+@dataclass(frozen=True)
+class Real:
+    """The ceiling: real train images in place of synthetic ones."""
+
+    summary: ClassVar[str] = "the real train images: a ceiling, not private"
+    private: ClassVar[bool] = False
+    presets: ClassVar[tuple[Preset, ...]] = ()
+
+    def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
+        """Nothing to train."""
+        return Plan()
+
+    def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
+        """Shuffle the images."""
+        images = private.unprotected()
+        order = torch.randperm(len(images), generator=run.streams.public("sampling", "order"))
+        return RealSampler(images[order])
+
+
+METHOD = Real

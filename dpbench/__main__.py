@@ -1,0 +1,5 @@
+"""``python -m dpbench``."""
+
+from dpbench.cli import main
+
+main()

@@ -1,0 +1,445 @@
+"""The command line: the only place that prints.
+
+``--help`` and ``list`` must be instant, so torch, and whatever needs it, is imported by the
+commands that use it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dpbench import __version__
+from dpbench.errors import RunFailed, UserError
+
+if TYPE_CHECKING:
+    from dpbench.record import RunRecord
+    from dpbench.report.leaderboard import Row
+    from dpbench.run import PlannedRun
+
+INTERRUPTED = 130
+out, err = Console(), Console(stderr=True)
+app = typer.Typer(
+    name="dpbench",
+    help="A benchmark of differentially private image generation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Method = Annotated[str, typer.Option(help="Generator or baseline: `dpbench list methods`.")]
+DatasetName = Annotated[str, typer.Option(help="Data set: `dpbench list datasets`.")]
+Epsilon = Annotated[
+    float | None,
+    typer.Option("--eps", help="Privacy budget; inf for none. Default: 1 (inf for baselines)."),
+]
+Delta = Annotated[float, typer.Option(help="Probability with which epsilon may fail.")]
+AdjacencyName = Annotated[
+    str, typer.Option(help="Neighbouring data sets: add_remove or replace_one.")
+]
+Seed = Annotated[int, typer.Option(help="Public seed of everything but the privacy noise.")]
+ProfileName = Annotated[str, typer.Option(help="Size of the run: `dpbench list profiles`.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Set a hyper-parameter; may be repeated."),
+]
+RunsDir = Annotated[Path, typer.Option(help="Where runs are kept.")]
+RunFolder = Annotated[
+    Path | None, typer.Option("--out", help="This run's folder, instead of one in --runs-dir.")
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(envvar="DPBENCH_DATA", help="Where to look for data first."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Reproducible = Annotated[
+    bool,
+    typer.Option(
+        "--reproducible",
+        help="Derive the privacy noise from the seed too: the run is void for release.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Discard an earlier run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+
+
+def main() -> None:
+    """Run the command line; exit codes are 0, 1 (failed), 2 (user's mistake), 130 (interrupted)."""
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        # typer's usage errors, whichever copy of click they come from
+        if not hasattr(error, "format_message"):
+            raise
+        _say_error(error.format_message())
+        code = getattr(error, "exit_code", 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _outcome(debug: bool) -> Iterator[None]:
+    """Turn how a command ends into one line and an exit code."""
+    try:
+        yield
+    except UserError as error:
+        code, message = 2, str(error)
+    except RunFailed as error:
+        code, message = 1, str(error)
+    except KeyboardInterrupt:
+        err.print(
+            "Interrupted. Nothing is lost: the same command continues where this one stopped."
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    else:
+        return
+    if debug:
+        traceback.print_exc()
+    _say_error(message)
+    raise typer.Exit(code)
+
+
+def _say_error(message: str) -> None:
+    line = " ".join(message.split())
+    err.print(f"[bold red]Error:[/] {escape(line)}", soft_wrap=True, highlight=False)
+
+
+def _print_json(content: Any) -> None:
+    from dpbench.record import to_json
+
+    typer.echo(json.dumps(to_json(content), indent=2, allow_nan=False))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    method: Method,
+    dataset: DatasetName,
+    eps: Epsilon = None,
+    delta: Delta = 1e-5,
+    adjacency: AdjacencyName = "add_remove",
+    seed: Seed = 0,
+    profile: ProfileName = "laptop",
+    settings: Settings = None,
+    runs_dir: RunsDir = Path("runs"),
+    out_folder: RunFolder = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    reproducible: Reproducible = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train a method under a privacy budget, sample from it and score the samples.
+
+    An interrupted run continues where it stopped when the same command is given again.
+    """
+    with _outcome(debug):
+        from dpbench import run as runs
+        from dpbench.console import progress_on
+
+        request = runs.Request(
+            method=method,
+            dataset=dataset,
+            epsilon=eps,
+            delta=delta,
+            adjacency=adjacency,  # type: ignore[arg-type]  # checked by PrivacyBudget
+            seed=seed,
+            profile=profile,
+            settings=tuple(settings or ()),
+            reproducible=reproducible,
+            device=device,
+        )
+        planned = runs.plan(request)
+        _print_plan(planned)
+        if dry_run:
+            if as_json:
+                _print_json(_plan_json(planned))
+            return
+        record, folder = runs.execute(
+            planned, progress_on(err), runs_dir, out_folder, data_root, overwrite, debug
+        )
+        if as_json:
+            typer.echo(record.dumps(), nl=False)
+        else:
+            _print_result(record, folder)
+
+
+def _plan_json(planned: PlannedRun) -> dict[str, Any]:
+    from dpbench.privacy.accounting import event_to_json
+
+    return {
+        "method": planned.request.method,
+        "dataset": planned.dataset.name,
+        "epsilon": planned.budget.epsilon,
+        "delta": planned.budget.delta,
+        "adjacency": planned.budget.adjacency,
+        "profile": planned.profile.name,
+        "preset": planned.resolved.source,
+        "method_args": dict(planned.resolved.arguments),
+        "parameters": planned.plan.parameters,
+        "events": [event_to_json(event) for event in planned.plan.events],
+        "stages": [
+            {
+                "name": stage.name,
+                "steps": stage.steps,
+                "evaluations": stage.evaluations,
+                "private": stage.private,
+            }
+            for stage in planned.plan.stages
+        ],
+        "private_evaluations": planned.plan.evaluations(private=True),
+        "public_evaluations": planned.plan.evaluations(private=False),
+        "estimated_train_seconds": planned.estimated_seconds(),
+    }
+
+
+def _print_plan(planned: PlannedRun) -> None:
+    from dpbench.console import duration
+    from dpbench.privacy.accounting import DPSGDEvent
+
+    budget, compute = planned.budget, planned.profile.compute
+    guarantee = (
+        f"epsilon {budget.epsilon:g}, delta {budget.delta:g}, {budget.adjacency}"
+        if budget.private
+        else "none: this run is not private"
+    )
+    lines = [
+        ("method", f"{planned.request.method} on {planned.dataset.name}"),
+        ("profile", f"{planned.profile.name}: {planned.profile.description}"),
+        ("preset", planned.resolved.source),
+        ("guarantee", guarantee),
+    ]
+    if planned.plan.parameters:
+        lines.append(("network", f"{planned.plan.parameters:,} parameters on {planned.device}"))
+    for event in planned.plan.events:
+        text = f"noise multiplier {event.noise_multiplier:.4g}"
+        if isinstance(event, DPSGDEvent):
+            text += f", sample rate {event.sample_rate:.4g}, {event.steps:,} steps"
+        lines.append((event.purpose, text))
+    for stage in planned.plan.stages:
+        text = f"{stage.steps:,} steps, {stage.evaluations:,} gradient evaluations"
+        lines.append((stage.name, text))
+    if planned.plan.stages:
+        used = [
+            f"{planned.plan.evaluations(private):,} of {limit:,} {word}"
+            for private, word, limit in (
+                (True, "private", compute.private_evaluations),
+                (False, "public", compute.public_evaluations),
+            )
+        ]
+        seconds = planned.estimated_seconds()
+        lines.append(("compute", ", ".join(used) + " evaluations"))
+        lines.append(("training time", f"about {duration(seconds)} on this machine"))
+        if seconds > 1.5 * compute.train_seconds:
+            lines.append(("note", f"the profile means {duration(compute.train_seconds)}"))
+    table = Table.grid(padding=(0, 2))
+    for name, text in lines:
+        table.add_row(f"[bold]{escape(name)}[/]", escape(text))
+    err.print(table)
+
+
+def _print_result(record: RunRecord, folder: Path) -> None:
+    from dpbench.run import GRID
+
+    table = Table(title=f"{record.spec.method} on {record.spec.dataset}")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("n", justify="right")
+    table.add_column("against")
+    table.add_column("by", overflow="fold")
+    for m in record.measurements:
+        value = "-" if m.value is None else f"{m.value:.4g} {m.unit}".rstrip()
+        table.add_row(m.metric, value, f"{m.n:,}", m.split, escape(m.extractor or m.reason))
+    out.print(table)
+    privacy = record.privacy
+    if privacy["release"] == "not private":
+        out.print("not private")
+    else:
+        out.print(
+            f"epsilon {float(privacy['epsilon']):.6g} at delta {privacy['delta']:g} "
+            f"({privacy['adjacency']}, {privacy['accountant']}); release: {privacy['release']}",
+            highlight=False,
+        )
+    for label, file in (("record", "record.json"), ("samples", GRID)):
+        out.print(f"{label:8}{escape(str(folder / file))}", soft_wrap=True, highlight=False)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str | None, typer.Argument(help="methods, datasets, evaluators or profiles; default: all.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Import everything and say what is broken.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List what there is, by name."""
+    with _outcome(debug):
+        listings = {
+            "methods": lambda: _list_entries("method", check),
+            "datasets": _list_datasets,
+            "evaluators": lambda: _list_entries("evaluator", check),
+            "profiles": _list_profiles,
+        }
+        if what is not None and what not in listings:
+            raise UserError(f"there is no list of {what!r}: choose {', '.join(listings)}")
+        chosen = {name: listings[name]() for name in ([what] if what else listings)}
+        if as_json:
+            _print_json(chosen[what] if what else chosen)
+        else:
+            for name, items in chosen.items():
+                _print_items(name, items)
+        if any(item.get("broken") for items in chosen.values() for item in items):
+            raise typer.Exit(1)
+
+
+def _list_entries(kind: str, check: bool) -> list[dict[str, Any]]:
+    from dpbench.registry import entries, load
+
+    items: list[dict[str, Any]] = []
+    for entry in entries(kind).values():  # type: ignore[arg-type]
+        item: dict[str, Any] = {
+            "name": entry.name,
+            "family": entry.family,
+            "from": f"{entry.distribution} {entry.version}",
+        }
+        if check:
+            try:
+                item["summary"] = load(kind, entry.name).summary  # type: ignore[arg-type]
+            except (UserError, AttributeError) as error:
+                item["broken"] = str(error)
+        items.append(item)
+    return items
+
+
+def _list_datasets() -> list[dict[str, Any]]:
+    from dpbench.data.catalog import CATALOG
+
+    return [
+        {
+            "name": info.name,
+            "shape": list(info.shape),
+            "classes": info.classes,
+            "train": info.train,
+            "test": info.test,
+            "description": info.description,
+        }
+        for info in CATALOG.values()
+    ]
+
+
+def _list_profiles() -> list[dict[str, Any]]:
+    from dpbench.profiles import PROFILES
+
+    return [
+        {
+            "name": profile.name,
+            "samples": profile.samples,
+            "private_evaluations": profile.compute.private_evaluations,
+            "public_evaluations": profile.compute.public_evaluations,
+            "train_seconds": profile.compute.train_seconds,
+            "description": profile.description,
+        }
+        for profile in PROFILES.values()
+    ]
+
+
+def _print_items(name: str, items: list[dict[str, Any]]) -> None:
+    table = Table(title=name, title_justify="left")
+    columns = list(dict.fromkeys(key for item in items for key in item))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for item in items:
+        table.add_row(*(escape(str(item.get(column, ""))) for column in columns))
+    out.print(table)
+
+
+@app.command()
+def report(
+    runs_dir: RunsDir = Path("runs"),
+    leaderboards: Annotated[
+        Path, typer.Option("--out", help="Where records are collected and CSVs written.")
+    ] = Path("leaderboards"),
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only say whether the CSVs are what their records give."),
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Derive the leaderboards from records: one CSV per data set, and a table here."""
+    with _outcome(debug):
+        from dataclasses import asdict
+
+        from dpbench.report import leaderboard
+
+        if not check:
+            _, incomplete = leaderboard.collect(runs_dir, leaderboards)
+            for file in incomplete:
+                err.print(f"left out, not complete: {escape(str(file))}", soft_wrap=True)
+        rows = leaderboard.rows(leaderboards)
+        if check:
+            stale = leaderboard.stale(rows, leaderboards)
+            if stale:
+                names = ", ".join(map(str, stale))
+                raise RunFailed(f"{names}: not what the records give; run `dpbench report`")
+        elif not rows:
+            raise UserError(
+                f"no complete run in {runs_dir} or {leaderboards}: `dpbench run` makes one"
+            )
+        else:
+            for file in leaderboard.write(rows, leaderboards):
+                err.print(f"wrote {escape(str(file))}", soft_wrap=True, highlight=False)
+        if as_json:
+            _print_json([asdict(row) for row in rows])
+        else:
+            _print_rows(rows)
+
+
+def _print_rows(rows: list[Row]) -> None:
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        table = Table(title=dataset, title_justify="left")
+        for column in ("profile", "method", "eps", "metric", "against"):
+            table.add_column(column, overflow="fold")
+        for column in ("mean", "95% CI", "seeds"):
+            table.add_column(column, justify="right")
+        for row in rows:
+            if row.dataset != dataset or row.mean is None:
+                continue
+            interval = "1 seed" if row.ci_low is None else f"{row.ci_low:.4g} to {row.ci_high:.4g}"
+            table.add_row(
+                row.profile,
+                escape(row.method),
+                f"{row.epsilon:g}",
+                row.metric,
+                row.split,
+                f"{row.mean:.4g} {row.unit}".rstrip(),
+                interval,
+                str(row.seeds),
+            )
+        out.print(table)

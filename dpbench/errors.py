@@ -1,0 +1,11 @@
+"""The two ways a command ends badly, and nothing else."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """The user's mistake: one line that says what is wrong and what to do (exit code 2)."""
+
+
+class RunFailed(Exception):
+    """A run or a check that failed through no mistake of the user's (exit code 1)."""

@@ -1,0 +1,50 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def replace_atomically(file: Path, write: Callable[[Path], None], mode: int | None = None) -> None:
+    """Write ``file`` so that a reader, or a crash at any moment, sees the old or the new content.
+
+    Args:
+        file: Where to write.
+        write: Writes the content to the path it is given (same folder, so that renaming is
+            atomic).
+        mode: Permission bits, set before any content is written.
+    """
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        if mode is not None:
+            os.close(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode))
+        write(partial)
+        with partial.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str, mode: int | None = None) -> None:
+    """Write text to ``file``, all or nothing."""
+    write_bytes(file, text.encode(), mode)
+
+
+def write_bytes(file: Path, content: bytes, mode: int | None = None) -> None:
+    """Write bytes to ``file``, all or nothing."""
+
+    def write(partial: Path) -> None:
+        partial.write_bytes(content)
+
+    replace_atomically(file, write, mode)
+
+
+def write_torch(file: Path, content: Any, mode: int | None = None) -> None:
+    """``torch.save`` to ``file``, all or nothing."""
+    replace_atomically(file, lambda partial: torch.save(content, partial), mode)

@@ -1,0 +1,1 @@
+"""Everything that a privacy claim rests on."""

@@ -1,0 +1,55 @@
+"""The privacy budget of a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from dpbench.errors import UserError
+
+Adjacency = Literal["add_remove", "replace_one"]
+ADJACENCIES: tuple[Adjacency, ...] = get_args(Adjacency)
+
+
+@dataclass(frozen=True)
+class PrivacyBudget:
+    """(epsilon, delta)-differential privacy for one image with its label.
+
+    Attributes:
+        epsilon: Above 0; ``inf`` for a run that is not private.
+        delta: In (0, 1).
+        adjacency: ``add_remove`` (neighbours differ by one image more or less) or ``replace_one``.
+            A guarantee without its adjacency means nothing: the noise that gives epsilon = 1 under
+            add_remove gives about 2.1 under replace_one.
+
+    Raises:
+        UserError: A value is out of its range.
+    """
+
+    epsilon: float
+    delta: float = 1e-5
+    adjacency: Adjacency = "add_remove"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        # "not >" rather than "<=", so that NaN is refused too
+        if not self.epsilon > 0:
+            raise UserError(
+                f"epsilon must be above 0, got {self.epsilon:g}: try --eps 1, "
+                "or --eps inf for a run that is not private"
+            )
+        if not 0 < self.delta < 1:
+            raise UserError(
+                f"delta must lie strictly between 0 and 1, got {self.delta:g}: "
+                "at most 1 / (number of images) is usual, for instance --delta 1e-5"
+            )
+        if self.adjacency not in ADJACENCIES:
+            raise UserError(
+                f"unknown adjacency {self.adjacency!r}: choose one of {', '.join(ADJACENCIES)}"
+            )
+
+    @property
+    def private(self) -> bool:
+        """Whether there is a limit at all."""
+        return math.isfinite(self.epsilon)

@@ -1,0 +1,92 @@
+"""Sums of clipped per-example gradients.
+
+An engine takes a model, an objective and the drawn copies of some examples, and returns the *sum*
+over examples of ``g_i * min(1, C / |g_i|)``, where ``g_i`` is the gradient of the mean of example
+``i``'s K losses: clipped once, so the noise multiplicity K costs no privacy (Dockhorn et al. 2022,
+section 3.2). A gradient that is not finite counts as zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dpbench.errors import UserError
+
+Predict = Callable[..., Tensor]
+
+
+class Objective(Protocol):
+    """A training loss over images, in the two halves that private training needs.
+
+    Attributes:
+        multiplicity: K, the number of copies (noise levels, augmentations) of each image.
+    """
+
+    @property
+    def multiplicity(self) -> int:
+        """K."""
+
+    def draw(self, pixels: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw everything random about a step.
+
+        Args:
+            pixels: ``(B, C, H, W)``, uint8.
+            labels: ``(B,)``, int64.
+            rng: On the device of ``pixels``.
+
+        Returns:
+            Tensors of shape ``(B, K, ...)``.
+        """
+
+    def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
+        """Mean loss of each example over its copies: ``(B,)``, no draw in it."""
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training changes, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def clip_factors(norms: Tensor, clipping_norm: float) -> Tensor:
+    """What to multiply each example's vector by.
+
+    Args:
+        norms: ``(B,)``, Euclidean norms; may be infinite or NaN.
+        clipping_norm: C, above 0.
+
+    Returns:
+        ``(B,)``: ``min(1, C / norm)``, and 0 where the norm is not finite.
+    """
+    # 1e-6 keeps the quotient finite and only ever shortens
+    factors = (clipping_norm / (norms + 1e-6)).clamp(max=1)
+    return torch.where(norms.isfinite(), factors, 0)
+
+
+def zero_rows(rows: Tensor, keep: Tensor) -> Tensor:
+    """Rows of ``rows`` (``(B, ...)``) where ``keep`` (``(B,)``, bool), zeros elsewhere.
+
+    A product with 0 would not do: 0 * NaN is NaN.
+    """
+    return torch.where(keep.view(-1, *(1,) * (rows.ndim - 1)), rows, 0)
+
+
+def check_model(model: nn.Module) -> None:
+    """Hold that examples cannot influence each other through the model.
+
+    Raises:
+        UserError: A module mixes the examples of a batch, or keeps statistics of them.
+    """
+    for name, module in model.named_modules():
+        # this is BatchNorm's base class, and that of InstanceNorm, which is harmless unless it
+        # tracks statistics
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            mixes = isinstance(module, nn.modules.batchnorm._BatchNorm)
+            if mixes or module.track_running_stats:
+                raise UserError(
+                    f"module {name or 'model'!r} ({type(module).__name__}) mixes the examples of a "
+                    "batch, so no per-example gradient exists: use GroupNorm or LayerNorm"
+                )

@@ -1,0 +1,150 @@
+"""DP-SGD: sample, clip, add noise, step (Abadi et al. 2016, algorithm 1).
+
+The event that is accounted for is the very object that the loop runs by: sample rate, noise
+multiplier and number of steps have no second source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dpbench.averaging import ExponentialAverage
+from dpbench.privacy.accounting import DPSGDEvent
+from dpbench.privacy.clipping import Objective, check_model, trainable
+from dpbench.privacy.clipping.vmap import clipped_sum
+from dpbench.privacy.ledger import Allowance
+from dpbench.privacy.poisson import poisson_sample
+from dpbench.stages import Stage, Stateful
+from dpbench.streams import Streams
+from dpbench.types import Images
+
+# Copies (images x multiplicity) that go through the network at once: bounds memory, and on CPUs
+# larger is no faster.
+PHYSICAL_COPIES = 64
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What private training changes.
+
+    Attributes:
+        model: Its trainable parameters get the noisy gradients.
+        optimizer: Over those parameters.
+        average: Follows the weights after every step; post-processing.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: ExponentialAverage
+
+
+def physical_batch_size(multiplicity: int) -> int:
+    """Examples that go through the network at once."""
+    return max(1, PHYSICAL_COPIES // multiplicity)
+
+
+def train(
+    images: Images,
+    nominal_size: int,
+    learner: Learner,
+    objective: Objective,
+    allowance: Allowance,
+    clipping_norm: float,
+    streams: Streams,
+    stage: Stage,
+    note: Callable[[int], str],
+) -> None:
+    """Run the DP-SGD steps of ``allowance.event``, resuming where ``stage`` stopped.
+
+    Args:
+        images: The private images.
+        nominal_size: The public size N that the divisor ``q * N`` is made of: the realised batch
+            size must not appear in a release.
+        learner: What is trained, in place.
+        objective: Loss and multiplicity.
+        allowance: Of a ``DPSGDEvent``.
+        clipping_norm: C, above 0.
+        streams: ``poisson`` and ``dp-noise`` (secret), ``diffusion-noise`` (public).
+        stage: Resumes, reports and checkpoints.
+        note: What to show after a number of steps.
+
+    Raises:
+        UserError: The model mixes examples.
+    """
+    event = allowance.event
+    assert isinstance(event, DPSGDEvent)
+    check_model(learner.model)
+    parameters = trainable(learner.model)
+    batch_size = event.sample_rate * nominal_size
+    device = next(iter(parameters.values())).device
+    state: dict[str, Stateful] = {
+        "model": learner.model,
+        "optimizer": learner.optimizer,
+        "average": learner.average,
+        "allowance": allowance,
+    }
+    per_step = round(batch_size) * objective.multiplicity
+    for step in stage.steps(event.steps, state, per_step=per_step, note=note):
+        allowance.release(step)
+        batch = poisson_sample(
+            streams.secret("poisson", event.purpose, step), len(images), event.sample_rate
+        )
+        rng = streams.public("diffusion-noise", event.purpose, step, device=device)
+        total = gradient_sum(learner.model, objective, images, batch, clipping_norm, rng)
+        noise = gaussian_noise(total, streams, event.purpose, step)
+        for name, parameter in parameters.items():
+            released = total[name] + event.noise_multiplier * clipping_norm * noise[name]
+            parameter.grad = (released / batch_size).to(parameter.dtype)
+        learner.optimizer.step()
+        learner.average.update(learner.model)
+
+
+def gradient_sum(
+    model: nn.Module,
+    objective: Objective,
+    images: Images,
+    batch: Tensor,
+    clipping_norm: float,
+    rng: torch.Generator,
+) -> dict[str, Tensor]:
+    """The sum of clipped gradients over a logical batch, physical batch by physical batch.
+
+    Adding or removing one example changes it by at most ``clipping_norm`` in Euclidean norm.
+
+    Args:
+        model: What to differentiate.
+        objective: Loss and multiplicity.
+        images: Where the batch is taken from.
+        batch: ``(B,)``, int64 indices; B may be 0.
+        clipping_norm: C, above 0.
+        rng: For the objective's draws; on the model's device.
+
+    Returns:
+        For each trainable parameter, a float32 tensor of its shape.
+    """
+    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in trainable(model).items()}
+    size = physical_batch_size(objective.multiplicity)
+    for start in range(0, len(batch), size):
+        part = images[batch[start : start + size]]
+        copies = objective.draw(part.pixels.to(rng.device), part.labels.to(rng.device), rng)
+        partial = clipped_sum(model, objective, copies, clipping_norm)
+        torch._foreach_add_(list(total.values()), list(partial.values()))
+    return total
+
+
+def gaussian_noise(
+    like: dict[str, Tensor], streams: Streams, purpose: str, step: int
+) -> dict[str, Tensor]:
+    """Standard normal float32 noise of the shapes of ``like``, fresh for each purpose and step."""
+    rng = streams.secret("dp-noise", purpose, step)
+    size = sum(part.numel() for part in like.values())
+    flat = torch.from_numpy(rng.standard_normal(size, dtype="float32"))
+    parts = torch.split(flat, [part.numel() for part in like.values()])
+    return {
+        name: noise.view(part.shape).to(part.device)
+        for (name, part), noise in zip(like.items(), parts, strict=True)
+    }

@@ -1,0 +1,165 @@
+"""The ledger: what is spent is written down before anything is released."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dpbench.errors import RunFailed, UserError
+from dpbench.files import write_text
+from dpbench.privacy.accounting import (
+    ACCOUNTANT,
+    DPSGDEvent,
+    Event,
+    epsilon,
+    event_from_json,
+    event_to_json,
+)
+from dpbench.privacy.budget import PrivacyBudget
+
+UNIT = "one image with its label"
+NOT_COVERED = (
+    "floating-point arithmetic and a research-grade generator stand in for exact Gaussian noise",
+    "evaluation scores are computed on real images and are not differentially private",
+    "hyper-parameters were not tuned under this budget",
+    "timing and other side channels",
+)
+VOID = "void for release: noise reproducible from a published seed"
+
+
+class Allowance:
+    """The right to make the releases of one event, each once and in order.
+
+    Its state is the number of releases made, saved with the training state, so that a resumed run
+    can make neither more releases than were accounted for nor the same one twice.
+    """
+
+    def __init__(self, event: Event) -> None:
+        """Nothing is released yet."""
+        self.event = event
+        self.released = 0
+
+    def release(self, step: int) -> None:
+        """Take the right to release number ``step``, from 0; called before the release.
+
+        Raises:
+            RunFailed: It is not this release's turn, or all releases have been made.
+        """
+        if step != self.released:
+            raise RunFailed(
+                f"{self.event.purpose}: release {step} is out of turn; "
+                f"{self.released} of {self.event.steps} were made"
+            )
+        if step >= self.event.steps:
+            raise RunFailed(
+                f"{self.event.purpose}: all {self.event.steps} releases accounted for were made"
+            )
+        self.released += 1
+
+    def state_dict(self) -> dict[str, int]:
+        """The number of releases made."""
+        return {"released": self.released}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Put back the number of releases made."""
+        self.released = int(state["released"])
+
+
+class PrivacyLedger:
+    """Everything a run spends, never more than its budget.
+
+    Args:
+        budget: The limit.
+        journal: A file in which every event is written before ``spend`` returns. On resume the
+            run must spend the same events in the same order: their noise is the same, since it is
+            keyed by the run's secret key, so nothing is released twice.
+    """
+
+    def __init__(self, budget: PrivacyBudget, journal: Path | None = None) -> None:
+        """Read the journal of an interrupted run, if there is one."""
+        self.budget = budget
+        self._journal = journal
+        self._written: list[Event] = []
+        self._allowances: list[Allowance] = []
+        if journal is not None and journal.exists():
+            self._written = [event_from_json(event) for event in json.loads(journal.read_text())]
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What was spent, in order."""
+        return tuple(allowance.event for allowance in self._allowances)
+
+    def spend(self, event: Event) -> Allowance:
+        """Write an event down and get the right to make its releases.
+
+        Raises:
+            UserError: The budget does not allow it; nothing is written.
+            RunFailed: The run was interrupted and now spends something else than before, or spends
+                twice under one purpose (which would use the same noise twice).
+        """
+        if event.purpose in [earlier.purpose for earlier in self.events]:
+            raise RunFailed(f"{event.purpose!r} was spent already: each purpose has its own noise")
+        events = (*self.events, event)
+        total = epsilon(events, self.budget.delta, self.budget.adjacency)
+        if total > self.budget.epsilon:
+            raise UserError(
+                f"{event.purpose!r} would bring epsilon to {total:.4g}, over the budget of "
+                f"{self.budget.epsilon:g}: use more noise, fewer steps or a larger --eps"
+            )
+        position = len(self._allowances)
+        if position < len(self._written) and self._written[position] != event:
+            raise RunFailed(
+                f"this run spent {self._written[position]} before it was interrupted and now wants "
+                f"to spend {event}: start it anew with --overwrite"
+            )
+        if self._journal is not None and position >= len(self._written):
+            write_text(self._journal, json.dumps([event_to_json(each) for each in events]))
+        allowance = Allowance(event)
+        self._allowances.append(allowance)
+        return allowance
+
+    def spent(self) -> float:
+        """Epsilon of all events written down, whether or not their releases were made yet."""
+        return epsilon(self.events, self.budget.delta, self.budget.adjacency)
+
+    def spent_after(self, allowance: Allowance, steps: int) -> float:
+        """Epsilon had ``allowance`` made only its first ``steps`` releases: for showing."""
+        event = allowance.event
+        if isinstance(event, DPSGDEvent):
+            event = DPSGDEvent(event.sample_rate, event.noise_multiplier, steps, event.purpose)
+        others = [each for each in self.events if each is not allowance.event]
+        return epsilon([*others, event], self.budget.delta, self.budget.adjacency)
+
+    def certificate(self, reproducible: bool) -> dict[str, Any]:
+        """The claim, with all that is needed to check it.
+
+        Args:
+            reproducible: Whether the noise derives from the published seed.
+
+        Raises:
+            RunFailed: Releases were accounted for but not made: the run is not over.
+        """
+        for allowance in self._allowances:
+            if allowance.released != allowance.event.steps:
+                raise RunFailed(
+                    f"{allowance.event.purpose}: {allowance.released} releases were made but "
+                    f"{allowance.event.steps} are accounted for"
+                )
+        if not self.budget.private:
+            release = "not private"
+        else:
+            release = VOID if reproducible else "valid"
+        return {
+            "epsilon": self.spent() if self.budget.private else float("inf"),
+            "delta": self.budget.delta,
+            "adjacency": self.budget.adjacency,
+            "unit": UNIT,
+            "accountant": ACCOUNTANT,
+            "events": [
+                {**event_to_json(allowance.event), "released": allowance.released}
+                for allowance in self._allowances
+            ],
+            "release": release,
+            "not_covered": list(NOT_COVERED),
+        }

@@ -1,0 +1,158 @@
+"""The only handle that methods get on private images: every way to read them is a mechanism.
+
+Python cannot keep hostile code from reaching around it. It keeps honest code honest: what is spent
+is on the ledger before anything is released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dpbench.errors import UserError
+from dpbench.privacy.accounting import DPSGDEvent, GaussianEvent
+from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.clipping import Objective, clip_factors, zero_rows
+from dpbench.privacy.dpsgd import Learner, train
+from dpbench.privacy.ledger import PrivacyLedger
+from dpbench.stages import Stage
+from dpbench.streams import Streams
+from dpbench.types import Images, ImageSpec
+
+
+@dataclass(frozen=True)
+class PrivateSetInfo:
+    """What is public about a private set.
+
+    Attributes:
+        dataset: Its name.
+        spec: The shape of one image.
+        classes: Number of classes.
+        nominal_size: The declared number of images, N. Under add/remove adjacency the true number
+            is private, so no formula may use it.
+    """
+
+    dataset: str
+    spec: ImageSpec
+    classes: int
+    nominal_size: int
+
+
+class PrivateImages:
+    """Private images behind their mechanisms.
+
+    Args:
+        images: The images.
+        info: What is public about them.
+        ledger: Where every mechanism spends.
+        streams: Where the mechanisms' secret draws come from.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        info: PrivateSetInfo,
+        ledger: PrivacyLedger,
+        streams: Streams,
+    ) -> None:
+        """Hide the images."""
+        self.__images = images
+        self.__streams = streams
+        self._ledger = ledger
+        self.info = info
+
+    @property
+    def budget(self) -> PrivacyBudget:
+        """What may be spent in all."""
+        return self._ledger.budget
+
+    def dp_sgd(
+        self,
+        learner: Learner,
+        objective: Objective,
+        event: DPSGDEvent,
+        clipping_norm: float,
+        stage: Stage,
+    ) -> None:
+        """Train with DP-SGD; spends ``event``, releases the weights after every step.
+
+        Args:
+            learner: What is trained, in place.
+            objective: Loss and multiplicity.
+            event: Sample rate, noise multiplier and number of steps.
+            clipping_norm: C, above 0: the sensitivity of one step's gradient sum.
+            stage: Resumes, reports and checkpoints.
+
+        Raises:
+            UserError: Over budget (nothing is trained), or a model that mixes examples.
+        """
+        allowance = self._ledger.spend(event)
+
+        def note(steps: int) -> str:
+            # the accountant takes a moment, so it is asked twenty times in all
+            if not self.budget.private or steps % max(1, event.steps // 20):
+                return ""
+            return f"epsilon {self._ledger.spent_after(allowance, steps):.2f}"
+
+        train(
+            self.__images,
+            self.info.nominal_size,
+            learner,
+            objective,
+            allowance,
+            clipping_norm,
+            self.__streams,
+            stage,
+            note,
+        )
+
+    def gaussian_sum(
+        self, features: Callable[[Images], Tensor], event: GaussianEvent, clipping_norm: float
+    ) -> Tensor:
+        """Release the noisy sum of per-example feature vectors; spends ``event``.
+
+        Args:
+            features: Maps ``n`` images to ``(n, D)``, each row from its own image and label alone.
+            event: The noise multiplier.
+            clipping_norm: C, above 0: longer rows are shortened to it, rows that are not finite
+                count as zero.
+
+        Returns:
+            ``(D,)``, float32: the sum plus Gaussian noise of standard deviation
+            ``noise_multiplier * C``.
+
+        Raises:
+            UserError: Over budget; nothing is released.
+        """
+        allowance = self._ledger.spend(event)
+        allowance.release(0)
+        sums = [
+            _clipped_row_sum(features(self.__images[start : start + 4096]), clipping_norm)
+            for start in range(0, len(self.__images), 4096)
+        ]
+        total = torch.stack(sums).sum(0)
+        rng = self.__streams.secret("dp-noise", event.purpose, 0)
+        noise = torch.from_numpy(rng.standard_normal(len(total), dtype="float32"))
+        return total + event.noise_multiplier * clipping_norm * noise
+
+    def unprotected(self) -> Images:
+        """The images themselves, for reference points that are not private.
+
+        Raises:
+            UserError: The budget is finite.
+        """
+        if self.budget.private:
+            raise UserError(
+                "this method reads the images themselves, so it has no finite epsilon: "
+                "run it with --eps inf"
+            )
+        return self.__images
+
+
+def _clipped_row_sum(rows: Tensor, clipping_norm: float) -> Tensor:
+    rows = rows.float()
+    norms = rows.norm(dim=1)
+    return clip_factors(norms, clipping_norm) @ zero_rows(rows, norms.isfinite())

@@ -1,0 +1,203 @@
+"""What a method and an evaluator are, and the contexts they get."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from dpbench.privacy.accounting import Event
+from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
+from dpbench.profiles import Profile
+from dpbench.progress import Progress
+from dpbench.stages import Stage
+from dpbench.streams import Streams
+from dpbench.types import Images, Measurement, MetricSpec
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A part of training, before it runs.
+
+    Attributes:
+        name: What a person reads.
+        steps: Optimizer steps.
+        evaluations: Gradient evaluations (images x copies), expected over Poisson sampling.
+        private: Whether they are of private images.
+        probe: Runs one step of the stage on random tensors on a device and returns evaluations per
+            second; None where the stage is too short to matter.
+    """
+
+    name: str
+    steps: int
+    evaluations: int
+    private: bool
+    probe: Callable[[torch.device], float] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method is going to do and to spend: known before it sees a private image.
+
+    Attributes:
+        stages: In order.
+        events: Every privacy event the method will spend, in order.
+        parameters: Trainable parameters of the largest network.
+    """
+
+    stages: tuple[PlannedStage, ...] = ()
+    events: tuple[Event, ...] = ()
+    parameters: int = 0
+
+    def evaluations(self, private: bool) -> int:
+        """Gradient evaluations of all private, or all public, stages."""
+        return sum(stage.evaluations for stage in self.stages if stage.private is private)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a method gets from the harness besides the private images.
+
+    Attributes:
+        profile: The resolved profile.
+        device: Where to compute.
+        streams: Named random streams.
+        progress: Who is told.
+        folder: Where training state may be kept between interruptions; not for release.
+    """
+
+    profile: Profile
+    device: torch.device
+    streams: Streams
+    progress: Progress
+    folder: Path
+
+    def stage(self, name: str, label: str) -> Stage:
+        """A resumable loop whose state is kept under ``name``."""
+        return Stage(label, self.folder / f"{name}.stage", self.progress)
+
+
+class Sampler(Protocol):
+    """Draws images. Has seen private data through mechanisms only: it is post-processing."""
+
+    def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw one image for each label.
+
+        Args:
+            labels: ``(N,)``, int64, in [0, classes).
+            rng: Source of all randomness, on the device to compute on.
+
+        Returns:
+            ``(N, C, H, W)``, uint8, on the CPU.
+        """
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values of a method's fields for a profile, and where they come from.
+
+    Attributes:
+        profile: The profile's name.
+        source: Paper and table, or how the values were found.
+        values: Field name to value; fields not named keep their defaults.
+        datasets: Names of data sets it holds for; empty for any.
+        epsilons: Half-open interval ``(low, high]`` of epsilon it holds for.
+    """
+
+    profile: str
+    source: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
+    epsilons: tuple[float, float] = (0.0, math.inf)
+
+    def fits(self, profile: str, dataset: str, epsilon: float) -> bool:
+        """Whether the preset holds for this run."""
+        low, high = self.epsilons
+        return (
+            profile == self.profile
+            and (not self.datasets or dataset in self.datasets)
+            and low < epsilon <= high
+        )
+
+
+class Generator(Protocol):
+    """A method: a frozen dataclass whose fields are its hyper-parameters.
+
+    Attributes:
+        summary: One line for people.
+        private: False for reference points that need the images themselves (epsilon = inf).
+        presets: The first one that fits a run gives the values of its fields.
+    """
+
+    summary: ClassVar[str]
+    private: ClassVar[bool]
+    presets: ClassVar[tuple[Preset, ...]]
+
+    def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
+        """What ``fit`` will do and spend.
+
+        Raises:
+            UserError: The hyper-parameters do not fit the images or the budget.
+        """
+
+    def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
+        """Learn a sampler from private images, through their mechanisms."""
+
+
+class Need(enum.Enum):
+    """Something an evaluator must declare before it gets it."""
+
+    REAL_TRAIN = "train"
+    REAL_VALIDATION = "validation"
+    REAL_TEST = "test"
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """What an evaluator gets.
+
+    Attributes:
+        dataset: Name of the data set that the samples imitate.
+        classes: Number of classes.
+        synthetic: The images under evaluation.
+        open_real: Opens a real split; only declared ones can be opened.
+        profile: The resolved profile.
+        device: Where to compute.
+        streams: Named random streams; evaluators use ``evaluation``.
+        progress: Who is told.
+        cache: A folder for what can be computed again.
+    """
+
+    dataset: str
+    classes: int
+    synthetic: Images
+    open_real: Callable[[Need], Images]
+    profile: Profile
+    device: torch.device
+    streams: Streams
+    progress: Progress
+    cache: Path
+
+
+class Evaluator(Protocol):
+    """Measures synthetic images.
+
+    Attributes:
+        summary: One line for people.
+        metrics: All metrics it can return.
+        needs: The real splits it opens.
+    """
+
+    summary: ClassVar[str]
+    metrics: ClassVar[tuple[MetricSpec, ...]]
+    needs: ClassVar[frozenset[Need]]
+
+    def evaluate(self, case: EvaluationContext) -> list[Measurement]:
+        """Measure; a number that cannot be had is a measurement with a reason."""

@@ -1,0 +1,109 @@
+"""Names of methods and evaluators, without importing them.
+
+Built-in ones are found by their file: ``generators/dpsyngen_coarse.py`` is ``dpsyngen-coarse``.
+Third-party packages announce theirs by the entry points ``dpbench.generators`` and
+``dpbench.evaluators``. There is no central list.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.metadata
+import inspect
+import pkgutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dpbench import __version__
+from dpbench.errors import UserError
+
+Kind = Literal["method", "evaluator"]
+_PACKAGES = {"method": ("generators", "baselines"), "evaluator": ("evaluators",)}
+_LINES = {"method": "METHOD", "evaluator": "EVALUATOR"}
+_GROUPS = {"method": "dpbench.generators", "evaluator": "dpbench.evaluators"}
+_OURS = "dpbench-images"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that can be loaded by name.
+
+    Attributes:
+        name: Its CLI name.
+        family: ``generators``, ``baselines`` or ``evaluators``.
+        module: Where it is.
+        attribute: What it is called there.
+        distribution: The package that brings it.
+        version: That package's version.
+    """
+
+    name: str
+    family: str
+    module: str
+    attribute: str
+    distribution: str
+    version: str
+
+
+def entries(kind: Kind) -> dict[str, Entry]:
+    """Everything of a kind, by name, sorted; a built-in name cannot be taken over."""
+    found: dict[str, Entry] = {}
+    for family in _PACKAGES[kind]:
+        package = importlib.import_module(f"dpbench.{family}")
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.ispkg and not module.name.startswith("_"):
+                name = module.name.replace("_", "-")
+                path = f"dpbench.{family}.{module.name}"
+                found[name] = Entry(name, family, path, _LINES[kind], _OURS, __version__)
+    for point in importlib.metadata.entry_points(group=_GROUPS[kind]):
+        owner = point.dist
+        entry = Entry(
+            point.name,
+            _PACKAGES[kind][0],
+            point.module,
+            point.attr,
+            owner.name if owner else "unknown",
+            owner.version if owner else "unknown",
+        )
+        found.setdefault(point.name, entry)
+    return dict(sorted(found.items()))
+
+
+def load(kind: Kind, name: str) -> Any:
+    """The class behind a name.
+
+    Raises:
+        UserError: There is no such name, or its module is broken.
+    """
+    known = entries(kind)
+    if name not in known:
+        raise UserError(unknown(kind, name, known))
+    entry = known[name]
+    try:
+        return getattr(importlib.import_module(entry.module), entry.attribute)
+    except Exception as error:  # a plugin may break in any way, and must break nothing else
+        raise UserError(
+            f"{kind} {name!r} of {entry.distribution} {entry.version} is broken: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def version_of(entry: Entry) -> str:
+    """What identifies the code behind an entry: for third-party code its file's hash too."""
+    if entry.distribution == _OURS:
+        return f"{entry.distribution} {entry.version}"
+    source = inspect.getsourcefile(importlib.import_module(entry.module))
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12] if source else "unknown"
+    return f"{entry.distribution} {entry.version} {digest}"
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that is not known, with the nearest one that is."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(known)}."
+    return f"Unknown {what} {name!r}. {hint} See `dpbench list {what}s`"

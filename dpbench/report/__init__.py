@@ -1,0 +1,1 @@
+"""From records to tables. Reads records only: no method and no evaluator is ever imported."""

@@ -1,0 +1,236 @@
+"""Leaderboards: one CSV per data set, derived from committed records and from nothing else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from scipy.stats import t as student_t
+
+from dpbench.errors import UserError
+from dpbench.files import write_text
+from dpbench.record import RunRecord, find, read
+from dpbench.types import Measurement
+
+RECORDS = "records"
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of the benchmark: a method's score in one metric, over seeds.
+
+    Attributes:
+        dataset: Name.
+        profile: Name.
+        method: Name; with ``+name=value`` for every hyper-parameter that was set by hand.
+        epsilon: Of the budget.
+        delta: Of the budget.
+        adjacency: Of the budget.
+        metric: Name.
+        mean: Over seeds; None where no seed has a value.
+        ci_low: Lower end of the 95% Student-t interval over seeds; None for fewer than two.
+        ci_high: Upper end.
+        seeds: Number of seeds with a value.
+        unit: Of the metric.
+        higher_is_better: Which way is up.
+        n: Synthetic images.
+        split: Real split.
+        extractor: Id of extractor or classifier.
+        reason: Why there is no value.
+        accounted_epsilon: The largest over seeds, from the certificates.
+        release: What the certificates say of releasing the samples.
+        private_evaluations: Gradient evaluations on private images, expected.
+        public_evaluations: On public images.
+        fit_seconds: Mean training time.
+        records: Ids of the records, 8 hex digits each.
+    """
+
+    dataset: str
+    profile: str
+    method: str
+    epsilon: float
+    delta: float
+    adjacency: str
+    metric: str
+    mean: float | None
+    ci_low: float | None
+    ci_high: float | None
+    seeds: int
+    unit: str
+    higher_is_better: bool
+    n: int
+    split: str
+    extractor: str
+    reason: str
+    accounted_epsilon: float
+    release: str
+    private_evaluations: int
+    public_evaluations: int
+    fit_seconds: float
+    records: str
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def collect(runs_dir: Path, leaderboards: Path) -> tuple[list[Path], list[Path]]:
+    """Copy the complete records below ``runs_dir`` to ``leaderboards/records``.
+
+    Returns:
+        Records that are new or changed there, and record files of runs that are not complete.
+
+    Raises:
+        UserError: A record cannot be read.
+    """
+    copied, incomplete = [], []
+    for file in find(runs_dir):
+        record = read(file)
+        if record.status != "complete":
+            incomplete.append(file)
+            continue
+        target = leaderboards / RECORDS / record.spec.folder.with_suffix(".json")
+        text = record.dumps()
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_text(target, text)
+            copied.append(target)
+    return copied, incomplete
+
+
+def rows(leaderboards: Path) -> list[Row]:
+    """All rows, from the committed records.
+
+    Raises:
+        UserError: A record cannot be read.
+    """
+    groups: dict[tuple[object, ...], list[tuple[RunRecord, Measurement]]] = defaultdict(list)
+    for file in sorted((leaderboards / RECORDS).rglob("*.json")):
+        record = read(file)
+        for measurement in record.measurements:
+            groups[_cell(record, measurement)].append((record, measurement))
+    return sorted((_row(group) for group in groups.values()), key=_order)
+
+
+def to_csv(table: Sequence[Row]) -> str:
+    """Rows as CSV at full precision; a missing number is an empty cell, infinity is ``inf``."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in table:
+        writer.writerow([getattr(row, column) for column in COLUMNS])
+    return out.getvalue()
+
+
+def write(table: Iterable[Row], leaderboards: Path) -> list[Path]:
+    """Write one CSV per data set; returns their paths."""
+    files = []
+    for file, text in _files(table, leaderboards).items():
+        write_text(file, text)
+        files.append(file)
+    return files
+
+
+def stale(table: Iterable[Row], leaderboards: Path) -> list[Path]:
+    """CSVs that are not what the records give: changed, missing, or without any record."""
+    expected = _files(table, leaderboards)
+    present = set(leaderboards.glob("*.csv"))
+    return sorted(
+        {
+            file
+            for file, text in expected.items()
+            if file not in present or file.read_text(encoding="utf-8") != text
+        }
+        | (present - expected.keys())
+    )
+
+
+def _files(table: Iterable[Row], leaderboards: Path) -> dict[Path, str]:
+    by_dataset: dict[str, list[Row]] = defaultdict(list)
+    for row in table:
+        by_dataset[row.dataset].append(row)
+    return {leaderboards / f"{name}.csv": to_csv(part) for name, part in by_dataset.items()}
+
+
+def method_label(record: RunRecord) -> str:
+    """The method's name, with what was set by hand: such a run is a row of its own."""
+    by_hand = sorted(record.resolved.get("by_hand", []))
+    return record.spec.method + "".join(
+        f"+{name}={record.spec.method_args[name]}" for name in by_hand
+    )
+
+
+def _cell(record: RunRecord, measurement: Measurement) -> tuple[object, ...]:
+    """What must agree for two measurements to be repetitions of each other."""
+    spec = record.spec
+    return (
+        spec.dataset,
+        spec.dataset_hash,
+        spec.profile,
+        method_label(record),
+        spec.method_version,
+        repr(sorted(spec.method_args.items())),
+        spec.epsilon,
+        spec.delta,
+        spec.adjacency,
+        spec.reproducible,
+        measurement.metric,
+        measurement.split,
+        measurement.extractor,
+        measurement.n,
+    )
+
+
+def _row(group: list[tuple[RunRecord, Measurement]]) -> Row:
+    record, measurement = group[0]
+    spec = record.spec
+    seeds = [each.spec.seed for each, _ in group]
+    if len(set(seeds)) < len(seeds):
+        ids = ", ".join(each.spec.id[:8] for each, _ in group)
+        raise UserError(f"records {ids} repeat a seed of {spec.method} on {spec.dataset}")
+    values = [m.value for _, m in group if m.value is not None]
+    low, high = _interval(values)
+    return Row(
+        dataset=spec.dataset,
+        profile=spec.profile,
+        method=method_label(record),
+        epsilon=spec.epsilon,
+        delta=spec.delta,
+        adjacency=spec.adjacency,
+        metric=measurement.metric,
+        mean=statistics.fmean(values) if values else None,
+        ci_low=low,
+        ci_high=high,
+        seeds=len(values),
+        unit=measurement.unit,
+        higher_is_better=measurement.higher_is_better,
+        n=measurement.n,
+        split=measurement.split,
+        extractor=measurement.extractor,
+        reason="" if values else measurement.reason,
+        accounted_epsilon=max(float(each.privacy["epsilon"]) for each, _ in group),
+        release=record.privacy["release"],
+        private_evaluations=record.cost["private_evaluations"],
+        public_evaluations=record.cost["public_evaluations"],
+        fit_seconds=statistics.fmean(each.timings["fit"] for each, _ in group),
+        records=" ".join(each.spec.id[:8] for each, _ in group),
+    )
+
+
+def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+    if len(values) < 2:
+        return None, None
+    mean = statistics.fmean(values)
+    half = float(student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    half *= statistics.stdev(values) / math.sqrt(len(values))
+    return mean - half, mean + half
+
+
+def _order(row: Row) -> tuple[object, ...]:
+    return (row.dataset, row.profile, -row.epsilon, row.metric, row.split, row.method, row.records)

@@ -1,0 +1,510 @@
+"""One run: plan, fit, sample, evaluate, resumable at every boundary."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dpbench.data.catalog import CATALOG, DatasetInfo
+from dpbench.data.load import Dataset, load
+from dpbench.errors import RunFailed, UserError
+from dpbench.files import replace_atomically, write_bytes, write_text, write_torch
+from dpbench.pixels import save_grid
+from dpbench.privacy.budget import Adjacency, PrivacyBudget
+from dpbench.privacy.ledger import PrivacyLedger
+from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
+from dpbench.profiles import PROFILES, Profile
+from dpbench.progress import Progress
+from dpbench.protocols import EvaluationContext, Need, Plan, RunContext, Sampler
+from dpbench.record import RECORD, RunRecord, RunSpec, read
+from dpbench.registry import entries, unknown, version_of
+from dpbench.registry import load as load_entry
+from dpbench.settings import Resolved, resolve
+from dpbench.stages import SECRET_MODE
+from dpbench.streams import Streams, new_key, reproducible_key
+from dpbench.types import Images, ImageSpec, Measurement
+
+CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
+SAMPLING_CHUNK = 1000
+_PACKAGES = ("dpbench-images", "torch", "torchvision", "numpy", "scipy", "dp-accounting", "opacus")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for; names and numbers as given, unchecked.
+
+    Attributes:
+        method: CLI name.
+        dataset: CLI name.
+        epsilon: Of the budget; None is 1 for private methods and inf for the others.
+        delta: Of the budget.
+        adjacency: Of the budget.
+        seed: Public seed.
+        profile: CLI name.
+        settings: ``name=value`` for hyper-parameters.
+        reproducible: Derive the noise from the seed too: void for release.
+        device: A torch device, or ``auto``.
+    """
+
+    method: str
+    dataset: str
+    epsilon: float | None = None
+    delta: float = 1e-5
+    adjacency: Adjacency = "add_remove"
+    seed: int = 0
+    profile: str = "laptop"
+    settings: tuple[str, ...] = ()
+    reproducible: bool = False
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that was checked and costed; nothing was read or written yet.
+
+    Attributes:
+        request: What was asked for.
+        resolved: The method with its hyper-parameters.
+        method_version: What identifies its code.
+        budget: The privacy budget.
+        profile: The profile.
+        dataset: What is known of the data set without loading it.
+        device: Where it will run.
+        plan: What training will do and spend.
+    """
+
+    request: Request
+    resolved: Resolved
+    method_version: str
+    budget: PrivacyBudget
+    profile: Profile
+    dataset: DatasetInfo
+    device: torch.device
+    plan: Plan
+
+    def estimated_seconds(self) -> float:
+        """Training time, from one step of each stage on random tensors on this machine."""
+        return sum(
+            stage.evaluations / stage.probe(self.device)
+            for stage in self.plan.stages
+            if stage.probe is not None
+        )
+
+
+def plan(request: Request) -> PlannedRun:
+    """Check a request and cost it.
+
+    Raises:
+        UserError: Anything about the request that cannot work.
+    """
+    if request.profile not in PROFILES:
+        raise UserError(unknown("profile", request.profile, PROFILES))
+    if request.dataset not in CATALOG:
+        raise UserError(unknown("dataset", request.dataset, CATALOG))
+    if not 0 <= request.seed < 2**63:
+        raise UserError(f"--seed must lie in [0, 2^63), got {request.seed}")
+    kind = load_entry("method", request.method)
+    epsilon = request.epsilon
+    if epsilon is None:
+        epsilon = 1.0 if kind.private else math.inf
+    budget = PrivacyBudget(epsilon, request.delta, request.adjacency)
+    if budget.private and not kind.private:
+        raise UserError(
+            f"{request.method} is not private: it has no finite epsilon, run it with --eps inf"
+        )
+    profile, dataset = PROFILES[request.profile], CATALOG[request.dataset]
+    device = resolve_device(request.device)
+    resolved = resolve(kind, request.method, profile.name, dataset.name, epsilon, request.settings)
+    training = resolved.method.plan(private_set_info(dataset), budget)
+    _check_compute(request.method, training, profile)
+    entry = entries("method")[request.method]
+    return PlannedRun(
+        request, resolved, version_of(entry), budget, profile, dataset, device, training
+    )
+
+
+def private_set_info(dataset: DatasetInfo) -> PrivateSetInfo:
+    """What is public about a data set's train split."""
+    spec = ImageSpec(*dataset.shape)
+    return PrivateSetInfo(dataset.name, spec, dataset.classes, dataset.train)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that a name means; ``auto`` is CUDA where there is one.
+
+    Raises:
+        UserError: There is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no device {name!r} here ({reason}): use --device cpu") from error
+    return device
+
+
+def _check_compute(method: str, training: Plan, profile: Profile) -> None:
+    limits = {
+        True: ("private", profile.compute.private_evaluations),
+        False: ("public", profile.compute.public_evaluations),
+    }
+    for private, (word, limit) in limits.items():
+        wanted = training.evaluations(private)
+        if wanted > limit:
+            raise UserError(
+                f"{method} plans {wanted:,} {word} gradient evaluations; profile {profile.name} "
+                f"allows {limit:,} to every method: lower steps, batch size or multiplicity "
+                "with --set, or choose a larger --profile"
+            )
+
+
+def execute(
+    planned: PlannedRun,
+    progress: Progress,
+    runs_dir: Path = Path("runs"),
+    out: Path | None = None,
+    data_root: Path | None = None,
+    overwrite: bool = False,
+    debug: bool = False,
+) -> tuple[RunRecord, Path]:
+    """Run what was planned, or what is left of it.
+
+    Args:
+        planned: From ``plan``.
+        progress: Who is told.
+        runs_dir: The run's folder is made below it by data set, method and id.
+        out: The run's folder itself, instead.
+        data_root: Where to look for data first.
+        overwrite: Discard what an earlier run left in the folder.
+        debug: Let an evaluator's error end the run instead of becoming a row with a reason.
+
+    Returns:
+        The complete record and the folder it is in.
+
+    Raises:
+        UserError: Bad data, an unusable folder, or a folder with another run in it.
+        RunFailed: The method broke; the record says so.
+    """
+    dataset = load(planned.request.dataset, data_root, progress)
+    _check_writable(out or runs_dir)
+    spec = _spec(planned, dataset)
+    folder = out if out is not None else runs_dir / spec.folder
+    record = _open(folder, spec, overwrite)
+    if record.status == "complete":
+        progress.note(f"this run is complete already: {folder} (--overwrite runs it again)")
+        return record, folder
+    run = _Run(planned, dataset, record, folder, progress)
+    try:
+        run.fit()
+        run.sample()
+        run.evaluate(debug)
+    except UserError:
+        raise
+    except Exception as error:
+        record.status, record.error = "failed", f"{type(error).__name__}: {error}"
+        run.save()
+        if isinstance(error, RunFailed):
+            raise
+        raise RunFailed(
+            f"{spec.method} failed: {record.error} (--debug shows where; {folder / RECORD})"
+        ) from error
+    record.status, record.error = "complete", None
+    run.save()
+    return record, folder
+
+
+def _spec(planned: PlannedRun, dataset: Dataset) -> RunSpec:
+    return RunSpec(
+        method=planned.request.method,
+        method_version=planned.method_version,
+        method_args=dict(planned.resolved.arguments),
+        dataset=dataset.info.name,
+        dataset_hash=dataset.content_hash,
+        epsilon=planned.budget.epsilon,
+        delta=planned.budget.delta,
+        adjacency=planned.budget.adjacency,
+        seed=planned.request.seed,
+        profile=planned.profile.name,
+        compute=asdict(planned.profile.compute),
+        samples=planned.profile.samples,
+        reproducible=planned.request.reproducible,
+    )
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror}; choose another --runs-dir or --out"
+        ) from error
+
+
+def _open(folder: Path, spec: RunSpec, overwrite: bool) -> RunRecord:
+    """The record in a folder, or a new one."""
+    file = folder / RECORD
+    if overwrite and file.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        record = read(file)
+        if record.spec.id != spec.id:
+            old, new = asdict(record.spec), asdict(spec)
+            differing = ", ".join(name for name in new if old[name] != new[name])
+            raise UserError(
+                f"{folder} holds another run (it differs in {differing}): choose another --out, "
+                "or discard it with --overwrite"
+            )
+        return record
+    if any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no run: choose another --out")
+    return RunRecord(spec)
+
+
+class _Run:
+    """The three parts of a run, each skipped if the record says that it is done."""
+
+    def __init__(
+        self,
+        planned: PlannedRun,
+        dataset: Dataset,
+        record: RunRecord,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self.planned = planned
+        self.dataset = dataset
+        self.record = record
+        self.folder = folder
+        self.progress = progress
+        if not record.done:
+            record.resolved = {
+                "preset": planned.resolved.source,
+                "by_hand": list(planned.resolved.by_hand),
+                "device": str(planned.device),
+                "threads": torch.get_num_threads(),
+                "data_source": dataset.source,
+            }
+            record.environment = _environment()
+        record.status, record.error = "started", None
+        self.save()
+
+    def save(self) -> None:
+        """Write the record, all or nothing."""
+        write_text(self.folder / RECORD, self.record.dumps())
+
+    @contextlib.contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        """Time a part, also when it is interrupted, and mark it done when it ends well."""
+        started = time.perf_counter()
+        try:
+            yield
+            self.record.done.append(name)
+        finally:
+            seconds = time.perf_counter() - started
+            self.record.timings[name] = self.record.timings.get(name, 0.0) + seconds
+            self.record.cost["peak_memory_mb"] = max(
+                self.record.cost.get("peak_memory_mb", 0.0), _peak_memory_mb(self.planned.device)
+            )
+            self.save()
+
+    def fit(self) -> None:
+        """Train; leaves the sampler, the certificate and the costs, and destroys the key."""
+        training = self.folder / TRAINING
+        if "fit" not in self.record.done:
+            training.mkdir(mode=0o700, exist_ok=True)
+            streams = Streams(self.record.spec.seed, self._key(training))
+            ledger = PrivacyLedger(self.planned.budget, training / "ledger.json")
+            info = private_set_info(self.planned.dataset)
+            private = PrivateImages(self.dataset.splits.train, info, ledger, streams)
+            context = RunContext(
+                self.planned.profile, self.planned.device, streams, self.progress, training
+            )
+            with self._part("fit"):
+                sampler = self.planned.resolved.method.fit(private, context)
+                self.record.privacy = ledger.certificate(self.record.spec.reproducible)
+                self.record.cost.update(
+                    private_evaluations=self.planned.plan.evaluations(private=True),
+                    public_evaluations=self.planned.plan.evaluations(private=False),
+                    stages={stage.name: stage.evaluations for stage in self.planned.plan.stages},
+                    parameters=self.planned.plan.parameters,
+                )
+                write_torch(self.folder / CHECKPOINT, sampler)
+                self._artifact(CHECKPOINT)
+        # the noise key has done its work; only now that the record says so
+        shutil.rmtree(training, ignore_errors=True)
+
+    def _key(self, training: Path) -> bytes:
+        """The secret key of this run: made at its start, kept until training is over."""
+        if self.record.spec.reproducible:
+            return reproducible_key(self.record.spec.seed)
+        file = training / "noise.key"
+        if not file.exists():
+            write_bytes(file, new_key(), SECRET_MODE)
+        return file.read_bytes()
+
+    def sample(self) -> None:
+        """Draw the synthetic images, with uniform labels, and a picture of some."""
+        if "sample" in self.record.done:
+            return
+        with self._part("sample"):
+            # a pickle that this run wrote itself, to its own folder
+            sampler: Sampler = torch.load(self.folder / CHECKPOINT, weights_only=False)
+            classes, count = self.planned.dataset.classes, self.planned.profile.samples
+            labels = torch.arange(count) % classes
+            streams = Streams(self.record.spec.seed, bytes(32))  # sampling needs no secret
+            chunks = []
+            with self.progress.task("sampling", count, "images") as task:
+                for start in range(0, count, SAMPLING_CHUNK):
+                    part = labels[start : start + SAMPLING_CHUNK]
+                    rng = streams.public("sampling", start, device=self.planned.device)
+                    chunks.append(sampler.sample(part, rng))
+                    task.advance(len(part))
+            synthetic = Images(torch.cat(chunks), labels)
+            if synthetic.spec.shape != self.planned.dataset.shape:
+                raise RunFailed(
+                    f"the sampler gave images of shape {synthetic.spec.shape}, "
+                    f"not {self.planned.dataset.shape}"
+                )
+
+            def write_samples(file: Path) -> None:
+                with file.open("wb") as handle:
+                    np.savez_compressed(
+                        handle, images=synthetic.pixels.numpy(), labels=labels.numpy()
+                    )
+
+            replace_atomically(self.folder / SAMPLES, write_samples)
+            save_grid(synthetic.pixels[: 10 * classes], classes, self.folder / GRID)
+            self._artifact(SAMPLES)
+            self._artifact(GRID)
+
+    def evaluate(self, debug: bool) -> None:
+        """Measure with every evaluator that is not done yet."""
+        with np.load(self.folder / SAMPLES) as arrays:
+            synthetic = Images(
+                torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
+            )
+        for name in entries("evaluator"):
+            if name in self.record.done:
+                continue
+            try:
+                evaluator = load_entry("evaluator", name)()
+            except UserError as error:  # a broken plugin disables itself and nothing else
+                self.progress.note(f"skipped: {error}")
+                continue
+            with self._part(name):
+                try:
+                    case = self._case(synthetic, evaluator.needs)
+                    self.record.measurements += evaluator.evaluate(case)
+                except Exception as error:
+                    if debug:
+                        raise
+                    self.record.measurements += [
+                        Measurement(
+                            metric.name,
+                            None,
+                            metric.unit,
+                            metric.higher_is_better,
+                            len(synthetic),
+                            reason=f"{type(error).__name__}: {error}",
+                        )
+                        for metric in evaluator.metrics
+                    ]
+
+    def _case(self, synthetic: Images, needs: frozenset[Need]) -> EvaluationContext:
+        splits = self.dataset.splits
+
+        def open_real(need: Need) -> Images:
+            if need not in needs:
+                raise RunFailed(f"an evaluator opened the {need.value} split without declaring it")
+            images = {
+                Need.REAL_TRAIN: splits.train,
+                Need.REAL_VALIDATION: splits.validation,
+                Need.REAL_TEST: splits.test,
+            }[need]
+            if images is None:
+                raise RunFailed(f"{self.dataset.info.name} has no {need.value} split in this run")
+            return images
+
+        return EvaluationContext(
+            dataset=self.dataset.info.name,
+            classes=self.dataset.info.classes,
+            synthetic=synthetic,
+            open_real=open_real,
+            profile=self.planned.profile,
+            device=self.planned.device,
+            streams=Streams(self.record.spec.seed, bytes(32)),
+            progress=self.progress,
+            cache=_cache_folder(),
+        )
+
+    def _artifact(self, name: str) -> None:
+        digest = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+        self.record.artifacts[name] = digest
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    folder = (Path(base) if base else Path.home() / ".cache") / "dpbench"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _environment() -> dict[str, str | None]:
+    packages: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "git_revision": _git_revision(),
+        **packages,
+    }
+
+
+def _git_revision() -> str | None:
+    """The revision of dpbench's own source tree, with "+" if it was changed; None if installed."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        if not git("ls-files", "run.py"):  # installed into somebody else's repository
+            return None
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,1 @@
+"""Measurements of synthetic images: one file per evaluator, found by its name."""

@@ -1,0 +1,1 @@
+"""Pinned weights of the dataset-trained feature extractors."""

@@ -1,0 +1,206 @@
+"""What the three variants of DP-SynGen share (Choi et al. 2024, arXiv 2412.09842).
+
+Noise levels fall into three stages in ln sigma: coarse (above tau2), context, cleaning (below
+tau1). Programmatic images, which cost no privacy, train what is common to all images.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from dpbench.errors import UserError
+from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.dpsgd import Learner
+from dpbench.privacy.private_images import PrivateSetInfo
+from dpbench.protocols import Plan, PlannedStage, Preset, RunContext
+from dpbench.streams import Streams
+from dpbench.types import Images
+
+from .diffusion.denoisers import Denoiser, Experts, Interval
+from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING, DiffusionMethod
+from .diffusion.training import train_public
+from .programmatic import SOURCES, programmatic_images
+
+PAPER = Preset(
+    "paper",
+    "Choi et al. 2024 and its released configurations for MNIST and Fashion-MNIST; the number of "
+    "synthetic images is our choice",
+    datasets=("mnist", "fashionmnist"),
+)
+LAPTOP = Preset(
+    "laptop",
+    "sized for two CPU cores; departs from the paper in network (patches), batch size, steps, "
+    "multiplicity and synthetic images with classes of their own",
+    {
+        **LAPTOP_TRAINING,
+        "synthetic": "class-recipes",
+        "synthetic_labels": "recipe",
+        "synthetic_images": 20_000,
+        "synthetic_steps": 2000,
+        "synthetic_multiplicity": 1,
+        "synthetic_learning_rate": 1e-3,
+    },
+)
+SMOKE = Preset(
+    "smoke",
+    "the smallest that runs",
+    {
+        **SMOKE_TRAINING,
+        "synthetic_images": 256,
+        "synthetic_steps": 20,
+        "synthetic_batch_size": 32,
+        "synthetic_multiplicity": 1,
+    },
+)
+
+
+@dataclass(frozen=True)
+class SynGen(DiffusionMethod):
+    """Hyper-parameters of DP-SynGen; defaults as in the paper for 28-pixel images.
+
+    Attributes:
+        synthetic: Programmatic source of the public images.
+        synthetic_labels: ``recipe`` (the source's own classes) or ``random`` (uniform).
+        synthetic_images: How many are made. The paper does not say; as many as there are private
+            images is our choice.
+        synthetic_steps: Optimizer steps on them.
+        synthetic_batch_size: Images a step.
+        synthetic_multiplicity: Noise levels for each image.
+        synthetic_learning_rate: Adam's.
+    """
+
+    steps: int = 2930
+    multiplicity: int = 8
+    synthetic: str = "dead-leaves"
+    synthetic_labels: Literal["random", "recipe"] = "random"
+    synthetic_images: int = 60_000
+    synthetic_steps: int = 140_625
+    synthetic_batch_size: int = 128
+    synthetic_multiplicity: int = 4
+    synthetic_learning_rate: float = 4e-4
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without images.
+
+        Raises:
+            UserError: A value is out of its range.
+        """
+        super().__post_init__()
+        if self.synthetic not in SOURCES:
+            raise UserError(
+                f"unknown programmatic source {self.synthetic!r}: "
+                f"choose one of {', '.join(SOURCES)}"
+            )
+        if self.synthetic_labels == "recipe" and self.synthetic != "class-recipes":
+            raise UserError(
+                f"the images of {self.synthetic} have no classes of their own: "
+                "--set synthetic_labels=random, or --set synthetic=class-recipes"
+            )
+
+    def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
+        """A public stage on programmatic images, then a private one."""
+        self._network().check(info.spec)
+        per_step = self.synthetic_batch_size * self.synthetic_multiplicity
+        public = PlannedStage(
+            f"public training on {self.synthetic}",
+            self.synthetic_steps,
+            self.synthetic_steps * per_step,
+            private=False,
+            probe=lambda device: self._public_speed(info, device),
+        )
+        return Plan(
+            stages=(public, self._private_stage(info)),
+            events=(self._event(info, budget),),
+            parameters=self._parameters(info),
+        )
+
+    def _public_speed(self, info: PrivateSetInfo, device: torch.device) -> float:
+        """Gradient evaluations per second of the public step, on random tensors."""
+        learner = self._synthetic_learner(info, Streams(0, bytes(32)), "probe", device)
+        objective = self._objective(info.classes, self.synthetic_multiplicity)
+        rng = torch.Generator(device).manual_seed(0)
+        count = self.synthetic_batch_size
+        pixels = torch.zeros(count, *info.spec.shape, dtype=torch.uint8, device=device)
+        labels = torch.zeros(count, dtype=torch.int64, device=device)
+        seconds = []
+        for _ in range(2):  # the first one warms up
+            started = time.perf_counter()
+            copies = objective.draw(pixels, labels, rng)
+            loss = objective.loss(learner.model, *copies).mean()
+            torch.autograd.backward(loss)
+            loss.item()  # waits for the device
+            seconds.append(time.perf_counter() - started)
+        return count * self.synthetic_multiplicity / seconds[-1]
+
+    def _synthetic_learner(
+        self, info: PrivateSetInfo, streams: Streams, name: str, device: torch.device
+    ) -> Learner:
+        denoiser = self._denoiser(info, streams, name).to(device)
+        return self._learner(denoiser, self.synthetic_learning_rate)
+
+    def _train_on_synthetic(
+        self, info: PrivateSetInfo, run: RunContext, interval: Interval
+    ) -> Denoiser:
+        """A denoiser trained on programmatic images at noise levels in ``interval``."""
+
+        @functools.cache  # made when the first step asks for them: never on a resume past them
+        def images() -> Images:
+            seed = run.streams.seed("public-data", "images")
+            made = programmatic_images(
+                self.synthetic, self.synthetic_images, info.spec, info.classes, seed, run.progress
+            )
+            if self.synthetic_labels == "recipe":
+                return made
+            rng = run.streams.public("public-data", "labels")
+            return Images(made.pixels, torch.randint(info.classes, (len(made),), generator=rng))
+
+        learner = self._synthetic_learner(info, run.streams, "denoiser", run.device)
+        train_public(
+            images,
+            learner,
+            self._objective(info.classes, self.synthetic_multiplicity, interval),
+            self.synthetic_steps,
+            self.synthetic_batch_size,
+            run.streams,
+            "synthetic",
+            run.stage("synthetic", f"public training on {self.synthetic}"),
+        )
+        learner.average.copy_to(learner.model)
+        assert isinstance(learner.model, Denoiser)
+        return learner.model
+
+
+@dataclass(frozen=True)
+class StagedSynGen(SynGen):
+    """The variants in which one end of the noise levels never sees a private image.
+
+    Attributes:
+        experts: Two networks, one for each range, switched on sigma when sampling. Otherwise one
+            network is trained on programmatic images and then on private ones, each in its range.
+            The paper does not say which; experts cannot unlearn each other's range.
+    """
+
+    experts: bool = True
+
+    def _combine(
+        self, synthetic: Denoiser, private: Denoiser, threshold: float, synthetic_is_above: bool
+    ) -> torch.nn.Module:
+        """What to sample from: the experts, or the one network that both names mean."""
+        if not self.experts:
+            return private
+        below, above = (private, synthetic) if synthetic_is_above else (synthetic, private)
+        return Experts(below, above, math.exp(threshold))
+
+    def _private_start(
+        self, synthetic: Denoiser, info: PrivateSetInfo, run: RunContext
+    ) -> Denoiser:
+        """The network that private training starts from."""
+        if not self.experts:
+            return synthetic
+        return self._denoiser(info, run.streams, "private denoiser").to(run.device)

@@ -1,0 +1,1 @@
+"""What the diffusion methods share: networks, denoisers, objectives, samplers."""

@@ -1,0 +1,215 @@
+"""What DPDM and DP-SynGen have in common: their fields, and the private stage of training."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from dpbench.averaging import ExponentialAverage
+from dpbench.errors import UserError
+from dpbench.privacy.accounting import DPSGDEvent, calibrate
+from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.clipping.vmap import clipped_sum
+from dpbench.privacy.dpsgd import Learner, physical_batch_size
+from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
+from dpbench.protocols import PlannedStage, RunContext
+from dpbench.streams import Streams
+
+from .denoisers import EVERYWHERE, PARAMETERIZATIONS, Denoiser, Interval, Parameterization
+from .objective import DenoisingObjective
+from .samplers import DiffusionSampler, SamplerSettings, SolverName
+from .training import initialised
+from .unet import UNet, UNetSettings
+
+# Two CPU cores: a small network on patches, a large batch and few steps, no noise multiplicity.
+LAPTOP_TRAINING: dict[str, Any] = {
+    "patch": 4,
+    "channel_mult": (2,),
+    "batch_size": 1024,
+    "steps": 200,
+    "multiplicity": 1,
+    "learning_rate": 1e-3,
+    "clipping_norm": 0.5,
+    "average_decay": 0.9,
+}
+SMOKE_TRAINING: dict[str, Any] = {
+    "patch": 4,
+    "channels": 16,
+    "channel_mult": (1,),
+    "blocks": 1,
+    "attention_resolutions": (),
+    "batch_size": 64,
+    "steps": 6,
+    "multiplicity": 2,
+    "sampling_steps": 4,
+}
+
+
+@dataclass(frozen=True)
+class DiffusionMethod:
+    """Hyper-parameters of a diffusion model trained with DP-SGD; defaults as in DPDM's paper.
+
+    Attributes:
+        parameterization: ``edm`` or ``v``.
+        channels: Of the U-Net's first level.
+        channel_mult: Channel factor of each level.
+        blocks: Residual blocks a level.
+        attention_resolutions: Heights (after patching) with attention.
+        patch: Pixels on the side of a patch; 1 is no patching.
+        batch_size: Expected size of a Poisson batch, images.
+        steps: DP-SGD steps.
+        multiplicity: K, noise levels for each image of a batch.
+        learning_rate: Adam's.
+        clipping_norm: C.
+        average_decay: Of the weights' exponential moving average.
+        label_dropout: Probability of training an image without its label.
+        solver: ``ddim``, ``ddim-stochastic`` or ``heun``.
+        sampling_steps: Noise levels when sampling.
+        churn: S_churn of ``heun``.
+        churn_min: S_min of ``heun``.
+        guidance: Classifier-free guidance weight w.
+    """
+
+    private: ClassVar[bool] = True
+
+    parameterization: str = "edm"
+    channels: int = 32
+    channel_mult: tuple[int, ...] = (1, 2, 2)
+    blocks: int = 2
+    attention_resolutions: tuple[int, ...] = (7,)
+    patch: int = 1
+    batch_size: int = 4096
+    steps: int = 4395
+    multiplicity: int = 32
+    learning_rate: float = 3e-4
+    clipping_norm: float = 1.0
+    average_decay: float = 0.999
+    label_dropout: float = 0.1
+    solver: SolverName = "ddim"
+    sampling_steps: int = 50
+    churn: float = 0.0
+    churn_min: float = 0.0
+    guidance: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without images.
+
+        Raises:
+            UserError: A value is out of its range.
+        """
+        if self.parameterization not in PARAMETERIZATIONS:
+            raise UserError(
+                f"unknown parameterization {self.parameterization!r}: "
+                f"choose one of {', '.join(PARAMETERIZATIONS)}"
+            )
+        for name in ("batch_size", "steps", "multiplicity", "patch", "channels", "blocks"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "clipping_norm"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} must be above 0, got {getattr(self, name)}")
+        self._sampling()
+
+    def _parameterization(self) -> Parameterization:
+        return PARAMETERIZATIONS[self.parameterization]
+
+    def _network(self) -> UNetSettings:
+        return UNetSettings(
+            self.channels, self.channel_mult, self.blocks, self.attention_resolutions, self.patch
+        )
+
+    def _sampling(self) -> SamplerSettings:
+        return SamplerSettings(
+            solver=self.solver,
+            steps=self.sampling_steps,
+            churn=self.churn,
+            churn_min=self.churn_min,
+            guidance=self.guidance,
+        )
+
+    def _event(self, info: PrivateSetInfo, budget: PrivacyBudget) -> DPSGDEvent:
+        if self.batch_size > info.nominal_size:
+            raise UserError(
+                f"batch_size = {self.batch_size} is more than the {info.nominal_size} images of "
+                f"{info.dataset}: --set batch_size={info.nominal_size // 4}"
+            )
+        rate = self.batch_size / info.nominal_size
+        noise_multiplier = calibrate(budget, rate, self.steps)
+        return DPSGDEvent(rate, noise_multiplier, self.steps, "denoiser weights")
+
+    def _objective(
+        self, classes: int, multiplicity: int, interval: Interval = EVERYWHERE
+    ) -> DenoisingObjective:
+        return DenoisingObjective(
+            self._parameterization(), multiplicity, classes, self.label_dropout, interval
+        )
+
+    def _denoiser(self, info: PrivateSetInfo, streams: Streams, name: str) -> Denoiser:
+        seed = streams.seed("initial", name)
+        network = initialised(UNet, info.spec, info.classes, self._network(), seed=seed)
+        return Denoiser(network, self._parameterization())
+
+    def _learner(self, denoiser: Denoiser, learning_rate: float) -> Learner:
+        return Learner(
+            denoiser,
+            torch.optim.Adam(denoiser.parameters(), lr=learning_rate),
+            ExponentialAverage(denoiser, self.average_decay),
+        )
+
+    def _parameters(self, info: PrivateSetInfo) -> int:
+        with torch.device("meta"):
+            network = UNet(info.spec, info.classes, self._network())
+        return sum(p.numel() for p in network.parameters())
+
+    def _private_stage(self, info: PrivateSetInfo) -> PlannedStage:
+        return PlannedStage(
+            "private training",
+            self.steps,
+            self.steps * self.batch_size * self.multiplicity,
+            private=True,
+            probe=lambda device: self._private_speed(info, device),
+        )
+
+    def _private_speed(self, info: PrivateSetInfo, device: torch.device) -> float:
+        """Gradient evaluations per second of the private step, on random tensors."""
+        denoiser = self._denoiser(info, Streams(0, bytes(32)), "probe")
+        denoiser.to(device)
+        objective = self._objective(info.classes, self.multiplicity)
+        count = physical_batch_size(self.multiplicity)
+        rng = torch.Generator(device).manual_seed(0)
+        pixels = torch.zeros(count, *info.spec.shape, dtype=torch.uint8, device=device)
+        labels = torch.zeros(count, dtype=torch.int64, device=device)
+        copies = objective.draw(pixels, labels, rng)
+        seconds = []
+        for _ in range(2):  # the first one warms up
+            started = time.perf_counter()
+            sums = clipped_sum(denoiser, objective, copies, self.clipping_norm)
+            next(iter(sums.values())).sum().item()  # waits for the device
+            seconds.append(time.perf_counter() - started)
+        return count * self.multiplicity / seconds[-1]
+
+    def _train_privately(
+        self,
+        private: PrivateImages,
+        event: DPSGDEvent,
+        denoiser: Denoiser,
+        run: RunContext,
+        interval: Interval = EVERYWHERE,
+    ) -> None:
+        """Train with DP-SGD and leave the averaged weights in ``denoiser``."""
+        learner = self._learner(denoiser, self.learning_rate)
+        private.dp_sgd(
+            learner,
+            self._objective(private.info.classes, self.multiplicity, interval),
+            event,
+            self.clipping_norm,
+            run.stage("private", "private training"),
+        )
+        learner.average.copy_to(denoiser)
+
+    def _sampler(self, private: PrivateImages, denoiser: torch.nn.Module) -> DiffusionSampler:
+        info = private.info
+        return DiffusionSampler(denoiser, info.spec, info.classes, self._sampling())

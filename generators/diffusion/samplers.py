@@ -1,0 +1,145 @@
+"""From noise to images: DDIM, Heun and Heun with churn.
+
+Source: Karras et al. 2022, algorithm 2, and the DPDM code; the noise levels are
+sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from dpbench.errors import UserError
+from dpbench.pixels import to_pixels
+from dpbench.types import ImageSpec
+
+SolverName = Literal["ddim", "ddim-stochastic", "heun"]
+SOLVERS: tuple[SolverName, ...] = get_args(SolverName)
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How images are drawn from a denoiser.
+
+    Attributes:
+        solver: ``ddim`` (Euler), ``ddim-stochastic`` (ancestral) or ``heun`` (second order, two
+            network evaluations a step).
+        steps: Noise levels.
+        sigma_min: Lowest noise level, in units of [-1, 1] images.
+        sigma_max: Highest noise level.
+        rho: Spacing of the noise levels; larger puts more of them low.
+        churn: S_churn of ``heun``: 0 is deterministic.
+        churn_min: S_min: churn only at noise levels above it.
+        churn_max: S_max: churn only at noise levels below it.
+        guidance: w of (1 + w) D(x; label) - w D(x; no label); 0 is none.
+    """
+
+    solver: SolverName = "ddim"
+    steps: int = 50
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    churn: float = 0.0
+    churn_min: float = 0.0
+    churn_max: float = 50.0
+    guidance: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: A value is out of its range.
+        """
+        if self.solver not in SOLVERS:
+            raise UserError(f"unknown solver {self.solver!r}: choose one of {', '.join(SOLVERS)}")
+        if self.steps < 2 or not 0 < self.sigma_min < self.sigma_max:
+            raise UserError("sampling needs at least 2 steps and 0 < sigma_min < sigma_max")
+
+    def noise_levels(self) -> list[float]:
+        """``steps`` values of sigma, falling from sigma_max to sigma_min."""
+        top, bottom = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        last = self.steps - 1
+        return [(top + i / last * (bottom - top)) ** self.rho for i in range(self.steps)]
+
+
+@dataclass(frozen=True)
+class DiffusionSampler:
+    """Draws images from a trained denoiser.
+
+    Attributes:
+        denoiser: ``(x, sigma (B,), labels (B,)) -> denoised``.
+        spec: Shape of the images.
+        null_label: The label that means no label.
+        settings: How to draw.
+        batch_size: Images drawn at once.
+    """
+
+    denoiser: nn.Module
+    spec: ImageSpec
+    null_label: int
+    settings: SamplerSettings
+    batch_size: int = 250
+
+    @torch.no_grad()
+    def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """One image for each label: ``(N,)`` int64 to ``(N, C, H, W)`` uint8, on the CPU."""
+        self.denoiser.to(rng.device).eval()
+        batches = [
+            to_pixels(self._draw(part.to(rng.device), rng)).cpu()
+            for part in torch.split(labels, self.batch_size)
+        ]
+        return torch.cat(batches) if batches else torch.empty(0, *self.spec.shape).byte()
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        def noise() -> Tensor:
+            shape = (len(labels), *self.spec.shape)
+            return torch.randn(shape, generator=rng, device=rng.device)
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            sigmas = torch.full((len(labels),), sigma, device=rng.device)
+            result: Tensor = self.denoiser(x, sigmas, labels)
+            if self.settings.guidance:
+                null = torch.full_like(labels, self.null_label)
+                w = self.settings.guidance
+                result = (1 + w) * result - w * self.denoiser(x, sigmas, null)
+            return result
+
+        x = noise() * self.settings.sigma_max
+        if self.settings.solver == "heun":
+            return self._heun(x, denoise, noise)
+        return self._ddim(x, denoise, noise)
+
+    def _ddim(
+        self, x: Tensor, denoise: Callable[[Tensor, float], Tensor], noise: Callable[[], Tensor]
+    ) -> Tensor:
+        levels = self.settings.noise_levels()
+        for sigma, following in zip(levels[:-1], levels[1:], strict=True):
+            slope = (x - denoise(x, sigma)) / sigma
+            if self.settings.solver == "ddim":
+                x = x + (following - sigma) * slope
+            else:  # twice the step, and the noise that makes up for it
+                x = x + 2 * (following - sigma) * slope
+                x = x + math.sqrt(2 * (sigma - following) * sigma) * noise()
+        return denoise(x, levels[-1])
+
+    def _heun(
+        self, x: Tensor, denoise: Callable[[Tensor, float], Tensor], noise: Callable[[], Tensor]
+    ) -> Tensor:
+        settings, levels = self.settings, self.settings.noise_levels()
+        for sigma, following in zip(levels, [*levels[1:], 0.0], strict=True):
+            churned = sigma
+            if settings.churn and settings.churn_min <= sigma <= settings.churn_max:
+                churned = sigma * (1 + min(settings.churn / settings.steps, 1.0))
+                x = x + math.sqrt(churned**2 - sigma**2) * noise()
+            slope = (x - denoise(x, churned)) / churned
+            ahead = x + (following - churned) * slope
+            if following:
+                slope_ahead = (ahead - denoise(ahead, following)) / following
+                ahead = x + (following - churned) * (slope + slope_ahead) / 2
+            x = ahead
+        return x

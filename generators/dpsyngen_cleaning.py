@@ -1,0 +1,42 @@
+"""DP-SynGen Cleaning (Choi et al. 2024, arXiv 2412.09842).
+
+The lowest noise levels, where only local texture is left to restore, are learnt from programmatic
+images alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dpbench.privacy.private_images import PrivateImages
+from dpbench.protocols import Preset, RunContext, Sampler
+
+from ._syngen import LAPTOP, PAPER, SMOKE, StagedSynGen
+
+
+@dataclass(frozen=True)
+class DPSynGenCleaning(StagedSynGen):
+    """DP-SynGen Cleaning.
+
+    Attributes:
+        tau1: The cleaning stage is ln sigma below this.
+    """
+
+    summary: ClassVar[str] = "the lowest noise levels from programmatic images, the rest DP-SGD"
+    presets: ClassVar[tuple[Preset, ...]] = (PAPER, LAPTOP, SMOKE)
+
+    tau1: float = -3.0
+
+    def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
+        """Train both ranges."""
+        event = self._event(private.info, private.budget)
+        synthetic = self._train_on_synthetic(private.info, run, (-math.inf, self.tau1))
+        denoiser = self._private_start(synthetic, private.info, run)
+        self._train_privately(private, event, denoiser, run, (self.tau1, math.inf))
+        combined = self._combine(synthetic, denoiser, self.tau1, synthetic_is_above=False)
+        return self._sampler(private, combined)
+
+
+METHOD = DPSynGenCleaning
