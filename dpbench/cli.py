@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -85,31 +86,30 @@ def main() -> None:
         # typer's usage errors, whichever copy of click they come from
         if not hasattr(error, "format_message"):
             raise
-        _say_error(error.format_message())
+        if message := error.format_message():  # none where there were no arguments, but help
+            _say_error(message)
         code = getattr(error, "exit_code", 2)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 @contextmanager
-def _outcome(debug: bool) -> Iterator[None]:
+def _outcome(debug: bool, interrupted: str = "Interrupted.") -> Iterator[None]:
     """Turn how a command ends into one line and an exit code."""
     try:
         yield
-    except UserError as error:
-        code, message = 2, str(error)
-    except RunFailed as error:
-        code, message = 1, str(error)
+    except typer.Exit:
+        raise
     except KeyboardInterrupt:
-        err.print(
-            "Interrupted. Nothing is lost: the same command continues where this one stopped."
-        )
+        err.print(interrupted)
         raise typer.Exit(INTERRUPTED) from None
-    else:
-        return
-    if debug:
-        traceback.print_exc()
-    _say_error(message)
-    raise typer.Exit(code)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, UserError | RunFailed):
+            _say_error(str(error))
+        else:
+            _say_error(f"{type(error).__name__}: {error} (--debug shows where)")
+        raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
 
 
 def _say_error(message: str) -> None:
@@ -156,7 +156,7 @@ def run(
 
     An interrupted run continues where it stopped when the same command is given again.
     """
-    with _outcome(debug):
+    with _outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench import run as runs
         from dpbench.console import progress_on
 
@@ -212,7 +212,7 @@ def _plan_json(planned: PlannedRun) -> dict[str, Any]:
         ],
         "private_evaluations": planned.plan.evaluations(private=True),
         "public_evaluations": planned.plan.evaluations(private=False),
-        "estimated_train_seconds": planned.estimated_seconds(),
+        "estimated_train_seconds": planned.estimated_seconds,
     }
 
 
@@ -250,7 +250,7 @@ def _print_plan(planned: PlannedRun) -> None:
                 (False, "public", compute.public_evaluations),
             )
         ]
-        seconds = planned.estimated_seconds()
+        seconds = planned.estimated_seconds
         lines.append(("compute", ", ".join(used) + " evaluations"))
         lines.append(("training time", f"about {duration(seconds)} on this machine"))
         if seconds > 1.5 * compute.train_seconds:
@@ -262,29 +262,52 @@ def _print_plan(planned: PlannedRun) -> None:
 
 
 def _print_result(record: RunRecord, folder: Path) -> None:
+    from dpbench.record import RECORD
     from dpbench.run import GRID
 
-    table = Table(title=f"{record.spec.method} on {record.spec.dataset}")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("n", justify="right")
-    table.add_column("against")
-    table.add_column("by", overflow="fold")
+    table = _table(f"{record.spec.method} on {record.spec.dataset}")
+    for column in ("metric", "against", "value", "", "n", "by"):
+        table.add_column(column, justify="right" if column in ("value", "n") else "left")
+    missing: dict[str, list[str]] = {}
     for m in record.measurements:
-        value = "-" if m.value is None else f"{m.value:.4g} {m.unit}".rstrip()
-        table.add_row(m.metric, value, f"{m.n:,}", m.split, escape(m.extractor or m.reason))
-    out.print(table)
+        if m.value is None:
+            missing.setdefault(m.reason, []).append(m.metric)
+        else:
+            table.add_row(m.metric, m.split, f"{m.value:.4g}", m.unit, f"{m.n:,}", m.extractor)
+    if table.rows:
+        out.print(table)
+    lines = [
+        (f"no {', '.join(dict.fromkeys(metrics))}", reason) for reason, metrics in missing.items()
+    ]
     privacy = record.privacy
-    if privacy["release"] == "not private":
-        out.print("not private")
-    else:
-        out.print(
-            f"epsilon {float(privacy['epsilon']):.6g} at delta {privacy['delta']:g} "
-            f"({privacy['adjacency']}, {privacy['accountant']}); release: {privacy['release']}",
-            highlight=False,
+    if privacy["release"] != "not private":
+        lines.append(
+            (
+                "privacy",
+                f"epsilon {float(privacy['epsilon']):.6g}, delta {privacy['delta']:g}, "
+                f"{privacy['adjacency']} ({privacy['accountant']})",
+            )
         )
-    for label, file in (("record", "record.json"), ("samples", GRID)):
-        out.print(f"{label:8}{escape(str(folder / file))}", soft_wrap=True, highlight=False)
+    lines += [
+        ("release", privacy["release"]),
+        ("record", str(folder / RECORD)),
+        ("samples", str(folder / GRID)),
+    ]
+    width = max(len(label) for label, _ in lines)
+    for label, text in lines:
+        # never wrapped by us, so that paths can be copied
+        out.print(f"{label:{width}}  {text}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=f"\n[bold]{escape(title)}[/]",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
 
 
 @app.command("list")
@@ -331,7 +354,7 @@ def _list_entries(kind: str, check: bool) -> list[dict[str, Any]]:
         if check:
             try:
                 item["summary"] = load(kind, entry.name).summary  # type: ignore[arg-type]
-            except (UserError, AttributeError) as error:
+            except UserError as error:
                 item["broken"] = str(error)
         items.append(item)
     return items
@@ -370,13 +393,24 @@ def _list_profiles() -> list[dict[str, Any]]:
 
 
 def _print_items(name: str, items: list[dict[str, Any]]) -> None:
-    table = Table(title=name, title_justify="left")
+    table = _table(name)
     columns = list(dict.fromkeys(key for item in items for key in item))
     for column in columns:
-        table.add_column(column, overflow="fold")
+        number = isinstance(items[0].get(column), int | float)
+        table.add_column(
+            column.replace("_", "\n"),
+            justify="right" if number else "left",
+            no_wrap=number or column == "name",
+        )
     for item in items:
-        table.add_row(*(escape(str(item.get(column, ""))) for column in columns))
+        table.add_row(*(escape(_said(item.get(column, ""))) for column in columns))
     out.print(table)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, int | float):
+        return f"{value:,}"
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @app.command()
@@ -403,16 +437,15 @@ def report(
             for file in incomplete:
                 err.print(f"left out, not complete: {escape(str(file))}", soft_wrap=True)
         rows = leaderboard.rows(leaderboards)
-        if check:
-            stale = leaderboard.stale(rows, leaderboards)
-            if stale:
-                names = ", ".join(map(str, stale))
-                raise RunFailed(f"{names}: not what the records give; run `dpbench report`")
-        elif not rows:
+        stale = leaderboard.stale(rows, leaderboards)
+        if check and stale:
+            names = ", ".join(map(str, stale))
+            raise RunFailed(f"{names}: not what the records give; run `dpbench report`")
+        if not rows:
             raise UserError(
                 f"no complete run in {runs_dir} or {leaderboards}: `dpbench run` makes one"
             )
-        else:
+        if not check:
             for file in leaderboard.write(rows, leaderboards):
                 err.print(f"wrote {escape(str(file))}", soft_wrap=True, highlight=False)
         if as_json:
@@ -423,10 +456,10 @@ def report(
 
 def _print_rows(rows: list[Row]) -> None:
     for dataset in dict.fromkeys(row.dataset for row in rows):
-        table = Table(title=dataset, title_justify="left")
-        for column in ("profile", "method", "eps", "metric", "against"):
+        table = _table(dataset)
+        for column in ("profile", "method", "metric", "against"):
             table.add_column(column, overflow="fold")
-        for column in ("mean", "95% CI", "seeds"):
+        for column in ("eps", "mean", "95% CI", "seeds"):
             table.add_column(column, justify="right")
         for row in rows:
             if row.dataset != dataset or row.mean is None:
@@ -435,9 +468,9 @@ def _print_rows(rows: list[Row]) -> None:
             table.add_row(
                 row.profile,
                 escape(row.method),
-                f"{row.epsilon:g}",
                 row.metric,
                 row.split,
+                f"{row.epsilon:g}",
                 f"{row.mean:.4g} {row.unit}".rstrip(),
                 interval,
                 str(row.seeds),

@@ -44,7 +44,7 @@ class _Bars:
         self._console = console
 
     def note(self, text: str) -> None:
-        self._console.print(escape(text), style="dim")
+        self._console.print(escape(text), style="dim", soft_wrap=True, highlight=False)
 
     @contextmanager
     def task(self, label: str, total: float, unit: str, done: float = 0) -> Iterator[Task]:
@@ -84,13 +84,14 @@ class _Lines:
     def task(self, label: str, total: float, unit: str, done: float = 0) -> Iterator[Task]:
         line = _Line(self, label, total, unit, done)
         yield line
-        line.say()
+        line.end()
 
 
 class _Line:
     def __init__(self, out: _Lines, label: str, total: float, unit: str, done: float) -> None:
         self._out, self._label, self._total, self._unit = out, label, total, unit
         self._done = self._done_before = done
+        self._done_when_said = -1.0
         self._note = ""
         self._started = self._said = time.monotonic()
 
@@ -100,7 +101,12 @@ class _Line:
         if time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
             self.say()
 
+    def end(self) -> None:
+        if self._done != self._done_when_said:
+            self.say()
+
     def say(self) -> None:
+        self._done_when_said = self._done
         self._said = time.monotonic()
         seconds = self._said - self._started
         text = f"{self._label}: {self._done:,.0f}/{self._total:,.0f} {self._unit}"

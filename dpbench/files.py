@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 
 def replace_atomically(file: Path, write: Callable[[Path], None], mode: int | None = None) -> None:
     """Write ``file`` so that a reader, or a crash at any moment, sees the old or the new content.
@@ -47,4 +45,6 @@ def write_bytes(file: Path, content: bytes, mode: int | None = None) -> None:
 
 def write_torch(file: Path, content: Any, mode: int | None = None) -> None:
     """``torch.save`` to ``file``, all or nothing."""
+    import torch  # not at the top: records and leaderboards are written without it
+
     replace_atomically(file, lambda partial: torch.save(content, partial), mode)

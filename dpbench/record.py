@@ -152,13 +152,13 @@ def read(file: Path) -> RunRecord:
         parts = {part.name: content[part.name] for part in fields(RunRecord)}
         parts["spec"] = RunSpec(**spec)
         parts["measurements"] = [Measurement(**each) for each in content["measurements"]]
-        record = RunRecord(**parts)
+        record, written_id = RunRecord(**parts), content["id"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{file} is not a record: {type(error).__name__}: {error}; remove it or run again "
             "with --overwrite"
         ) from error
-    if record.spec.id != content["id"]:
+    if record.spec.id != written_id:
         raise UserError(f"{file} was edited: its id is not that of its spec")
     return record
 

@@ -25,6 +25,10 @@ Kind = Literal["method", "evaluator"]
 _PACKAGES = {"method": ("generators", "baselines"), "evaluator": ("evaluators",)}
 _LINES = {"method": "METHOD", "evaluator": "EVALUATOR"}
 _GROUPS = {"method": "dpbench.generators", "evaluator": "dpbench.evaluators"}
+_REQUIRED = {
+    "method": ("__dataclass_fields__", "summary", "private", "presets", "plan", "fit"),
+    "evaluator": ("summary", "metrics", "needs", "evaluate"),
+}
 _OURS = "dpbench-images"
 
 
@@ -60,12 +64,14 @@ def entries(kind: Kind) -> dict[str, Entry]:
                 path = f"dpbench.{family}.{module.name}"
                 found[name] = Entry(name, family, path, _LINES[kind], _OURS, __version__)
     for point in importlib.metadata.entry_points(group=_GROUPS[kind]):
+        # not point.module and point.attr, which raise where the line is malformed
+        path, _, attribute = point.value.partition(":")
         owner = point.dist
         entry = Entry(
             point.name,
             _PACKAGES[kind][0],
-            point.module,
-            point.attr,
+            path.strip(),
+            attribute.strip(),
             owner.name if owner else "unknown",
             owner.version if owner else "unknown",
         )
@@ -84,7 +90,11 @@ def load(kind: Kind, name: str) -> Any:
         raise UserError(unknown(kind, name, known))
     entry = known[name]
     try:
-        return getattr(importlib.import_module(entry.module), entry.attribute)
+        found = getattr(importlib.import_module(entry.module), entry.attribute)
+        missing = [part for part in _REQUIRED[kind] if not hasattr(found, part)]
+        if missing:
+            raise TypeError(f"{entry.attribute} has no {', '.join(missing)}")
+        return found
     except Exception as error:  # a plugin may break in any way, and must break nothing else
         raise UserError(
             f"{kind} {name!r} of {entry.distribution} {entry.version} is broken: "

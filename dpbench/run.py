@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import hashlib
 import math
 import os
@@ -30,7 +32,7 @@ from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.profiles import PROFILES, Profile
 from dpbench.progress import Progress
 from dpbench.protocols import EvaluationContext, Need, Plan, RunContext, Sampler
-from dpbench.record import RECORD, RunRecord, RunSpec, read
+from dpbench.record import RECORD, RunRecord, RunSpec, read, to_json
 from dpbench.registry import entries, unknown, version_of
 from dpbench.registry import load as load_entry
 from dpbench.settings import Resolved, resolve
@@ -96,6 +98,7 @@ class PlannedRun:
     device: torch.device
     plan: Plan
 
+    @functools.cached_property
     def estimated_seconds(self) -> float:
         """Training time, from one step of each stage on random tensors on this machine."""
         return sum(
@@ -154,9 +157,9 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        torch.Generator(device)  # refuses what cannot draw, such as meta
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"no device {name!r} here ({reason}): use --device cpu") from error
+        raise UserError(f"no device {name!r} here: use --device cpu, or auto") from error
     return device
 
 
@@ -206,28 +209,32 @@ def execute(
     _check_writable(out or runs_dir)
     spec = _spec(planned, dataset)
     folder = out if out is not None else runs_dir / spec.folder
-    record = _open(folder, spec, overwrite)
-    if record.status == "complete":
-        progress.note(f"this run is complete already: {folder} (--overwrite runs it again)")
-        return record, folder
-    run = _Run(planned, dataset, record, folder, progress)
-    try:
-        run.fit()
-        run.sample()
-        run.evaluate(debug)
-    except UserError:
-        raise
-    except Exception as error:
-        record.status, record.error = "failed", f"{type(error).__name__}: {error}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        record = _open(folder, spec, overwrite)
+        if record.status == "complete":
+            progress.note(f"this run is complete already: {folder} (--overwrite runs it again)")
+            return record, folder
+        run = _Run(planned, dataset, record, folder, progress)
+        try:
+            run.fit()
+            run.sample()
+            run.evaluate(debug)
+        except Exception as error:
+            record.status, record.error = "failed", _described(error)
+            run.save()
+            if isinstance(error, UserError | RunFailed):
+                raise
+            raise RunFailed(
+                f"{spec.method} failed: {record.error} (--debug shows where; {folder / RECORD})"
+            ) from error
+        record.status, record.error = "complete", None
         run.save()
-        if isinstance(error, RunFailed):
-            raise
-        raise RunFailed(
-            f"{spec.method} failed: {record.error} (--debug shows where; {folder / RECORD})"
-        ) from error
-    record.status, record.error = "complete", None
-    run.save()
     return record, folder
+
+
+def _described(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _spec(planned: PlannedRun, dataset: Dataset) -> RunSpec:
@@ -260,25 +267,52 @@ def _check_writable(folder: Path) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder; the lock dies with its process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(f"another process is at work in {folder}: wait for it") from None
+    except OSError:  # a file system that has no locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
 def _open(folder: Path, spec: RunSpec, overwrite: bool) -> RunRecord:
     """The record in a folder, or a new one."""
+    for partial in folder.glob(".*.partial"):  # what a killed process was writing
+        partial.unlink()
     file = folder / RECORD
-    if overwrite and file.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if file.exists():
-        record = read(file)
-        if record.spec.id != spec.id:
-            old, new = asdict(record.spec), asdict(spec)
-            differing = ", ".join(name for name in new if old[name] != new[name])
-            raise UserError(
-                f"{folder} holds another run (it differs in {differing}): choose another --out, "
-                "or discard it with --overwrite"
-            )
-        return record
-    if any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no run: choose another --out")
-    return RunRecord(spec)
+    if not file.exists():
+        if any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty and holds no run: choose another --out")
+        return RunRecord(spec)
+    if overwrite:
+        _discard(folder)
+        return RunRecord(spec)
+    record = read(file)
+    if record.spec.id != spec.id:
+        old, new = to_json(asdict(record.spec)), to_json(asdict(spec))
+        differing = ", ".join(name for name in new if old[name] != new[name])
+        raise UserError(
+            f"{folder} holds another run (it differs in {differing}): choose another --out, "
+            "or discard it with --overwrite"
+        )
+    return record
+
+
+def _discard(folder: Path) -> None:
+    """Remove an earlier run, and nothing else that a user may keep beside it."""
+    if (folder / TRAINING).exists():
+        shutil.rmtree(folder / TRAINING)
+    for name in (CHECKPOINT, SAMPLES, GRID, RECORD):  # the record last: it marks the folder
+        (folder / name).unlink(missing_ok=True)
 
 
 class _Run:
@@ -352,7 +386,8 @@ class _Run:
                 write_torch(self.folder / CHECKPOINT, sampler)
                 self._artifact(CHECKPOINT)
         # the noise key has done its work; only now that the record says so
-        shutil.rmtree(training, ignore_errors=True)
+        if training.exists():
+            shutil.rmtree(training)
 
     def _key(self, training: Path) -> bytes:
         """The secret key of this run: made at its start, kept until training is over."""
@@ -408,14 +443,14 @@ class _Run:
             if name in self.record.done:
                 continue
             try:
-                evaluator = load_entry("evaluator", name)()
+                evaluator = load_entry("evaluator", name)
             except UserError as error:  # a broken plugin disables itself and nothing else
                 self.progress.note(f"skipped: {error}")
                 continue
             with self._part(name):
                 try:
                     case = self._case(synthetic, evaluator.needs)
-                    self.record.measurements += evaluator.evaluate(case)
+                    self.record.measurements += evaluator().evaluate(case)
                 except Exception as error:
                     if debug:
                         raise
@@ -426,7 +461,7 @@ class _Run:
                             metric.unit,
                             metric.higher_is_better,
                             len(synthetic),
-                            reason=f"{type(error).__name__}: {error}",
+                            reason=_described(error),
                         )
                         for metric in evaluator.metrics
                     ]

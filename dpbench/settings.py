@@ -7,7 +7,7 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dpbench.errors import UserError
 from dpbench.protocols import Generator, Preset
@@ -102,17 +102,16 @@ def parse(text: str, annotation: Any, where: str) -> Any:
         UserError: It does not parse.
     """
     origin = get_origin(annotation)
-    if origin is types.UnionType:
+    if origin in (types.UnionType, Union):  # X | None and Optional[X]
         if text.lower() == "none":
             return None
         rest = [part for part in get_args(annotation) if part is not type(None)]
         return parse(text, rest[0], where)
     if origin is Literal:
-        if text not in get_args(annotation):
-            raise UserError(
-                f"{where} takes one of {', '.join(map(str, get_args(annotation)))}, got {text!r}"
-            )
-        return text
+        choices = {str(choice): choice for choice in get_args(annotation)}
+        if text not in choices:
+            raise UserError(f"{where} takes one of {', '.join(choices)}, got {text!r}")
+        return choices[text]
     if origin is tuple:
         item = get_args(annotation)[0]
         return tuple(
@@ -123,7 +122,10 @@ def parse(text: str, annotation: Any, where: str) -> Any:
             raise UserError(f"{where} takes true or false, got {text!r}")
         return text.lower() == "true"
     try:
-        return annotation(text)
-    except ValueError:
+        value = annotation(text)
+        if value != value:  # NaN compares false with every limit, so no check would catch it
+            raise ValueError
+        return value
+    except (ValueError, TypeError):
         what = {int: "a whole number", float: "a number"}.get(annotation, str(annotation))
         raise UserError(f"{where} takes {what}, got {text!r}") from None

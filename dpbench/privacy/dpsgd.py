@@ -6,13 +6,14 @@ multiplier and number of steps have no second source.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from dpbench.averaging import ExponentialAverage
+from dpbench.cores import map_on_cores
 from dpbench.privacy.accounting import DPSGDEvent
 from dpbench.privacy.clipping import Objective, check_model, trainable
 from dpbench.privacy.clipping.vmap import clipped_sum
@@ -22,8 +23,8 @@ from dpbench.stages import Stage, Stateful
 from dpbench.streams import Streams
 from dpbench.types import Images
 
-# Copies (images x multiplicity) that go through the network at once: bounds memory, and on CPUs
-# larger is no faster.
+# Copies (images x multiplicity) that go through the network at once, on each core: bounds memory,
+# and on CPUs larger is hardly faster.
 PHYSICAL_COPIES = 64
 
 
@@ -128,10 +129,16 @@ def gradient_sum(
     """
     total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in trainable(model).items()}
     size = physical_batch_size(objective.multiplicity)
-    for start in range(0, len(batch), size):
-        part = images[batch[start : start + size]]
-        copies = objective.draw(part.pixels.to(rng.device), part.labels.to(rng.device), rng)
-        partial = clipped_sum(model, objective, copies, clipping_norm)
+
+    def physical_batches() -> Iterator[tuple[Tensor, ...]]:
+        for start in range(0, len(batch), size):
+            part = images[batch[start : start + size]]
+            yield objective.draw(part.pixels.to(rng.device), part.labels.to(rng.device), rng)
+
+    def sum_of_one(copies: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        return clipped_sum(model, objective, copies, clipping_norm)
+
+    for partial in map_on_cores(sum_of_one, physical_batches(), rng.device):
         torch._foreach_add_(list(total.values()), list(partial.values()))
     return total
 

@@ -8,7 +8,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from scipy.stats import t as student_t
@@ -95,7 +95,7 @@ def collect(runs_dir: Path, leaderboards: Path) -> tuple[list[Path], list[Path]]
         if record.status != "complete":
             incomplete.append(file)
             continue
-        target = leaderboards / RECORDS / record.spec.folder.with_suffix(".json")
+        target = leaderboards / RECORDS / f"{record.spec.folder}.json"
         text = record.dumps()
         if not target.exists() or target.read_text(encoding="utf-8") != text:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -108,11 +108,13 @@ def rows(leaderboards: Path) -> list[Row]:
     """All rows, from the committed records.
 
     Raises:
-        UserError: A record cannot be read.
+        UserError: A record cannot be read, or is of a run that is not complete.
     """
     groups: dict[tuple[object, ...], list[tuple[RunRecord, Measurement]]] = defaultdict(list)
     for file in sorted((leaderboards / RECORDS).rglob("*.json")):
         record = read(file)
+        if record.status != "complete":
+            raise UserError(f"{file} is of a run that is not complete: remove it")
         for measurement in record.measurements:
             groups[_cell(record, measurement)].append((record, measurement))
     return sorted((_row(group) for group in groups.values()), key=_order)
@@ -168,18 +170,9 @@ def method_label(record: RunRecord) -> str:
 
 def _cell(record: RunRecord, measurement: Measurement) -> tuple[object, ...]:
     """What must agree for two measurements to be repetitions of each other."""
-    spec = record.spec
     return (
-        spec.dataset,
-        spec.dataset_hash,
-        spec.profile,
+        replace(record.spec, seed=0).id,
         method_label(record),
-        spec.method_version,
-        repr(sorted(spec.method_args.items())),
-        spec.epsilon,
-        spec.delta,
-        spec.adjacency,
-        spec.reproducible,
         measurement.metric,
         measurement.split,
         measurement.extractor,

@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 import torch
 
 from dpbench.averaging import ExponentialAverage
+from dpbench.cores import core_count
 from dpbench.errors import UserError
 from dpbench.privacy.accounting import DPSGDEvent, calibrate
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.clipping.vmap import clipped_sum
-from dpbench.privacy.dpsgd import Learner, physical_batch_size
+from dpbench.privacy.dpsgd import Learner, gradient_sum, physical_batch_size
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.protocols import PlannedStage, RunContext
 from dpbench.streams import Streams
+from dpbench.types import Images
 
 from .denoisers import EVERYWHERE, PARAMETERIZATIONS, Denoiser, Interval, Parameterization
 from .objective import DenoisingObjective
@@ -178,15 +179,18 @@ class DiffusionMethod:
         denoiser = self._denoiser(info, Streams(0, bytes(32)), "probe")
         denoiser.to(device)
         objective = self._objective(info.classes, self.multiplicity)
-        count = physical_batch_size(self.multiplicity)
+        count = 2 * core_count() * physical_batch_size(self.multiplicity)
         rng = torch.Generator(device).manual_seed(0)
-        pixels = torch.zeros(count, *info.spec.shape, dtype=torch.uint8, device=device)
-        labels = torch.zeros(count, dtype=torch.int64, device=device)
-        copies = objective.draw(pixels, labels, rng)
+        images = Images(
+            torch.zeros(count, *info.spec.shape, dtype=torch.uint8),
+            torch.zeros(count, dtype=torch.int64),
+        )
         seconds = []
         for _ in range(2):  # the first one warms up
             started = time.perf_counter()
-            sums = clipped_sum(denoiser, objective, copies, self.clipping_norm)
+            sums = gradient_sum(
+                denoiser, objective, images, torch.arange(count), self.clipping_norm, rng
+            )
             next(iter(sums.values())).sum().item()  # waits for the device
             seconds.append(time.perf_counter() - started)
         return count * self.multiplicity / seconds[-1]

@@ -7,13 +7,14 @@ sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from dpbench.cores import map_on_cores
 from dpbench.errors import UserError
 from dpbench.pixels import to_pixels
 from dpbench.types import ImageSpec
@@ -85,16 +86,25 @@ class DiffusionSampler:
     settings: SamplerSettings
     batch_size: int = 250
 
-    @torch.no_grad()
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """One image for each label: ``(N,)`` int64 to ``(N, C, H, W)`` uint8, on the CPU."""
         self.denoiser.to(rng.device).eval()
-        batches = [
-            to_pixels(self._draw(part.to(rng.device), rng)).cpu()
-            for part in torch.split(labels, self.batch_size)
-        ]
+
+        def draw(work: tuple[Tensor, torch.Generator]) -> Tensor:
+            return to_pixels(self._draw(*work)).cpu()
+
+        batches = list(map_on_cores(draw, self._batches(labels, rng), rng.device))
         return torch.cat(batches) if batches else torch.empty(0, *self.spec.shape).byte()
 
+    def _batches(
+        self, labels: Tensor, rng: torch.Generator
+    ) -> Iterator[tuple[Tensor, torch.Generator]]:
+        """Batches of labels, each with a generator of its own: they are drawn at the same time."""
+        for part in torch.split(labels, self.batch_size):
+            seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
+            yield part.to(rng.device), torch.Generator(rng.device).manual_seed(seed)
+
+    @torch.no_grad()  # here, because it holds for the calling thread only
     def _draw(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         def noise() -> Tensor:
             shape = (len(labels), *self.spec.shape)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dpbench.privacy.clipping import Objective
+from dpbench.cores import map_on_cores
+from dpbench.privacy.clipping import Objective, trainable
 from dpbench.privacy.dpsgd import Learner
 from dpbench.stages import Stage, Stateful
 from dpbench.streams import Streams
 from dpbench.types import Images
+
+PIECES = 2
 
 
 def train_public(
@@ -50,10 +53,32 @@ def train_public(
         batch = source[choice]
         rng = streams.public("diffusion-noise", name, step, device=device)
         copies = objective.draw(batch.pixels.to(device), batch.labels.to(device), rng)
-        learner.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(objective.loss(learner.model, *copies).mean())
+        set_gradients(learner.model, objective, copies)
         learner.optimizer.step()
         learner.average.update(learner.model)
+
+
+def set_gradients(model: nn.Module, objective: Objective, copies: tuple[Tensor, ...]) -> None:
+    """Set the gradients of the mean loss, computed in pieces on all cores.
+
+    Args:
+        model: What to differentiate.
+        objective: Gives the loss of each example from its copies.
+        copies: Tensors of shape ``(B, K, ...)``.
+    """
+    parameters = list(trainable(model).values())
+    count, device = len(copies[0]), copies[0].device
+    # the number of pieces is fixed, so that results do not depend on the machine's cores
+    pieces = zip(*(torch.chunk(part, PIECES) for part in copies), strict=True)
+
+    def gradients_of(piece: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(objective.loss(model, *piece).sum() / count, parameters)
+
+    total = [torch.zeros_like(parameter) for parameter in parameters]
+    for gradients in map_on_cores(gradients_of, pieces, device):
+        torch._foreach_add_(total, gradients)
+    for parameter, gradient in zip(parameters, total, strict=True):
+        parameter.grad = gradient
 
 
 def initialised(build: type[nn.Module], *arguments: object, seed: int) -> nn.Module:

@@ -43,7 +43,10 @@ class Objective(Protocol):
         """
 
     def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
-        """Mean loss of each example over its copies: ``(B,)``, no draw in it."""
+        """Mean loss of each example over its copies: ``(B,)``, no draw in it.
+
+        Calls ``predict`` with all copies as rows, those of an example next to each other.
+        """
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -64,6 +67,24 @@ def clip_factors(norms: Tensor, clipping_norm: float) -> Tensor:
     # 1e-6 keeps the quotient finite and only ever shortens
     factors = (clipping_norm / (norms + 1e-6)).clamp(max=1)
     return torch.where(norms.isfinite(), factors, 0)
+
+
+def clip_and_sum(gradients: dict[str, Tensor], clipping_norm: float) -> dict[str, Tensor]:
+    """Clip each example's gradient, over all parameters together, and add them up.
+
+    Args:
+        gradients: For each parameter, ``(B, *shape)``, float32: one gradient for each example.
+        clipping_norm: C, above 0.
+
+    Returns:
+        For each parameter, a float32 tensor of its shape; every example contributes at most C to
+        the Euclidean norm of the whole, and nothing if its gradient is not finite.
+    """
+    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
+    factors, finite = clip_factors(norms, clipping_norm), norms.isfinite()
+    if not finite.all():
+        gradients = {name: zero_rows(g, finite) for name, g in gradients.items()}
+    return {name: (factors @ g.flatten(1)).view(g.shape[1:]) for name, g in gradients.items()}
 
 
 def zero_rows(rows: Tensor, keep: Tensor) -> Tensor:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from dpbench.privacy.clipping import Objective, clip_factors, trainable, zero_rows
+from dpbench.privacy.clipping import Objective, clip_and_sum, trainable
 
 
 def clipped_sum(
@@ -39,9 +38,4 @@ def clipped_sum(
 
     per_example = vmap(grad(loss_of_one), in_dims=(None, *(0 for _ in copies)))
     gradients: dict[str, Tensor] = per_example(parameters, *copies)
-    gradients = {name: g.float() for name, g in gradients.items()}
-    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
-    factors, finite = clip_factors(norms, clipping_norm), norms.isfinite()
-    if not finite.all():
-        gradients = {name: zero_rows(g, finite) for name, g in gradients.items()}
-    return {name: (factors @ g.flatten(1)).view(g.shape[1:]) for name, g in gradients.items()}
+    return clip_and_sum({name: g.float() for name, g in gradients.items()}, clipping_norm)

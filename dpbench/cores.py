@@ -1,0 +1,56 @@
+"""Work on all cores: several single-threaded pieces at a time instead of many-threaded operators.
+
+The operators of small networks are too short to be split over threads, and where another process
+takes a core, threads that wait for each other inside every operator can be twenty times slower than
+one thread alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def core_count() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(core_count(), initializer=lambda: torch.set_num_threads(1))
+
+
+def map_on_cores(
+    function: Callable[[Item], Result], items: Iterable[Item], device: torch.device
+) -> Iterator[Result]:
+    """Apply ``function`` to each item, in order, on all cores where ``device`` is the CPU.
+
+    Results do not depend on the number of cores. Items are taken only a few ahead of what is
+    yielded, so that memory does not grow with their number; they are taken on the calling thread.
+    """
+    if device.type != "cpu":
+        yield from map(function, items)
+        return
+    running: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            running.append(_pool().submit(function, item))
+            if len(running) > core_count():
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
