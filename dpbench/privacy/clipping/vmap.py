@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,10 +29,12 @@ def clipped_sum(
         For each trainable parameter, a float32 tensor of its shape. Memory is B gradients.
     """
     parameters = {name: p.detach() for name, p in trainable(model).items()}
+    # functional_call puts weights into the module while it runs, so each thread needs its own
+    module = copy.deepcopy(model)
 
     def loss_of_one(weights: dict[str, Tensor], *copy: Tensor) -> Tensor:
         def predict(*inputs: Any) -> Tensor:
-            result: Tensor = functional_call(model, weights, inputs)
+            result: Tensor = functional_call(module, weights, inputs)
             return result
 
         return objective.loss(predict, *(part.unsqueeze(0) for part in copy)).squeeze(0)

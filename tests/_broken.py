@@ -1,0 +1,336 @@
+"""Deliberately broken twins of the privacy core: each must be caught by the check named for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from _private import Copies, Gradients, copy_gradients, flat, shaped, shortened
+from scipy.optimize import brentq
+from scipy.stats import norm
+from torch import Tensor, nn
+
+from dpbench.privacy.accounting import (
+    DPSGDEvent,
+    Event,
+    GaussianEvent,
+    calibrate,
+    epsilon,
+    epsilon_rdp,
+)
+from dpbench.privacy.budget import Adjacency, PrivacyBudget
+from dpbench.privacy.clipping import Objective, trainable
+from dpbench.privacy.clipping.vmap import clipped_sum
+from dpbench.privacy.dpsgd import gaussian_noise, gradient_sum, physical_batch_size, train
+from dpbench.privacy.ledger import Allowance, PrivacyLedger
+from dpbench.privacy.poisson import poisson_sample
+from dpbench.stages import Stage, Stateful
+from dpbench.streams import Streams
+from dpbench.types import Images
+
+# Clipping engines.
+
+
+def clips_each_copy(m: nn.Module, o: Objective, copies: Copies, c: float) -> Gradients:
+    return shaped(m, shortened(copy_gradients(m, o, copies), c).mean(dim=1).sum(dim=0))
+
+
+def clips_each_copy_without_mean(m: nn.Module, o: Objective, copies: Copies, c: float) -> Gradients:
+    return shaped(m, shortened(copy_gradients(m, o, copies), c).sum(dim=(0, 1)))
+
+
+def clips_the_batch(m: nn.Module, o: Objective, copies: Copies, c: float) -> Gradients:
+    total = copy_gradients(m, o, copies).mean(dim=1).sum(dim=0)
+    return shaped(m, shortened(total, c * len(copies[0])))
+
+
+def clips_each_tensor(m: nn.Module, o: Objective, copies: Copies, c: float) -> Gradients:
+    rows = copy_gradients(m, o, copies).mean(dim=1)
+    parts = rows.split([p.numel() for p in trainable(m).values()], dim=1)
+    return shaped(m, torch.cat([shortened(part, c).sum(dim=0) for part in parts]))
+
+
+def never_clips(m: nn.Module, o: Objective, copies: Copies, c: float) -> Gradients:
+    return clipped_sum(m, o, copies, 1e30)
+
+
+def averages(m: nn.Module, o: Objective, copies: Copies, c: float) -> Gradients:
+    return {name: part / len(copies[0]) for name, part in clipped_sum(m, o, copies, c).items()}
+
+
+def lets_nan_through(m: nn.Module, o: Objective, copies: Copies, c: float) -> Gradients:
+    rows = copy_gradients(m, o, copies).mean(dim=1)
+    factors = (c / rows.norm(dim=1, keepdim=True)).clamp(max=1)
+    return shaped(m, (rows * factors).sum(dim=0))
+
+
+def takes_norms_in_bfloat16(m: nn.Module, o: Objective, copies: Copies, c: float) -> Gradients:
+    rows = copy_gradients(m, o, copies).mean(dim=1)
+    norms = rows.norm(dim=1, keepdim=True)
+    scaled = rows * (c / norms.bfloat16().float()).clamp(max=1)
+    return shaped(m, torch.where(norms.isfinite(), scaled, 0).sum(dim=0))
+
+
+# Sums over a logical batch.
+
+
+def drops_the_ragged_batch(
+    m: nn.Module, o: Objective, images: Images, batch: Tensor, c: float, rng: torch.Generator
+) -> Gradients:
+    size = physical_batch_size(o.multiplicity)
+    return gradient_sum(m, o, images, batch[: len(batch) // size * size], c, rng)
+
+
+def divides_by_the_realised_batch(
+    m: nn.Module, o: Objective, images: Images, batch: Tensor, c: float, rng: torch.Generator
+) -> Gradients:
+    # the loop divides by the expected batch, 1000 here: taken back
+    total = gradient_sum(m, o, images, batch, c, rng)
+    return {name: part * 1000 / max(1, len(batch)) for name, part in total.items()}
+
+
+# Noise.
+
+Noise = Callable[[Gradients, Streams, str, int], Gradients]
+
+
+def scaled_by(factor: float) -> Noise:
+    def noise(like: Gradients, streams: Streams, purpose: str, step: int) -> Gradients:
+        drawn = gaussian_noise(like, streams, purpose, step)
+        return {name: factor * part for name, part in drawn.items()}
+
+    return noise
+
+
+def missing_on(name: str) -> Noise:
+    def noise(like: Gradients, streams: Streams, purpose: str, step: int) -> Gradients:
+        drawn = gaussian_noise(like, streams, purpose, step)
+        return {**drawn, name: torch.zeros_like(drawn[name])}
+
+    return noise
+
+
+def the_same_at_every_step(like: Gradients, s: Streams, purpose: str, step: int) -> Gradients:
+    return gaussian_noise(like, s, purpose, 0)
+
+
+def the_same_for_every_purpose(like: Gradients, s: Streams, purpose: str, step: int) -> Gradients:
+    return gaussian_noise(like, s, "any", step)
+
+
+def the_same_on_every_tensor(like: Gradients, s: Streams, purpose: str, step: int) -> Gradients:
+    drawn = flat(gaussian_noise(like, s, purpose, step))
+    return {name: drawn[: part.numel()].view(part.shape) for name, part in like.items()}
+
+
+def uniform(like: Gradients, streams: Streams, purpose: str, step: int) -> Gradients:
+    draw = streams.secret("dp-noise", purpose, step).uniform
+    width = math.sqrt(3)  # unit variance
+    return {
+        name: torch.from_numpy(draw(-width, width, tuple(part.shape))).float()
+        for name, part in like.items()
+    }
+
+
+def from_the_public_seed(like: Gradients, s: Streams, purpose: str, step: int) -> Gradients:
+    generator = s.public("diffusion-noise", purpose, step)
+    return {name: torch.randn(part.shape, generator=generator) for name, part in like.items()}
+
+
+class Quieter(Streams):
+    """Secret noise of 0.97 times the scale."""
+
+    def secret(self, name: str, *path: object) -> Any:
+        honest = super().secret(name, *path)
+
+        class Generator:
+            def standard_normal(self, size: int, dtype: str) -> Any:
+                return np.float32(0.97) * honest.standard_normal(size, dtype=dtype)  # type: ignore[call-overload]
+
+        return Generator()
+
+
+# Samplers.
+
+
+def shuffles(rng: np.random.Generator, population: int, sample_rate: float) -> Tensor:
+    chosen = rng.permutation(population)[: round(population * sample_rate)]
+    return torch.from_numpy(np.sort(chosen))
+
+
+def replaces(rng: np.random.Generator, population: int, sample_rate: float) -> Tensor:
+    size = rng.binomial(population, sample_rate)
+    return torch.from_numpy(rng.integers(0, population, size))
+
+
+def samples_too_often(rng: np.random.Generator, population: int, sample_rate: float) -> Tensor:
+    return poisson_sample(rng, population, 1.05 * sample_rate)
+
+
+def favours_some(rng: np.random.Generator, population: int, sample_rate: float) -> Tensor:
+    rates = sample_rate * np.where(np.arange(population) % 2, 1.1, 0.9)
+    return torch.from_numpy(np.flatnonzero(rng.random(population) < rates))
+
+
+def takes_neighbours_together(
+    rng: np.random.Generator, population: int, sample_rate: float
+) -> Tensor:
+    pairs = rng.random((population + 1) // 2) < sample_rate
+    return torch.from_numpy(np.flatnonzero(np.repeat(pairs, 2)[:population]))
+
+
+def takes_the_first_batch_again(
+    rng: np.random.Generator, population: int, sample_rate: float
+) -> Tensor:
+    return poisson_sample(Streams(0, bytes(32)).secret("poisson", 0), population, sample_rate)
+
+
+def never_empty(rng: np.random.Generator, population: int, sample_rate: float) -> Tensor:
+    while len(batch := poisson_sample(rng, population, sample_rate)) == 0:
+        pass
+    return batch
+
+
+# Accounting.
+
+
+def gaussian_dp(
+    events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
+) -> float:
+    """By the central limit theorem (Bu et al. 2020): optimistic."""
+    total = 0.0
+    for event in events:
+        rate = event.sample_rate if isinstance(event, DPSGDEvent) else 1.0
+        total += rate**2 * event.steps * math.expm1(event.noise_multiplier**-2)
+    mu = math.sqrt(total)
+
+    def excess(eps: float) -> float:
+        tail = math.exp(eps + float(norm.logcdf(-eps / mu - mu / 2)))
+        return float(norm.cdf(-eps / mu + mu / 2)) - tail - delta
+
+    return float(brentq(excess, 0, 200))
+
+
+def forgets_steps(
+    events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
+) -> float:
+    once = [
+        DPSGDEvent(e.sample_rate, e.noise_multiplier, 1, e.purpose)
+        if isinstance(e, DPSGDEvent)
+        else e
+        for e in events
+    ]
+    return epsilon(once, delta, adjacency)
+
+
+def takes_the_rate_of_a_loader(
+    events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
+) -> float:
+    """1 / len(loader) in place of batch / N, as Opacus' make_private does."""
+    rounded = [
+        DPSGDEvent(1 / math.ceil(1 / e.sample_rate), e.noise_multiplier, e.steps, e.purpose)
+        if isinstance(e, DPSGDEvent)
+        else e
+        for e in events
+    ]
+    return epsilon(rounded, delta, adjacency)
+
+
+def ignores_adjacency(
+    events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
+) -> float:
+    return epsilon(events, delta)
+
+
+def forgets_the_sampling(
+    events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
+) -> float:
+    return epsilon(
+        [
+            DPSGDEvent(1.0, e.noise_multiplier, e.steps, e.purpose)
+            if isinstance(e, DPSGDEvent)
+            else e
+            for e in events
+        ],
+        delta,
+        adjacency,
+    )
+
+
+def classical_gaussian(
+    events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
+) -> float:
+    (event,) = events
+    assert isinstance(event, GaussianEvent)
+    return math.sqrt(2 * math.log(1.25 / delta)) / event.noise_multiplier
+
+
+def rdp_of_half_the_rate(events: Iterable[Event], delta: float) -> float:
+    halved = [
+        DPSGDEvent(e.sample_rate / 2, e.noise_multiplier, e.steps, e.purpose)
+        for e in events
+        if isinstance(e, DPSGDEvent)
+    ]
+    return epsilon_rdp(halved, delta)
+
+
+def calibrates_too_low(
+    budget: PrivacyBudget, sample_rate: float, steps: int, others: tuple[Event, ...] = ()
+) -> float:
+    return 0.999 * calibrate(budget, sample_rate, steps, others)
+
+
+# The ledger and the loop.
+
+
+class Lenient(PrivacyLedger):
+    """Spends whatever it is asked to."""
+
+    def spend(self, event: Event) -> Allowance:
+        budget, self.budget = self.budget, PrivacyBudget(math.inf)
+        try:
+            return super().spend(event)
+        finally:
+            self.budget = budget
+
+
+class Forgetful(PrivacyLedger):
+    """Does not read its journal."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._written = []
+
+
+class Late(PrivacyLedger):
+    """Writes nothing down."""
+
+    def __init__(self, budget: PrivacyBudget, journal: object = None) -> None:
+        super().__init__(budget)
+
+
+class Hasty(PrivacyLedger):
+    """Certifies a run that is not over."""
+
+    def certificate(self, reproducible: bool) -> dict[str, Any]:
+        for allowance in self._allowances:
+            allowance.released = allowance.event.steps
+        return super().certificate(reproducible)
+
+
+def makes_one_step_more(images: Images, nominal_size: int, learner: Any, *rest: Any) -> None:
+    train(images, nominal_size, learner, *rest)
+    learner.optimizer.step()
+
+
+def starts_over(stage: Stage, state: Mapping[str, Stateful]) -> int:
+    """A resume that has forgotten how far it came."""
+    return 0
+
+
+def one_key_for_all(streams: Streams, name: str, *path: object) -> np.random.Generator:
+    """Secret streams that are derived from the public seed."""
+    return np.random.default_rng([streams._seed, *str((name, path)).encode()])

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+
+# before torch is imported, and for subprocesses: the suite is many small computations, on which
+# threads only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from dpbench import cli
+from dpbench.privacy import accounting
+
+torch.set_num_threads(1)
+
+PLUGINS = Path(__file__).parent / "plugins"
+# a budget this small is cheap to account for, and leaves samples that are mostly noise
+TOY = ("run", "--method", "toy", "--dataset", "digits", "--profile", "smoke", "--eps", "0.001")
+
+
+_epsilon = functools.lru_cache(accounting.epsilon)
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def dpbench(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
+    """The command line, in this process and in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DPBENCH_DATA", raising=False)
+
+    def command(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["dpbench", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Ended(code, captured.out, captured.err)
+
+    return command
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A third-party method and the only evaluator: a run of it takes a moment."""
+    monkeypatch.syspath_prepend(PLUGINS)
+    from dpbench import registry, run
+    from dpbench.privacy import ledger
+
+    def epsilon(events: Sequence[accounting.Event], *others: object) -> float:
+        return _epsilon(tuple(events), *others)  # the same in every run, so asked for once
+
+    def entries(kind: registry.Kind) -> dict[str, registry.Entry]:
+        found = registry.entries(kind)
+        return {"toy": found["toy"]} if kind == "evaluator" else found
+
+    monkeypatch.setattr(ledger, "epsilon", epsilon)
+    monkeypatch.setattr(run, "entries", entries)
+    import toy
+
+    yield toy
+    toy.HOOKS.clear()
+    toy.CALLS.clear()

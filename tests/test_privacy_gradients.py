@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import _broken as broken
+import pytest
+import torch
+from _private import (
+    HUGE,
+    POISON,
+    Copies,
+    Engine,
+    Gradients,
+    Regression,
+    Steps,
+    convolutions,
+    copy_gradients,
+    flat,
+    perceptron,
+    randomised,
+    rng,
+    shortened,
+    some_images,
+    with_pixel,
+)
+from torch import Tensor, nn
+
+from dpbench.generators.diffusion.denoisers import EDM, Denoiser
+from dpbench.generators.diffusion.objective import DenoisingObjective
+from dpbench.generators.diffusion.unet import UNet, UNetSettings
+from dpbench.privacy import dpsgd
+from dpbench.privacy.accounting import DPSGDEvent
+from dpbench.privacy.clipping import Objective, clip_factors
+from dpbench.privacy.clipping.vmap import clipped_sum
+from dpbench.types import Images, ImageSpec
+
+EXAMPLES = 7
+
+
+@dataclass(frozen=True)
+class Case:
+    model: nn.Module
+    objective: Objective
+    copies: Copies
+
+    @cached_property
+    def gradients(self) -> Tensor:
+        """By a loop of autograd, the mean over the copies of each example: ``(B, D)``."""
+        return copy_gradients(self.model, self.objective, self.copies).mean(dim=1)
+
+    @property
+    def median_norm(self) -> float:
+        """A clipping norm that shortens some of the gradients and leaves others alone."""
+        return float(self.gradients.norm(dim=1).nanmedian())
+
+
+def case(network: str, multiplicity: int, images: Images | None = None) -> Case:
+    images = images or some_images(EXAMPLES)
+    if network == "unet":
+        settings = UNetSettings(8, (1,), 1, (), 2)
+        unet = UNet(ImageSpec(1, 4, 4), EXAMPLES, settings)
+        model: nn.Module = Denoiser(randomised(unet, 0.2), EDM())
+        objective: Objective = DenoisingObjective(EDM(), multiplicity, EXAMPLES, 0.1)
+    else:
+        model = {"perceptron": perceptron, "convolutions": convolutions}[network]()
+        objective = Regression(multiplicity)
+    return Case(model, objective, objective.draw(images.pixels, images.labels, rng()))
+
+
+def assert_close(got: Tensor, expected: Tensor) -> None:
+    assert float((got - expected).norm()) <= 1e-5 * float(expected.norm())
+
+
+def check_against_autograd(engine: Engine, case: Case) -> None:
+    for clipping_norm in (case.median_norm, 0.03 * case.median_norm, 1e3 * case.median_norm):
+        got = flat(engine(case.model, case.objective, case.copies, clipping_norm))
+        assert_close(got, shortened(case.gradients, clipping_norm).sum(dim=0))
+
+
+def check_additive(engine: Engine, case: Case) -> None:
+    """A batch gives the sum of what its parts give, the ragged last one included."""
+    clipping_norm = case.median_norm
+    whole = flat(engine(case.model, case.objective, case.copies, clipping_norm))
+    for size in (1, 3):
+        parts = zip(*(part.split(size) for part in case.copies), strict=True)
+        sums = [flat(engine(case.model, case.objective, part, clipping_norm)) for part in parts]
+        assert_close(torch.stack(sums).sum(0), whole)
+
+
+@pytest.mark.parametrize("multiplicity", [1, 8])
+@pytest.mark.parametrize("network", ["perceptron", "convolutions", "unet"])
+def test_the_engine_gives_what_a_loop_of_autograd_gives(network: str, multiplicity: int) -> None:
+    check_against_autograd(clipped_sum, case(network, multiplicity))
+    check_additive(clipped_sum, case(network, multiplicity))
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        broken.clips_each_copy,
+        broken.clips_each_copy_without_mean,
+        broken.clips_the_batch,
+        broken.clips_each_tensor,
+        broken.never_clips,
+        broken.averages,
+        broken.takes_norms_in_bfloat16,
+    ],
+)
+def test_comparing_with_autograd_catches(twin: Engine) -> None:
+    with pytest.raises(AssertionError):
+        check_against_autograd(twin, case("convolutions", 8))
+
+
+@pytest.mark.parametrize("twin", [broken.clips_the_batch, broken.averages])
+def test_splitting_a_batch_catches(twin: Engine) -> None:
+    with pytest.raises(AssertionError):
+        check_additive(twin, case("perceptron", 8))
+
+
+def test_weights_that_are_not_trained_get_no_gradient_and_do_not_count_in_the_norm() -> None:
+    frozen = case("perceptron", 1)
+    next(frozen.model.parameters()).requires_grad_(False)
+    sums = clipped_sum(frozen.model, frozen.objective, frozen.copies, frozen.median_norm)
+    assert set(sums) == {"1.bias", "3.weight", "3.bias"}
+    check_against_autograd(clipped_sum, frozen)
+
+
+def test_sums_of_a_half_precision_network_are_clipped_and_added_in_single_precision() -> None:
+    half = case("perceptron", 1)
+    half.model.to(torch.bfloat16)
+    copies = tuple(part.bfloat16() for part in half.copies)
+    for i in range(EXAMPLES):
+        one = clipped_sum(half.model, half.objective, tuple(c[i : i + 1] for c in copies), 1e-2)
+        assert {part.dtype for part in one.values()} == {torch.float32}
+        assert float(flat(one).norm()) == pytest.approx(1e-2, rel=2e-4)
+        assert float(flat(one).norm()) <= 1e-2 * (1 + 1e-5)
+
+
+def check_physical_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, batch = some_images(40), torch.arange(1, 38)
+    sums = []
+    for copies_at_once in (2, 10, 64, 1000):
+        monkeypatch.setattr(dpsgd, "PHYSICAL_COPIES", copies_at_once)
+        total = dpsgd.gradient_sum(perceptron(), Regression(2), images, batch, 0.5, rng())
+        sums.append(flat(total))
+    for other in sums[1:]:
+        assert_close(other, sums[0])
+
+
+def test_the_physical_batch_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_physical_batches(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "name, twin",
+    [
+        ("clipped_sum", broken.averages),
+        ("clipped_sum", broken.clips_the_batch),
+        ("gradient_sum", broken.drops_the_ragged_batch),
+    ],
+)
+def test_changing_the_physical_batch_size_catches(
+    name: str, twin: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dpsgd, name, twin)
+    with pytest.raises(AssertionError):
+        check_physical_batches(monkeypatch)
+
+
+# Neighbours.
+
+
+def assert_within(first: Gradients, second: Gradients, bound: float) -> None:
+    """The inequality that a differential privacy claim rests on; NaN does not satisfy it."""
+    distance = float((flat(first) - flat(second)).norm())
+    assert distance <= bound * (1 + 1e-5)
+
+
+def check_neighbouring_copies(engine: Engine, network: str, multiplicity: int) -> None:
+    """Leave out each example of a batch in turn: the others keep the copies that were drawn."""
+    noisy = 1 if network == "unet" else 0
+    for bad in (None, torch.nan, 1e25):
+        given = case(network, multiplicity)
+        count = len(given.copies[0])
+        if bad is not None:
+            given.copies[noisy][2, 0, 0, 1, 1] = bad
+        clipping_norm = 0.5 * given.median_norm
+        everyone = engine(given.model, given.objective, given.copies, clipping_norm)
+        for left_out in range(count):
+            rest = torch.arange(count) != left_out
+            copies = tuple(part[rest] for part in given.copies)
+            without = engine(given.model, given.objective, copies, clipping_norm)
+            assert_within(everyone, without, clipping_norm)
+
+
+@pytest.mark.parametrize("network, multiplicity", [("perceptron", 8), ("unet", 2)])
+def test_one_example_moves_the_sum_by_no_more_than_the_clipping_norm(
+    network: str, multiplicity: int
+) -> None:
+    check_neighbouring_copies(clipped_sum, network, multiplicity)
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        broken.never_clips,
+        broken.clips_each_copy_without_mean,
+        broken.clips_the_batch,
+        broken.clips_each_tensor,
+        broken.lets_nan_through,
+        broken.takes_norms_in_bfloat16,
+    ],
+)
+def test_leaving_one_example_out_catches(twin: Engine) -> None:
+    with pytest.raises(AssertionError):
+        check_neighbouring_copies(twin, "perceptron", 8)
+
+
+NEIGHBOURS: dict[str, Callable[[Images], Images]] = {
+    "one more": lambda images: with_pixel(images, 100),
+    "one less": lambda images: images[:-1],
+    "one with NaN more": lambda images: with_pixel(images, POISON),
+    "one beyond float range more": lambda images: with_pixel(images, HUGE),
+}
+
+
+def check_neighbouring_releases(change: Callable[[Images], Images]) -> float:
+    """Replay training without noise on a neighbour: same weights, same draws for everybody else.
+
+    Returns the largest difference, so that a neighbour that changes nothing is noticed.
+
+    The images differ at the end, so nobody else's place in the sampler moves. The public size is
+    far from the true one, and half of the images are in each batch.
+    """
+    images = some_images(30)
+    steps = Steps(
+        randomised(perceptron(), 1.0),
+        Regression(2),
+        DPSGDEvent(0.5, 0.0, 6, "weights"),
+        clipping_norm=0.3,
+        nominal_size=2000,
+    )
+    ours, theirs = steps(images), steps(change(images))
+    assert len(ours) == len(theirs) == 6
+    for mine, other in zip(ours, theirs, strict=True):
+        assert_within(mine, other, 0.3)
+    return max(float((flat(a) - flat(b)).norm()) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("neighbour", NEIGHBOURS)
+def test_a_neighbour_moves_each_release_by_no_more_than_the_clipping_norm(neighbour: str) -> None:
+    moved = check_neighbouring_releases(NEIGHBOURS[neighbour])
+    finite = neighbour in ("one more", "one less")
+    assert moved == pytest.approx(0.3 if finite else 0, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, twin, neighbour",
+    [
+        ("clipped_sum", broken.never_clips, "one more"),
+        ("clipped_sum", broken.lets_nan_through, "one with NaN more"),
+        ("clipped_sum", broken.lets_nan_through, "one beyond float range more"),
+        ("clipped_sum", broken.clips_each_copy_without_mean, "one more"),
+        ("gradient_sum", broken.divides_by_the_realised_batch, "one less"),
+        ("poisson_sample", broken.shuffles, "one less"),
+    ],
+)
+def test_replaying_a_neighbour_catches(
+    name: str, twin: object, neighbour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dpsgd, name, twin)
+    with pytest.raises(AssertionError):
+        check_neighbouring_releases(NEIGHBOURS[neighbour])
+
+
+def test_clipping_shortens_long_vectors_and_drops_those_without_a_length() -> None:
+    norms = torch.tensor([0.0, 1e-20, 0.5, 1.0, 4.0, 1e30, torch.inf, torch.nan])
+    factors = clip_factors(norms, 1.0)
+    expected = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.25, 1e-30, 0.0, 0.0])
+    torch.testing.assert_close(factors, expected, rtol=1e-5, atol=0)
+    assert (factors[norms.isfinite()] * norms[norms.isfinite()] <= 1).all()

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+
+import _broken as broken
+import pytest
+import torch
+from _private import (
+    KEY,
+    Gradients,
+    Layers,
+    Nothing,
+    Steps,
+    assert_refused,
+    flat,
+    handle,
+    some_images,
+)
+from scipy import stats
+from torch import Tensor
+
+from dpbench.errors import RunFailed, UserError
+from dpbench.privacy import dpsgd, private_images
+from dpbench.privacy.accounting import DPSGDEvent, GaussianEvent
+from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.ledger import PrivacyLedger
+from dpbench.privacy.private_images import PrivateImages
+from dpbench.streams import Streams
+from dpbench.types import Images
+
+STEPS, SIGMA, CLIPPING_NORM = 8, 2.5, 0.3
+# chance of an honest mechanism to leave an interval, were the keys not fixed
+ALPHA = 1e-5
+
+
+def released_noise(purpose: str = "weights", streams: Streams | None = None) -> list[Gradients]:
+    event = DPSGDEvent(0.1, SIGMA, STEPS, purpose)
+    return Steps(Layers(), Nothing(), event, CLIPPING_NORM)(some_images(40), streams=streams)
+
+
+def assert_gaussian(sample: Tensor, scale: float) -> None:
+    """The chi-square interval of the standard deviation holds ``scale``; the shape is normal."""
+    values = sample.double().flatten()
+    count, total = len(values), float(values.square().sum())
+    low = math.sqrt(total / stats.chi2.ppf(1 - ALPHA / 2, count))
+    high = math.sqrt(total / stats.chi2.ppf(ALPHA / 2, count))
+    assert low <= scale <= high
+    if count > 500_000:
+        assert high / low < 1.01
+    assert stats.kstest(values[:100_000].numpy() / scale, "norm").pvalue > ALPHA
+
+
+def assert_unrelated(first: Tensor, second: Tensor) -> None:
+    first, second = first.double().flatten(), second.double().flatten()
+    correlation = float(first @ second / (first.norm() * second.norm()))
+    assert abs(correlation) * math.sqrt(len(first)) < 5
+
+
+def check_noise() -> None:
+    """Gradients are zero, so what is released is noise: right in scale, and never used twice."""
+    released = released_noise()
+    assert len(released) == STEPS
+    for name in released[0]:
+        everything = torch.stack([step[name] for step in released])
+        assert_gaussian(everything, SIGMA * CLIPPING_NORM)
+    other_purpose = released_noise("other weights")
+    assert_unrelated(flat(released[0]), flat(other_purpose[0]))
+    for first, second in itertools.combinations(released, 2):
+        assert_unrelated(flat(first), flat(second))
+    for step in released:
+        for first, second in itertools.combinations(step.values(), 2):
+            shorter = min(first.numel(), second.numel())
+            if shorter > 1000:
+                assert_unrelated(first.flatten()[:shorter], second.flatten()[:shorter])
+
+
+def test_every_weight_gets_fresh_gaussian_noise_of_the_stated_scale_at_every_step() -> None:
+    check_noise()
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        broken.scaled_by(0.97),
+        broken.scaled_by(0.1),
+        broken.scaled_by(0.0),
+        broken.scaled_by(1 / CLIPPING_NORM),
+        broken.missing_on("bias"),
+        broken.missing_on("last"),
+        broken.the_same_at_every_step,
+        broken.the_same_on_every_tensor,
+        broken.the_same_for_every_purpose,
+        broken.uniform,
+    ],
+)
+def test_looking_at_the_noise_catches(twin: broken.Noise, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dpsgd, "gaussian_noise", twin)
+    with pytest.raises(AssertionError):
+        check_noise()
+
+
+def check_noise_is_secret() -> None:
+    """The published seed says nothing about the noise; the key says everything."""
+    noise = {
+        (seed, key): flat(released_noise(streams=Streams(seed, key))[0])
+        for seed, key in itertools.product((0, 1), (KEY, bytes(32)))
+    }
+    assert torch.equal(noise[0, KEY], noise[1, KEY])
+    assert_unrelated(noise[0, KEY], noise[0, bytes(32)])
+
+
+def test_noise_depends_on_the_key_and_not_on_the_seed() -> None:
+    check_noise_is_secret()
+
+
+def test_changing_seed_and_key_catches_noise_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.from_the_public_seed)
+    with pytest.raises(AssertionError):
+        check_noise_is_secret()
+
+
+# One-shot sums.
+
+WIDTH = 600_000
+Sums = Callable[[Images, float], Tensor]
+
+
+def one_shot(
+    images: Images, noise_multiplier: float, streams: Streams | None = None, purpose: str = "sum"
+) -> Tensor:
+    """Rows of very different length: image i has 2 ^ (i - 5) on one coordinate; image 3 is NaN."""
+
+    def features(part: Images) -> Tensor:
+        rows = torch.zeros(len(part), 50)
+        rows[torch.arange(len(part)), part.labels] = 2.0 ** (part.labels - 5).float()
+        rows[part.labels == 3, 7] = torch.nan
+        rows[part.labels == 4, 8] = torch.inf
+        rows[part.labels == 5] = 1e30
+        return rows
+
+    private = handle(images, streams=streams)
+    return private.gaussian_sum(features, GaussianEvent(noise_multiplier, purpose), CLIPPING_NORM)
+
+
+def check_one_shot_rows() -> None:
+    images = some_images(40)
+    everybody = one_shot(images, 0.0)
+    assert bool(everybody.isfinite().all())
+    expected = (2.0 ** (torch.arange(50) - 5).float()).clamp(max=CLIPPING_NORM)
+    expected[[3, 4, 5]] = 0
+    expected[40:] = 0
+    torch.testing.assert_close(everybody, expected, rtol=1e-5, atol=0)
+    for left_out in range(40):
+        without = one_shot(images[images.labels != left_out], 0.0)
+        assert float((everybody - without).norm()) <= CLIPPING_NORM * (1 + 1e-5)
+
+
+def test_each_row_of_a_one_shot_sum_is_clipped_and_rows_without_a_length_are_dropped() -> None:
+    check_one_shot_rows()
+
+
+@pytest.mark.parametrize(
+    "name, twin",
+    [
+        ("clip_factors", lambda norms, c: torch.ones_like(norms)),
+        ("clip_factors", lambda norms, c: (c / norms).clamp(max=1)),
+        ("clip_factors", lambda norms, c: (2 * c / norms).clamp(max=1).nan_to_num(0)),
+        ("zero_rows", lambda rows, keep: rows),
+    ],
+    ids=["no clipping", "a NaN factor", "twice the norm", "a NaN row"],
+)
+def test_leaving_out_each_row_catches(
+    name: str, twin: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private_images, name, twin)
+    with pytest.raises(AssertionError):
+        check_one_shot_rows()
+
+
+def check_one_shot_noise(kind: type[Streams]) -> None:
+    def noise(count: int, purpose: str = "sum") -> Tensor:
+        private = handle(some_images(count, side=2), streams=kind(0, KEY))
+        zeros = functools.partial(torch.zeros, 1, WIDTH)
+        event = GaussianEvent(SIGMA, purpose)
+        return private.gaussian_sum(
+            lambda part: zeros().expand(len(part), -1), event, CLIPPING_NORM
+        )
+
+    assert_gaussian(noise(3), SIGMA * CLIPPING_NORM)
+    assert torch.equal(noise(3), noise(17))  # its scale does not know how many rows there are
+    assert_unrelated(noise(3), noise(3, "another sum"))
+
+
+def test_a_one_shot_sum_has_noise_of_the_stated_scale_whatever_the_number_of_rows() -> None:
+    check_one_shot_noise(Streams)
+
+
+def test_looking_at_the_noise_of_a_one_shot_sum_catches_quieter_noise() -> None:
+    with pytest.raises(AssertionError):
+        check_one_shot_noise(broken.Quieter)
+
+
+def test_rows_beyond_one_chunk_are_summed_too() -> None:
+    images = Images(
+        torch.zeros(9000, 1, 1, 1, dtype=torch.uint8), torch.zeros(9000, dtype=torch.int64)
+    )
+    total = handle(images).gaussian_sum(
+        lambda part: torch.ones(len(part), 1), GaussianEvent(0.0, "count"), 1.0
+    )
+    assert total.item() == pytest.approx(9000, rel=1e-5)
+
+
+def test_a_one_shot_sum_over_no_images_is_noise() -> None:
+    # the neighbour of a set of one image: it must not end in an error that tells them apart
+    assert one_shot(some_images(1)[:0], 1.0).shape == (50,)
+
+
+# The handle.
+
+
+def limited() -> PrivacyLedger:
+    return PrivacyLedger(PrivacyBudget(1.0))
+
+
+def check_unprotected(private: PrivateImages) -> None:
+    assert_refused(UserError, private.unprotected)
+
+
+def test_images_are_handed_out_without_a_budget_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = some_images(3)
+    check_unprotected(handle(images, limited()))
+    assert handle(images).unprotected() is images
+    monkeypatch.setattr(PrivateImages, "unprotected", lambda self: images)
+    with pytest.raises(AssertionError):
+        check_unprotected(handle(images, limited()))
+
+
+def test_images_are_no_attribute_that_one_reads_by_mistake() -> None:
+    private = handle(some_images(3), limited())
+    public = {name for name in dir(private) if not name.startswith("_")}
+    assert public == {"budget", "dp_sgd", "gaussian_sum", "info", "unprotected"}
+
+
+def test_a_sum_over_budget_is_not_made() -> None:
+    looked = []
+    private = handle(some_images(3), limited())
+    event = GaussianEvent(0.5, "too much")
+    assert_refused(UserError, lambda: private.gaussian_sum(looked.append, event, 1.0))
+    assert looked == []
+
+
+def test_a_sum_is_made_once_for_each_purpose() -> None:
+    ledger = PrivacyLedger(PrivacyBudget(1.0))
+    private = handle(some_images(3), ledger)
+
+    def release() -> Tensor:
+        rows = functools.partial(torch.zeros, 4)
+        return private.gaussian_sum(
+            lambda part: rows().expand(len(part), 4), GaussianEvent(9.0, "sum"), 1.0
+        )
+
+    release()
+    assert_refused(RunFailed, release)
+    assert len(ledger.events) == 1
