@@ -47,4 +47,9 @@ def write_torch(file: Path, content: Any, mode: int | None = None) -> None:
     """``torch.save`` to ``file``, all or nothing."""
     import torch  # not at the top: records and leaderboards are written without it
 
-    replace_atomically(file, lambda partial: torch.save(content, partial), mode)
+    def write(partial: Path) -> None:
+        # through a handle, because torch writes the name of a path into the file
+        with partial.open("wb") as handle:
+            torch.save(content, handle)
+
+    replace_atomically(file, write, mode)

@@ -52,7 +52,7 @@ SMOKE = Profile(
 LAPTOP = Profile(
     name="laptop",
     compute=ComputeBudget(
-        private_evaluations=1_100_000, public_evaluations=600_000, train_seconds=15 * 60
+        private_evaluations=250_000, public_evaluations=250_000, train_seconds=15 * 60
     ),
     samples=10_000,
     description="two CPU cores, at most 20 minutes a run",

@@ -42,7 +42,7 @@ LAPTOP = Preset(
         "synthetic": "class-recipes",
         "synthetic_labels": "recipe",
         "synthetic_images": 20_000,
-        "synthetic_steps": 2000,
+        "synthetic_steps": 800,
         "synthetic_multiplicity": 1,
         "synthetic_learning_rate": 1e-3,
     },

@@ -181,14 +181,14 @@ def test_class_means_are_the_means_where_the_noise_is_small(tmp_path):
     ledger = PrivacyLedger(PrivacyBudget(1000.0))
     private = PrivateImages(train, INFO, ledger, streams)
     run = RunContext(SMOKE, torch.device("cpu"), streams, Silent(), tmp_path)
-    # no image is longer than 16, the number of pixels on a side, so nothing is clipped
+    # no image is longer than 16, so nothing is clipped; the noise has a mean size of about 2
     sampler = kind(clipping_norm=16.0).fit(private, run)
     means = sampler.sample(torch.arange(10), torch.Generator()).float()
     for label in range(10):
         own = train.pixels[train.labels == label].float()
         # the divisor is the public class size, not the true one
         expected = own.sum(0) / (INFO.nominal_size / 10)
-        assert (means[label] - expected.clamp(0, 255)).abs().mean() < 2
+        assert (means[label] - expected.clamp(0, 255)).abs().mean() < 3
 
 
 def test_real_deals_every_image_once_before_any_again(tmp_path):
