@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -267,7 +267,8 @@ def _print_result(record: RunRecord, folder: Path) -> None:
 
     table = _table(f"{record.spec.method} on {record.spec.dataset}")
     for column in ("metric", "against", "value", "", "n", "by"):
-        table.add_column(column, justify="right" if column in ("value", "n") else "left")
+        justify: Literal["left", "right"] = "right" if column in ("value", "n") else "left"
+        table.add_column(column, justify=justify, overflow="fold")
     missing: dict[str, list[str]] = {}
     for m in record.measurements:
         if m.value is None:

@@ -13,11 +13,11 @@ from rich.progress import (
     ProgressColumn,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
 from rich.progress import Task as RichTask
+from rich.table import Column
 from rich.text import Text
 
 from dpbench.progress import Progress, Task
@@ -42,25 +42,37 @@ class _Rate(ProgressColumn):
 class _Bars:
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._live: RichProgress | None = None
 
     def note(self, text: str) -> None:
         self._console.print(escape(text), style="dim", soft_wrap=True, highlight=False)
 
     @contextmanager
     def task(self, label: str, total: float, unit: str, done: float = 0) -> Iterator[Task]:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            _Rate(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="cyan"),
-        )
-        with RichProgress(*columns, console=self._console) as live:
+        with self._display() as live:
             number = live.add_task(escape(label), total=total, unit=unit, note="")
             live.update(number, completed=done)
             yield _Bar(live, number)
+
+    @contextmanager
+    def _display(self) -> Iterator[RichProgress]:
+        """One display for a task and the tasks within it: there can be no two at a time."""
+        if self._live is not None:
+            yield self._live
+            return
+        whole = Column(no_wrap=True)  # in a narrow window the bar gives way
+        columns = (
+            TextColumn("{task.description}", table_column=whole),
+            BarColumn(bar_width=24),
+            _Rate(table_column=whole.copy()),
+            TimeRemainingColumn(elapsed_when_finished=True, table_column=whole.copy()),
+            TextColumn("{task.fields[note]}", style="cyan", table_column=whole.copy()),
+        )
+        with RichProgress(*columns, console=self._console) as self._live:
+            try:
+                yield self._live
+            finally:
+                self._live = None
 
 
 class _Bar:
@@ -123,10 +135,11 @@ class _Line:
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: ``42 s``, ``3 min 05 s``, ``2 h 10 min``, ``12 days``."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
-    if seconds < 48 * 3600:
-        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+    whole, minutes = round(seconds), round(seconds / 60)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
     return f"{seconds / 86400:,.0f} days"

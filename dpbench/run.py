@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dpbench.cores import core_count
 from dpbench.data.catalog import CATALOG, DatasetInfo
 from dpbench.data.load import Dataset, load
 from dpbench.errors import RunFailed, UserError
@@ -215,6 +216,8 @@ def execute(
         if record.status == "complete":
             progress.note(f"this run is complete already: {folder} (--overwrite runs it again)")
             return record, folder
+        if planned.device.type == "cpu":
+            torch.set_num_threads(1)  # cores are used by whole pieces of work: see dpbench.cores
         run = _Run(planned, dataset, record, folder, progress)
         try:
             run.fit()
@@ -336,7 +339,7 @@ class _Run:
                 "preset": planned.resolved.source,
                 "by_hand": list(planned.resolved.by_hand),
                 "device": str(planned.device),
-                "threads": torch.get_num_threads(),
+                "cores": core_count(),
                 "data_source": dataset.source,
             }
             record.environment = _environment()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from dpbench.privacy.accounting import (
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
 from dpbench.privacy.clipping import Objective, trainable
 from dpbench.privacy.clipping.vmap import clipped_sum
-from dpbench.privacy.dpsgd import gaussian_noise, gradient_sum, physical_batch_size, train
+from dpbench.privacy.dpsgd import Learner, gaussian_noise, gradient_sum, physical_batch_size, train
 from dpbench.privacy.ledger import Allowance, PrivacyLedger
 from dpbench.privacy.poisson import poisson_sample
 from dpbench.stages import Stage, Stateful
@@ -49,7 +50,7 @@ def clips_the_batch(m: nn.Module, o: Objective, copies: Copies, c: float) -> Gra
 
 def clips_each_tensor(m: nn.Module, o: Objective, copies: Copies, c: float) -> Gradients:
     rows = copy_gradients(m, o, copies).mean(dim=1)
-    parts = rows.split([p.numel() for p in trainable(m).values()], dim=1)
+    parts = torch.split(rows, [p.numel() for p in trainable(m).values()], dim=1)
     return shaped(m, torch.cat([shortened(part, c).sum(dim=0) for part in parts]))
 
 
@@ -283,6 +284,12 @@ def calibrates_too_low(
     return 0.999 * calibrate(budget, sample_rate, steps, others)
 
 
+def calibrates_without_the_others(
+    budget: PrivacyBudget, sample_rate: float, steps: int, others: tuple[Event, ...] = ()
+) -> float:
+    return calibrate(budget, sample_rate, steps)
+
+
 # The ledger and the loop.
 
 
@@ -305,25 +312,78 @@ class Forgetful(PrivacyLedger):
         self._written = []
 
 
-class Late(PrivacyLedger):
+class Unwritten(PrivacyLedger):
     """Writes nothing down."""
 
     def __init__(self, budget: PrivacyBudget, journal: object = None) -> None:
         super().__init__(budget)
 
 
+class Permissive(PrivacyLedger):
+    """Lets a purpose be spent twice."""
+
+    def spend(self, event: Event) -> Allowance:
+        count = len(self.events)
+        allowance = super().spend(replace(event, purpose=f"{event.purpose} {count}"))
+        return allowance
+
+
 class Hasty(PrivacyLedger):
     """Certifies a run that is not over."""
 
     def certificate(self, reproducible: bool) -> dict[str, Any]:
+        made = [allowance.released for allowance in self._allowances]
         for allowance in self._allowances:
             allowance.released = allowance.event.steps
-        return super().certificate(reproducible)
+        try:
+            return super().certificate(reproducible)
+        finally:
+            for allowance, before in zip(self._allowances, made, strict=True):
+                allowance.released = before
 
 
-def makes_one_step_more(images: Images, nominal_size: int, learner: Any, *rest: Any) -> None:
-    train(images, nominal_size, learner, *rest)
+class LastOnly(PrivacyLedger):
+    """Adds nothing up."""
+
+    def spent(self) -> float:
+        return epsilon(self.events[-1:], self.budget.delta, self.budget.adjacency)
+
+
+def makes_one_step_more(images: Images, size: int, learner: Learner, *rest: Any) -> None:
+    train(images, size, learner, *rest)
     learner.optimizer.step()
+
+
+def _trains_by(change: Callable[[DPSGDEvent, float], tuple[DPSGDEvent, float]]) -> Any:
+    """Training that goes by something else than the event it was allowed."""
+
+    def altered(
+        images: Images,
+        size: int,
+        learner: Learner,
+        objective: Objective,
+        allowance: Allowance,
+        clipping_norm: float,
+        *rest: Any,
+    ) -> None:
+        honest = allowance.event
+        assert isinstance(honest, DPSGDEvent)
+        allowance.event, clipping_norm = change(honest, clipping_norm)
+        # the divisor stays what the check takes it for
+        size = round(size * honest.sample_rate / allowance.event.sample_rate)
+        train(images, size, learner, objective, allowance, clipping_norm, *rest)
+        allowance.event = honest
+
+    return altered
+
+
+samples_at_twice_the_rate = _trains_by(lambda e, c: (replace(e, sample_rate=2 * e.sample_rate), c))
+adds_a_tenth_less_noise = _trains_by(
+    lambda e, c: (replace(e, noise_multiplier=0.9 * e.noise_multiplier), c)
+)
+clips_at_twice_the_norm = _trains_by(
+    lambda e, c: (replace(e, noise_multiplier=e.noise_multiplier / 2), 2 * c)
+)
 
 
 def starts_over(stage: Stage, state: Mapping[str, Stateful]) -> int:
@@ -331,6 +391,25 @@ def starts_over(stage: Stage, state: Mapping[str, Stateful]) -> int:
     return 0
 
 
-def one_key_for_all(streams: Streams, name: str, *path: object) -> np.random.Generator:
-    """Secret streams that are derived from the public seed."""
-    return np.random.default_rng([streams._seed, *str((name, path)).encode()])
+# Streams.
+
+
+class SeededStreams(Streams):
+    """Secret streams that derive from the public seed."""
+
+    def secret(self, name: str, *path: object) -> np.random.Generator:
+        return np.random.default_rng([self._seed, *str((name, path)).encode()])
+
+
+class ShortStreams(Streams):
+    """Uses 32 bits of the key."""
+
+    def secret(self, name: str, *path: object) -> np.random.Generator:
+        return Streams(0, self._key[:4] + bytes(28)).secret(name, *path)
+
+
+class RunTogetherStreams(Streams):
+    """Joins the parts of a path without marking where they end."""
+
+    def secret(self, name: str, *path: object) -> np.random.Generator:
+        return super().secret(name, "".join(map(str, path)))

@@ -248,7 +248,7 @@ def shortened(rows: Tensor, clipping_norm: float) -> Tensor:
 def shaped(model: nn.Module, vector: Tensor) -> Gradients:
     """A vector of all coordinates, as one tensor for each trainable parameter."""
     weights = trainable(model)
-    parts = vector.split([p.numel() for p in weights.values()])
+    parts = torch.split(vector, [p.numel() for p in weights.values()])
     return {
         name: part.view(p.shape) for (name, p), part in zip(weights.items(), parts, strict=True)
     }

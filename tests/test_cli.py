@@ -258,8 +258,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(dpbench: Command, tmp_path
 
 def test_standard_output_is_json_alone(dpbench: Command, toy: ModuleType, tmp_path: Path) -> None:
     plan = json.loads(dpbench(*TOY, "--dry-run", "--json").out)
-    assert plan["events"][0]["steps"] == plan["stages"][0]["steps"] == 6
-    assert plan["private_evaluations"] == 96
+    assert plan["events"][0]["steps"] == plan["stages"][0]["steps"] == 4
+    assert plan["private_evaluations"] == 64
     ended = dpbench(*TOY, "--json", "--out", "here")
     assert ended.out == (tmp_path / "here" / "record.json").read_text()
     assert "sampling: 200/200 images" in ended.err

@@ -36,7 +36,7 @@ from dpbench.privacy.clipping import Objective, clip_factors
 from dpbench.privacy.clipping.vmap import clipped_sum
 from dpbench.types import Images, ImageSpec
 
-EXAMPLES = 7
+EXAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def check_additive(engine: Engine, case: Case) -> None:
     """A batch gives the sum of what its parts give, the ragged last one included."""
     clipping_norm = case.median_norm
     whole = flat(engine(case.model, case.objective, case.copies, clipping_norm))
-    for size in (1, 3):
-        parts = zip(*(part.split(size) for part in case.copies), strict=True)
+    for size in (1, 2):
+        parts = zip(*(torch.split(part, size) for part in case.copies), strict=True)
         sums = [flat(engine(case.model, case.objective, part, clipping_norm)) for part in parts]
         assert_close(torch.stack(sums).sum(0), whole)
 

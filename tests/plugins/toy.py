@@ -68,7 +68,7 @@ class Toy:
     private: ClassVar[bool] = True
     presets: ClassVar[tuple[()]] = ()
 
-    steps: int = 6
+    steps: int = 4
     batch_size: int = 16
     learning_rate: float = 0.1
 

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from conftest import TOY, Command
+
+from dpbench.record import RunRecord, RunSpec
+from dpbench.types import Measurement
+
+SPEC = RunSpec(
+    method="toy",
+    method_version="toy 1.0",
+    method_args={"steps": 3},
+    dataset="digits",
+    dataset_hash="00ff",
+    epsilon=1.0,
+    delta=1e-5,
+    adjacency="add_remove",
+    seed=0,
+    profile="smoke",
+    compute={"private_evaluations": 10},
+    samples=10,
+)
+# what programs that read the leaderboards rely on
+FIRST_COLUMNS = [
+    *("dataset", "profile", "method", "epsilon", "delta", "adjacency", "metric"),
+    *("mean", "ci_low", "ci_high", "seeds"),
+]
+
+
+def finished(spec: RunSpec, value: float | None, reason: str = "", **parts: object) -> RunRecord:
+    record = RunRecord(spec, status="complete")
+    record.resolved = {"by_hand": []}
+    record.privacy = {"epsilon": spec.epsilon, "release": "valid"}
+    record.cost = {"private_evaluations": 9, "public_evaluations": 0}
+    record.timings = {"fit": 1.5}
+    record.measurements = [Measurement("cas", value, "%", True, 10, "test", reason=reason)]
+    for name, part in parts.items():
+        setattr(record, name, part)
+    return record
+
+
+def keep(*records: RunRecord) -> None:
+    for record in records:
+        file = "runs" / record.spec.folder / "record.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(record.dumps())
+
+
+def table(dataset: str = "digits") -> list[dict[str, str]]:
+    with Path("leaderboards", f"{dataset}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_columns_begin_as_promised(dpbench: Command) -> None:
+    keep(finished(SPEC, 50.0))
+    assert dpbench("report").code == 0
+    (row,) = table()
+    assert list(row)[: len(FIRST_COLUMNS)] == FIRST_COLUMNS
+    assert (row["accounted_epsilon"], row["private_evaluations"]) == ("1.0", "9")
+    assert row["records"] == SPEC.id[:8]
+
+
+def test_mean_and_interval_are_students_over_seeds(dpbench: Command) -> None:
+    values = (0.1, 0.2, 0.6)
+    keep(*(finished(replace(SPEC, seed=seed), value) for seed, value in enumerate(values)))
+    assert dpbench("report").code == 0
+    (row,) = table()
+    # t quantile of 97.5% at two degrees of freedom in closed form: a sqrt(2 / (1 - a^2)), a = 0.95
+    quantile = 0.95 * math.sqrt(2 / (1 - 0.95**2))
+    half = quantile * math.sqrt(((0.1 - 0.3) ** 2 + (0.2 - 0.3) ** 2 + (0.6 - 0.3) ** 2) / 2 / 3)
+    assert row["seeds"] == "3"
+    assert float(row["mean"]) == pytest.approx(0.3, rel=1e-12)
+    assert float(row["ci_low"]) == pytest.approx(0.3 - half, rel=1e-9)
+    assert float(row["ci_high"]) == pytest.approx(0.3 + half, rel=1e-9)
+
+
+def test_one_seed_has_no_interval_and_says_so(dpbench: Command) -> None:
+    keep(finished(SPEC, 50.0))
+    ended = dpbench("report")
+    (row,) = table()
+    assert (row["mean"], row["ci_low"], row["ci_high"], row["seeds"]) == ("50.0", "", "", "1")
+    assert "1 seed" in ended.out
+
+
+@pytest.mark.parametrize("epsilon", [0.2, 0.25, 1.5])
+def test_seeds_at_a_fractional_epsilon_do_not_overwrite_each_other(
+    dpbench: Command, epsilon: float
+) -> None:
+    specs = [replace(SPEC, epsilon=epsilon, seed=seed) for seed in range(2)]
+    keep(*(finished(spec, 1.0) for spec in specs))
+    assert dpbench("report").code == 0
+    assert [row["seeds"] for row in table()] == ["2"]
+
+
+def test_a_missing_value_is_an_empty_cell_with_its_reason(dpbench: Command) -> None:
+    keep(finished(SPEC, None, "no, [weights]"))
+    ended = dpbench("report", "--json")
+    (row,) = table()
+    assert (row["mean"], row["seeds"], row["reason"]) == ("", "0", "no, [weights]")
+    assert json.loads(ended.out)[0]["mean"] is None
+
+
+def test_a_value_missing_for_one_seed_is_no_value_of_that_row(dpbench: Command) -> None:
+    keep(finished(SPEC, 2.0), finished(replace(SPEC, seed=1), None, "out of memory"))
+    dpbench("report")
+    (row,) = table()
+    assert (row["mean"], row["seeds"], row["reason"]) == ("2.0", "1", "")
+
+
+def test_no_privacy_is_inf(dpbench: Command) -> None:
+    keep(finished(replace(SPEC, epsilon=math.inf), 1.0))
+    ended = dpbench("report", "--json")
+    (row,) = table()
+    assert row["epsilon"] == row["accounted_epsilon"] == "inf"
+    assert json.loads(ended.out, parse_constant=pytest.fail)[0]["epsilon"] == "inf"
+
+
+def test_what_was_set_by_hand_is_a_row_of_its_own(dpbench: Command) -> None:
+    by_hand = {"by_hand": ["steps"]}
+    keep(
+        finished(SPEC, 1.0),
+        finished(replace(SPEC, method_args={"steps": 4}), 2.0, resolved=by_hand),
+    )
+    dpbench("report")
+    assert {row["method"]: row["mean"] for row in table()} == {"toy": "1.0", "toy+steps=4": "2.0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("dataset_hash", "11ff"),
+        ("method_version", "toy 1.1"),
+        ("adjacency", "replace_one"),
+        ("delta", 1e-6),
+        ("compute", {"private_evaluations": 20}),
+        ("reproducible", True),
+    ],
+)
+def test_only_seeds_are_averaged_over(dpbench: Command, name: str, other: object) -> None:
+    keep(finished(SPEC, 1.0), finished(replace(SPEC, seed=1, **{name: other}), 2.0))  # type: ignore[arg-type]
+    assert dpbench("report").code == 0
+    assert [row["seeds"] for row in table()] == ["1", "1"]
+
+
+def test_runs_that_are_not_complete_are_left_out_and_named(dpbench: Command) -> None:
+    keep(
+        finished(SPEC, 1.0),
+        finished(replace(SPEC, seed=1), 2.0, status="failed"),
+        finished(replace(SPEC, seed=2), 3.0, status="started"),
+    )
+    ended = dpbench("report")
+    assert ended.code == 0
+    (row,) = table()
+    assert (row["seeds"], row["mean"]) == ("1", "1.0")
+    for seed in (1, 2):
+        assert f"left out, not complete: runs/{replace(SPEC, seed=seed).folder}" in ended.err
+
+
+def test_a_committed_record_of_an_incomplete_run_is_refused(dpbench: Command) -> None:
+    keep(finished(SPEC, 1.0))
+    dpbench("report")
+    (file,) = Path("leaderboards/records").rglob("*.json")
+    file.write_text(file.read_text().replace('"complete"', '"failed"'))
+    ended = dpbench("report", "--check")
+    assert ended.code == 2
+    assert f"{file} is of a run that is not complete" in ended.err
+
+
+def test_the_check_passes_on_what_was_written_and_fails_on_what_was_edited(
+    dpbench: Command,
+) -> None:
+    keep(finished(SPEC, 1.25), finished(replace(SPEC, dataset="mnist"), 2.0))
+    dpbench("report")
+    assert dpbench("report", "--check").code == 0
+    file = Path("leaderboards/digits.csv")
+    text = file.read_text()
+    for edited in (text.replace("1.25", "99.0"), text + text.splitlines()[1] + "\n", None):
+        if edited is None:
+            file.unlink()
+        else:
+            file.write_text(edited)
+        ended = dpbench("report", "--check")
+        assert ended.code == 1
+        assert ended.err == (
+            "Error: leaderboards/digits.csv: not what the records give; run `dpbench report`\n"
+        )
+    Path("leaderboards/invented.csv").write_text(text)
+    assert "leaderboards/invented.csv" in dpbench("report", "--check").err
+
+
+def test_the_check_writes_nothing(dpbench: Command) -> None:
+    keep(finished(SPEC, 1.0))
+    dpbench("report")
+    keep(finished(replace(SPEC, seed=1), 1.0))
+    before = {file: file.read_bytes() for file in Path("leaderboards").rglob("*.*")}
+    dpbench("report", "--check")
+    assert {file: file.read_bytes() for file in Path("leaderboards").rglob("*.*")} == before
+
+
+def test_leaderboards_can_be_made_again_from_their_records_alone(dpbench: Command) -> None:
+    keep(finished(SPEC, 1 / 3))
+    dpbench("report")
+    text = Path("leaderboards/digits.csv").read_text()
+    Path("leaderboards/digits.csv").unlink()
+    assert dpbench("report", "--runs-dir", "nowhere").code == 0
+    assert Path("leaderboards/digits.csv").read_text() == text
+    assert str(1 / 3) in text, "full precision"
+
+
+def test_a_real_run_gives_rows(dpbench: Command, toy: ModuleType) -> None:
+    assert dpbench(*TOY).code == 0
+    assert dpbench("report").code == 0
+    assert [row["metric"] for row in table()] == ["toy_mean", "toy_missing"]
+
+
+REPORT = """
+import sys
+sys.argv = ["dpbench", "report"]
+from dpbench.cli import main
+try:
+    main()
+except SystemExit as ended:
+    assert ended.code == 0
+heavy = {"torch", "torchvision", "sklearn", "opacus"} & set(sys.modules)
+methods = {name for name in sys.modules if name.startswith(("dpbench.gen", "dpbench.eval"))}
+print(heavy | methods | ({"dpbench.run", "dpbench.protocols"} & set(sys.modules)))
+"""
+
+
+def test_a_report_imports_no_torch_no_method_and_no_evaluator() -> None:
+    keep(finished(SPEC, 1.0), finished(replace(SPEC, seed=1), 2.0))
+    ended = subprocess.run(
+        [sys.executable, "-c", REPORT], capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "set()"
