@@ -114,6 +114,7 @@ class Stage:
                 if time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS or step + 1 == total:
                     self._save(step + 1, state)
                     saved_at = time.monotonic()
+            raise_if_interrupted()  # a signal may have come during the last save
 
     def _load(self, state: Mapping[str, Stateful]) -> int:
         if not self._file.exists():

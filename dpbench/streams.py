@@ -4,10 +4,13 @@ Every draw of a run comes from a stream with a name and a path (for instance the
 so that changing one part of the program changes the draws of no other part, and resuming at step
 ``t`` needs no stored generator state.
 
-Whoever knows the noise of a differentially private release can subtract it. The streams
-``poisson`` and ``dp-noise`` are therefore keyed by 256 bits of entropy that never leave the run's
-folder, and drawn with Philox under a 128-bit key. (torch's CPU generator keeps only 32 bits of its
-seed, few enough to try them all, so it is never used for a secret stream.)
+Whoever knows the noise of a differentially private release can subtract it, and amplification by
+subsampling holds for unknown batches only. The streams ``dp-noise`` and ``poisson`` are therefore
+keyed by 256 bits of entropy that never leave the run's folder, and drawn with Philox under a
+128-bit key. So is ``private-copies``, the noise levels and augmentations of private images: the
+examples of a batch draw one after another, so with known draws one example less would give every
+later one other copies, and the sum would change by more than the clipping norm. With unknown draws,
+which are alike for all examples, the neighbours can be compared draw by draw.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import numpy as np
 import torch
 
 PUBLIC_STREAMS = frozenset({"initial", "public-data", "diffusion-noise", "sampling", "evaluation"})
-SECRET_STREAMS = frozenset({"poisson", "dp-noise"})
+SECRET_STREAMS = frozenset({"poisson", "dp-noise", "private-copies"})
 KEY_BYTES = 32
 
 
@@ -71,8 +74,24 @@ class Streams:
         return torch.Generator(device).manual_seed(self.seed(name, *path))
 
     def secret(self, name: str, *path: object) -> np.random.Generator:
-        """A generator at the start of the secret stream ``name`` at ``path``."""
+        """A NumPy generator at the start of the secret stream ``name`` at ``path``."""
         if name not in SECRET_STREAMS:
             raise ValueError(f"{name!r} is no secret stream; there are {sorted(SECRET_STREAMS)}")
         key = int.from_bytes(_digest(self._key.hex(), name, *path)[:16], "big")
         return np.random.Generator(np.random.Philox(key=key))
+
+    def secret_torch(
+        self, name: str, *path: object, device: torch.device | str = "cpu"
+    ) -> torch.Generator:
+        """A generator on ``device`` at the start of the secret stream ``name`` at ``path``."""
+        rng = self.secret(name, *path)
+        generator = torch.Generator(device)
+        if generator.device.type != "cpu":
+            return generator.manual_seed(int(rng.integers(2**63)))
+        # manual_seed keeps 32 bits on the CPU, few enough to try them all, so the whole state of
+        # the Mersenne twister is set: 624 words of 32 bits, each in 64, behind a head of 24 bytes
+        generator.manual_seed(0)
+        state = generator.get_state().numpy()
+        words = rng.integers(0, 2**32, 624, dtype=np.uint64)
+        state[24 : 24 + words.nbytes] = words.view(np.uint8)
+        return generator.set_state(torch.from_numpy(state))

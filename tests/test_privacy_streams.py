@@ -11,7 +11,7 @@ from _private import KEY, Coordinates, Copies, Steps, assert_refused, flat, some
 from torch import Tensor, nn
 
 from dpbench.errors import UserError
-from dpbench.privacy import dpsgd
+from dpbench.privacy import private_images
 from dpbench.privacy.accounting import DPSGDEvent
 from dpbench.privacy.clipping import Predict, check_model
 from dpbench.streams import (
@@ -187,7 +187,7 @@ def test_training_refuses_a_model_that_mixes_examples(monkeypatch: pytest.Monkey
         assert_refused(UserError, lambda: steps(some_images(4)))
 
     check()
-    monkeypatch.setattr(dpsgd, "check_model", lambda model: None)
+    monkeypatch.setattr(private_images, "check_model", lambda model: None)
     with pytest.raises((AssertionError, RuntimeError, ValueError)):
         check()
 

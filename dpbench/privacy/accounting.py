@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -114,7 +114,8 @@ def epsilon(events: Iterable[Event], delta: float, adjacency: Adjacency = "add_r
         adjacency: Which data sets are neighbours.
 
     Returns:
-        An upper bound, within about 0.1% of the tightest that PLD gives.
+        An upper bound, within about 0.1% of the tightest that PLD gives; ``inf`` for noise
+        multipliers below 0.1.
 
     Example:
         >>> event = DPSGDEvent(4096 / 60000, 6.983, 732, "weights")
@@ -122,6 +123,8 @@ def epsilon(events: Iterable[Event], delta: float, adjacency: Adjacency = "add_r
         1.0
     """
     events = tuple(events)
+    if any(0 <= event.noise_multiplier < MIN_NOISE_MULTIPLIER for event in events):
+        return math.inf  # not worth the accountant's hour
     before, result = math.inf, 10.0
     while result < 0.9 * before:  # the cells were chosen for an epsilon well above the true one
         before = result
@@ -174,7 +177,7 @@ def calibrate(
 
     Returns:
         sigma, such that ``epsilon`` is at most ``budget.epsilon`` and within about 0.1% of it;
-        0 where the budget has no limit.
+        never below 0.1, and 0 where the budget has no limit.
 
     Raises:
         UserError: No noise multiplier up to 1e5 is enough.
@@ -187,6 +190,7 @@ def calibrate(
 
     resolution = _resolution_for(budget.epsilon, events_at(0.0))
 
+    @cache
     def excess(log_sigma: float) -> float:
         spent = _epsilon_at(events_at(log_sigma), budget.delta, budget.adjacency, resolution)
         # logarithms of both, because epsilon is close to a power of sigma

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dpbench.averaging import ExponentialAverage
 from dpbench.cores import map_on_cores
 from dpbench.privacy.accounting import DPSGDEvent
-from dpbench.privacy.clipping import Objective, check_model, trainable
+from dpbench.privacy.clipping import Objective, trainable
 from dpbench.privacy.clipping.vmap import clipped_sum
 from dpbench.privacy.ledger import Allowance
 from dpbench.privacy.poisson import poisson_sample
@@ -69,16 +69,13 @@ def train(
         objective: Loss and multiplicity.
         allowance: Of a ``DPSGDEvent``.
         clipping_norm: C, above 0.
-        streams: ``poisson`` and ``dp-noise`` (secret), ``diffusion-noise`` (public).
+        streams: ``poisson``, ``private-copies`` and ``dp-noise``.
         stage: Resumes, reports and checkpoints.
         note: What to show after a number of steps.
 
-    Raises:
-        UserError: The model mixes examples.
     """
     event = allowance.event
     assert isinstance(event, DPSGDEvent)
-    check_model(learner.model)
     parameters = trainable(learner.model)
     batch_size = event.sample_rate * nominal_size
     device = next(iter(parameters.values())).device
@@ -94,7 +91,7 @@ def train(
         batch = poisson_sample(
             streams.secret("poisson", event.purpose, step), len(images), event.sample_rate
         )
-        rng = streams.public("diffusion-noise", event.purpose, step, device=device)
+        rng = streams.secret_torch("private-copies", event.purpose, step, device=device)
         total = gradient_sum(learner.model, objective, images, batch, clipping_norm, rng)
         noise = gaussian_noise(total, streams, event.purpose, step)
         for name, parameter in parameters.items():
@@ -114,7 +111,8 @@ def gradient_sum(
 ) -> dict[str, Tensor]:
     """The sum of clipped gradients over a logical batch, physical batch by physical batch.
 
-    Adding or removing one example changes it by at most ``clipping_norm`` in Euclidean norm.
+    Adding or removing one example, the draws of the others held fixed, changes it by at most
+    ``clipping_norm`` in Euclidean norm.
 
     Args:
         model: What to differentiate.

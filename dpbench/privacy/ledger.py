@@ -23,6 +23,7 @@ NOT_COVERED = (
     "floating-point arithmetic and a research-grade generator stand in for exact Gaussian noise",
     "evaluation scores are computed on real images and are not differentially private",
     "hyper-parameters were not tuned under this budget",
+    "other runs on the same images: what several runs spend adds up",
     "timing and other side channels",
 )
 VOID = "void for release: noise reproducible from a published seed"
@@ -138,8 +139,11 @@ class PrivacyLedger:
             reproducible: Whether the noise derives from the published seed.
 
         Raises:
-            RunFailed: Releases were accounted for but not made: the run is not over.
+            RunFailed: Releases were accounted for but not made: the run is not over; or an
+                interrupted run spent what this one did not spend again.
         """
+        if len(self._allowances) < len(self._written):
+            raise RunFailed("this run spent more before it was interrupted than it did since")
         for allowance in self._allowances:
             if allowance.released != allowance.event.steps:
                 raise RunFailed(

@@ -15,12 +15,14 @@ from torch import Tensor
 from dpbench.errors import UserError
 from dpbench.privacy.accounting import DPSGDEvent, GaussianEvent
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.clipping import Objective, clip_factors, zero_rows
+from dpbench.privacy.clipping import Objective, check_model, clip_factors, zero_rows
 from dpbench.privacy.dpsgd import Learner, train
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.stages import Stage
 from dpbench.streams import Streams
 from dpbench.types import Images, ImageSpec
+
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,13 @@ class PrivateImages:
             stage: Resumes, reports and checkpoints.
 
         Raises:
-            UserError: Over budget (nothing is trained), or a model that mixes examples.
+            UserError: Over budget, or a model that mixes examples; nothing is trained or spent.
         """
+        check_model(learner.model)
         allowance = self._ledger.spend(event)
 
         def note(steps: int) -> str:
-            # the accountant takes a moment, so it is asked twenty times in all
+            # the accountant takes a moment, so it is asked a few dozen times in all
             if not self.budget.private or steps % max(1, event.steps // 20):
                 return ""
             return f"epsilon {self._ledger.spent_after(allowance, steps):.2f}"
@@ -126,14 +129,15 @@ class PrivateImages:
 
         Raises:
             UserError: Over budget; nothing is released.
+            ValueError: ``features`` does not give one row for each image.
         """
         allowance = self._ledger.spend(event)
         allowance.release(0)
-        sums = [
-            _clipped_row_sum(features(self.__images[start : start + 4096]), clipping_norm)
-            for start in range(0, len(self.__images), 4096)
-        ]
-        total = torch.stack(sums).sum(0)
+        # one chunk at least: a set that is empty must give noise like any other
+        chunks = range(0, max(1, len(self.__images)), ROWS_AT_ONCE)
+        parts = (self.__images[start : start + ROWS_AT_ONCE] for start in chunks)
+        total = torch.stack([_clipped_row_sum(part, features, clipping_norm) for part in parts])
+        total = total.sum(0)
         rng = self.__streams.secret("dp-noise", event.purpose, 0)
         noise = torch.from_numpy(rng.standard_normal(len(total), dtype="float32"))
         return total + event.noise_multiplier * clipping_norm * noise
@@ -152,7 +156,14 @@ class PrivateImages:
         return self.__images
 
 
-def _clipped_row_sum(rows: Tensor, clipping_norm: float) -> Tensor:
-    rows = rows.float()
+def _clipped_row_sum(
+    images: Images, features: Callable[[Images], Tensor], clipping_norm: float
+) -> Tensor:
+    rows = features(images).float()
+    if rows.ndim != 2 or len(rows) != len(images):
+        raise ValueError(
+            f"features must have shape ({len(images)}, D), one row for each image; "
+            f"got {tuple(rows.shape)}"
+        )
     norms = rows.norm(dim=1)
     return clip_factors(norms, clipping_norm) @ zero_rows(rows, norms.isfinite())
