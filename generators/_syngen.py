@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +23,7 @@ from dpbench.types import Images
 
 from .diffusion.denoisers import Denoiser, Experts, Interval
 from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING, DiffusionMethod
-from .diffusion.training import set_gradients, train_public
+from .diffusion.training import blank_images, copies_per_second, set_gradients, train_public
 from .programmatic import SOURCES, programmatic_images
 
 PAPER = Preset(
@@ -123,19 +122,17 @@ class SynGen(DiffusionMethod):
     def _public_speed(self, info: PrivateSetInfo, device: torch.device) -> float:
         """Gradient evaluations per second of the public step, on random tensors."""
         learner = self._synthetic_learner(info, Streams(0, bytes(32)), "probe", device)
-        objective = self._objective(info.classes, self.synthetic_multiplicity)
+        objective = self._objective(info.classes, multiplicity=1)
+        images = blank_images(info, self.synthetic_batch_size)
         rng = torch.Generator(device).manual_seed(0)
-        count = self.synthetic_batch_size
-        pixels = torch.zeros(count, *info.spec.shape, dtype=torch.uint8, device=device)
-        labels = torch.zeros(count, dtype=torch.int64, device=device)
-        seconds = []
-        for _ in range(2):  # the first one warms up
-            started = time.perf_counter()
-            copies = objective.draw(pixels, labels, rng)
-            set_gradients(learner.model, objective, copies)
+
+        def step(copies: int) -> None:
+            batch = images[:copies]
+            drawn = objective.draw(batch.pixels.to(device), batch.labels.to(device), rng)
+            set_gradients(learner.model, objective, drawn)
             next(learner.model.parameters()).sum().item()  # waits for the device
-            seconds.append(time.perf_counter() - started)
-        return count * self.synthetic_multiplicity / seconds[-1]
+
+        return copies_per_second(step, len(images))
 
     def _synthetic_learner(
         self, info: PrivateSetInfo, streams: Streams, name: str, device: torch.device

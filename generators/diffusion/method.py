@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,16 +12,15 @@ from dpbench.cores import core_count
 from dpbench.errors import UserError
 from dpbench.privacy.accounting import DPSGDEvent, calibrate
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.dpsgd import Learner, gradient_sum, physical_batch_size
+from dpbench.privacy.dpsgd import PHYSICAL_COPIES, Learner, gradient_sum
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.protocols import PlannedStage, RunContext
 from dpbench.streams import Streams
-from dpbench.types import Images
 
 from .denoisers import EVERYWHERE, PARAMETERIZATIONS, Denoiser, Interval, Parameterization
 from .objective import DenoisingObjective
 from .samplers import DiffusionSampler, SamplerSettings, SolverName
-from .training import initialised
+from .training import blank_images, copies_per_second, initialised
 from .unet import UNet, UNetSettings
 
 # Two CPU cores: a small network on patches (0.55M parameters at 28 pixels), few steps with a large
@@ -180,24 +178,18 @@ class DiffusionMethod:
 
     def _private_speed(self, info: PrivateSetInfo, device: torch.device) -> float:
         """Gradient evaluations per second of the private step, on random tensors."""
-        denoiser = self._denoiser(info, Streams(0, bytes(32)), "probe")
-        denoiser.to(device)
-        objective = self._objective(info.classes, self.multiplicity)
-        count = 2 * core_count() * physical_batch_size(self.multiplicity)
+        denoiser = self._denoiser(info, Streams(0, bytes(32)), "probe").to(device)
+        # the cost of a copy hardly depends on how many an image has
+        objective = self._objective(info.classes, multiplicity=1)
+        images = blank_images(info, core_count() * PHYSICAL_COPIES)
         rng = torch.Generator(device).manual_seed(0)
-        images = Images(
-            torch.zeros(count, *info.spec.shape, dtype=torch.uint8),
-            torch.zeros(count, dtype=torch.int64),
-        )
-        seconds = []
-        for _ in range(2):  # the first one warms up
-            started = time.perf_counter()
-            sums = gradient_sum(
-                denoiser, objective, images, torch.arange(count), self.clipping_norm, rng
-            )
+
+        def step(copies: int) -> None:
+            batch = torch.arange(copies)
+            sums = gradient_sum(denoiser, objective, images, batch, self.clipping_norm, rng)
             next(iter(sums.values())).sum().item()  # waits for the device
-            seconds.append(time.perf_counter() - started)
-        return count * self.multiplicity / seconds[-1]
+
+        return copies_per_second(step, len(images))
 
     def _train_privately(
         self,

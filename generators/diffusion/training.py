@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from dpbench.cores import map_on_cores
 from dpbench.privacy.clipping import Objective, trainable
 from dpbench.privacy.dpsgd import Learner
+from dpbench.privacy.private_images import PrivateSetInfo
 from dpbench.stages import Stage, Stateful
 from dpbench.streams import Streams
 from dpbench.types import Images
@@ -89,3 +91,30 @@ def initialised(build: type[nn.Module], *arguments: object, seed: int) -> nn.Mod
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build(*arguments)
+
+
+def copies_per_second(step: Callable[[int], None], full: int) -> float:
+    """The speed of a training step.
+
+    A few copies come first, which warms up too; a full batch only where that takes about a second.
+
+    Args:
+        step: Takes a step on a number of copies.
+        full: Number of copies of a usual batch.
+    """
+    speed = 0.0
+    for copies in (8, full):
+        started = time.perf_counter()
+        step(copies)
+        speed = copies / (time.perf_counter() - started)
+        if speed < full:
+            break
+    return speed
+
+
+def blank_images(info: PrivateSetInfo, count: int) -> Images:
+    """Black images of the first class, to time a step on."""
+    return Images(
+        torch.zeros(count, *info.spec.shape, dtype=torch.uint8),
+        torch.zeros(count, dtype=torch.int64),
+    )
