@@ -32,6 +32,11 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(core_count(), initializer=lambda: torch.set_num_threads(1))
 
 
+# a forked child has the pool but none of its threads
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
 def map_on_cores(
     function: Callable[[Item], Result], items: Iterable[Item], device: torch.device
 ) -> Iterator[Result]:

@@ -91,6 +91,10 @@ class SynGen(DiffusionMethod):
             UserError: A value is out of its range.
         """
         super().__post_init__()
+        self._check_counts(
+            "synthetic_images", "synthetic_steps", "synthetic_batch_size", "synthetic_multiplicity"
+        )
+        self._check_positive("synthetic_learning_rate")
         if self.synthetic not in SOURCES:
             raise UserError(
                 f"unknown programmatic source {self.synthetic!r}: "

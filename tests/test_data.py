@@ -354,7 +354,8 @@ def test_sources_are_asked_in_order(
 
 def test_a_data_root_without_the_set_is_passed_over(tmp_path: Path, cache: Path) -> None:
     write(cache, arrays(2))
-    assert fill_of(SOURCE, tmp_path / "no such folder") == 2
+    (tmp_path / "empty").mkdir()
+    assert fill_of(SOURCE, tmp_path / "empty") == 2
 
 
 @pytest.mark.parametrize("by_variable", [False, True])
@@ -482,6 +483,11 @@ def test_a_trickling_mirror_is_given_up(mirror: IdxSource, monkeypatch: pytest.M
         find(mirror, None, Silent())
 
 
+def test_a_data_root_that_is_no_folder_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--data-root names .*, which is no folder"):
+        find(SOURCE, tmp_path / "nowhere", Silent())
+
+
 def test_when_all_fails_one_line_names_every_source(tmp_path: Path, cache: Path) -> None:
     source = replace(
         SOURCE,
@@ -489,6 +495,7 @@ def test_when_all_fails_one_line_names_every_source(tmp_path: Path, cache: Path)
         md5={"x": "0"},
         debian_folder=tmp_path / "system",
     )
+    (tmp_path / "root").mkdir()
     with pytest.raises(UserError) as error:
         find(source, tmp_path / "root", Silent())
     message = str(error.value)

@@ -210,6 +210,11 @@ def test_real_deals_every_image_once_before_any_again(tmp_path):
     [
         (("steps=0",), "steps must be at least 1"),
         (("learning_rate=-1",), "learning_rate must be above 0"),
+        (("clipping_norm=inf",), "clipping_norm must be above 0 and finite"),
+        (("label_dropout=2",), "label_dropout must lie in"),
+        (("channels=7",), "channels must be a multiple of 4"),
+        (("channel_mult=",), "channel_mult must be one factor or more"),
+        (("synthetic_batch_size=0",), "synthetic_batch_size must be at least 1"),
         (("parameterization=vp",), "unknown parameterization"),
         (("synthetic=clouds",), "unknown programmatic source"),
         (("synthetic=dead-leaves", "synthetic_labels=recipe"), "no classes of their own"),

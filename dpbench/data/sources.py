@@ -123,6 +123,8 @@ def _places(source: IdxSource, data_root: Path | None) -> list[Place]:
     if root is None and (variable := os.environ.get("DPBENCH_DATA")):
         root, told_by = Path(variable), "DPBENCH_DATA"
     if root is not None:
+        if not root.is_dir():
+            raise UserError(f"{told_by} names {root}, which is no folder")
         folders = (*(root / folder for folder in source.folders), root)
         advice = f"replace it with an intact copy, or name another folder in {told_by}"
         places.append(Place(f"{told_by} {root}", folders, advice))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -108,13 +109,23 @@ class DiffusionMethod:
                 f"unknown parameterization {self.parameterization!r}: "
                 f"choose one of {', '.join(PARAMETERIZATIONS)}"
             )
-        for name in ("batch_size", "steps", "multiplicity", "patch", "channels", "blocks"):
+        self._check_counts("batch_size", "steps", "multiplicity")
+        self._check_positive("learning_rate", "clipping_norm")
+        for name in ("label_dropout", "average_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        self._network()
+        self._sampling()
+
+    def _check_counts(self, *names: str) -> None:
+        for name in names:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "clipping_norm"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be above 0, got {getattr(self, name)}")
-        self._sampling()
+
+    def _check_positive(self, *names: str) -> None:
+        for name in names:
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
 
     def _parameterization(self) -> Parameterization:
         return PARAMETERIZATIONS[self.parameterization]

@@ -36,6 +36,22 @@ class UNetSettings:
     attention_resolutions: tuple[int, ...] = (7,)
     patch: int = 1
 
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: A value is out of its range.
+        """
+        if self.channels < 4 or self.channels % 4:
+            raise UserError(f"channels must be a multiple of 4, got {self.channels}")
+        if not self.channel_mult or min(self.channel_mult) < 1:
+            raise UserError(
+                f"channel_mult must be one factor or more, each at least 1, got {self.channel_mult}"
+            )
+        for name in ("blocks", "patch"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+
     def check(self, spec: ImageSpec) -> None:
         """Hold that images of this shape can be halved at every level.
 
