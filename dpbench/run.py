@@ -207,6 +207,7 @@ def execute(
         RunFailed: The method broke; the record says so.
     """
     dataset = load(planned.request.dataset, data_root, progress)
+    progress.note(f"{dataset.info.name} from {dataset.source}")
     _check_writable(out or runs_dir)
     spec = _spec(planned, dataset)
     folder = out if out is not None else runs_dir / spec.folder
@@ -340,7 +341,6 @@ class _Run:
                 "by_hand": list(planned.resolved.by_hand),
                 "device": str(planned.device),
                 "cores": core_count(),
-                "data_source": dataset.source,
             }
             record.environment = _environment()
         record.status, record.error = "started", None
