@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # before torch is imported, and for subprocesses: the suite is many small computations, on which
 # threads only wait for each other
@@ -81,3 +82,9 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield toy
     toy.HOOKS.clear()
     toy.CALLS.clear()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts_are_not_ignored() -> None:
+    """A shell starts background jobs with SIGINT ignored, and Python keeps it so."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
