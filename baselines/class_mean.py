@@ -63,7 +63,7 @@ class ClassMean:
     def _event(self, budget: PrivacyBudget) -> GaussianEvent:
         # a sum over everything is one step of DP-SGD that samples everyone
         noise_multiplier = calibrate(budget, 1.0, 1)
-        return GaussianEvent(noise_multiplier, "class means")
+        return GaussianEvent(noise_multiplier, self.clipping_norm, "class means")
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Release the per-class sums and divide by the public class size N / classes."""
@@ -74,7 +74,7 @@ class ClassMean:
             one_hot = F.one_hot(images.labels, info.classes).float()
             return (one_hot[:, :, None] * intensities[:, None, :]).flatten(1)
 
-        total = private.gaussian_sum(features, self._event(private.budget), self.clipping_norm)
+        total = private.gaussian_sum(features, self._event(private.budget))
         # the true class sizes are private; that classes are of equal size is assumed
         means = total.view(info.classes, *info.spec.shape) / (info.nominal_size / info.classes)
         return ClassMeanSampler(to_pixels(2 * means - 1))

@@ -218,12 +218,7 @@ def gaussian_dp(
 def forgets_steps(
     events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
 ) -> float:
-    once = [
-        DPSGDEvent(e.sample_rate, e.noise_multiplier, 1, e.purpose)
-        if isinstance(e, DPSGDEvent)
-        else e
-        for e in events
-    ]
+    once = [replace(e, steps=1) if isinstance(e, DPSGDEvent) else e for e in events]
     return epsilon(once, delta, adjacency)
 
 
@@ -232,9 +227,7 @@ def takes_the_rate_of_a_loader(
 ) -> float:
     """1 / len(loader) in place of batch / N, as Opacus' make_private does."""
     rounded = [
-        DPSGDEvent(1 / math.ceil(1 / e.sample_rate), e.noise_multiplier, e.steps, e.purpose)
-        if isinstance(e, DPSGDEvent)
-        else e
+        replace(e, sample_rate=1 / math.ceil(1 / e.sample_rate)) if isinstance(e, DPSGDEvent) else e
         for e in events
     ]
     return epsilon(rounded, delta, adjacency)
@@ -250,12 +243,7 @@ def forgets_the_sampling(
     events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
 ) -> float:
     return epsilon(
-        [
-            DPSGDEvent(1.0, e.noise_multiplier, e.steps, e.purpose)
-            if isinstance(e, DPSGDEvent)
-            else e
-            for e in events
-        ],
+        [replace(e, sample_rate=1.0) if isinstance(e, DPSGDEvent) else e for e in events],
         delta,
         adjacency,
     )
@@ -271,9 +259,7 @@ def classical_gaussian(
 
 def rdp_of_half_the_rate(events: Iterable[Event], delta: float) -> float:
     halved = [
-        DPSGDEvent(e.sample_rate / 2, e.noise_multiplier, e.steps, e.purpose)
-        for e in events
-        if isinstance(e, DPSGDEvent)
+        replace(e, sample_rate=e.sample_rate / 2) for e in events if isinstance(e, DPSGDEvent)
     ]
     return epsilon_rdp(halved, delta)
 
@@ -354,7 +340,7 @@ def makes_one_step_more(images: Images, size: int, learner: Learner, *rest: Any)
     learner.optimizer.step()
 
 
-def _trains_by(change: Callable[[DPSGDEvent, float], tuple[DPSGDEvent, float]]) -> Any:
+def _trains_by(change: Callable[[DPSGDEvent], DPSGDEvent]) -> Any:
     """Training that goes by something else than the event it was allowed."""
 
     def altered(
@@ -363,26 +349,25 @@ def _trains_by(change: Callable[[DPSGDEvent, float], tuple[DPSGDEvent, float]]) 
         learner: Learner,
         objective: Objective,
         allowance: Allowance,
-        clipping_norm: float,
         *rest: Any,
     ) -> None:
         honest = allowance.event
         assert isinstance(honest, DPSGDEvent)
-        allowance.event, clipping_norm = change(honest, clipping_norm)
+        allowance.event = change(honest)
         # the divisor stays what the check takes it for
         size = round(size * honest.sample_rate / allowance.event.sample_rate)
-        train(images, size, learner, objective, allowance, clipping_norm, *rest)
+        train(images, size, learner, objective, allowance, *rest)
         allowance.event = honest
 
     return altered
 
 
-samples_at_twice_the_rate = _trains_by(lambda e, c: (replace(e, sample_rate=2 * e.sample_rate), c))
+samples_at_twice_the_rate = _trains_by(lambda e: replace(e, sample_rate=2 * e.sample_rate))
 adds_a_tenth_less_noise = _trains_by(
-    lambda e, c: (replace(e, noise_multiplier=0.9 * e.noise_multiplier), c)
+    lambda e: replace(e, noise_multiplier=0.9 * e.noise_multiplier)
 )
 clips_at_twice_the_norm = _trains_by(
-    lambda e, c: (replace(e, noise_multiplier=e.noise_multiplier / 2), 2 * c)
+    lambda e: replace(e, noise_multiplier=e.noise_multiplier / 2, clipping_norm=2 * e.clipping_norm)
 )
 
 

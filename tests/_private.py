@@ -75,7 +75,6 @@ class Steps:
     model: nn.Module
     objective: Objective
     event: DPSGDEvent
-    clipping_norm: float = 1.0
     nominal_size: int = 1000
     after_step: Callable[[int], None] = lambda step: None
 
@@ -112,7 +111,7 @@ class Steps:
         private = handle(images, ledger, streams, self.nominal_size)
         with tempfile.TemporaryDirectory() as scratch:
             stage = Stage("training", (folder or Path(scratch)) / "private.stage", Silent())
-            private.dp_sgd(learner, self.objective, self.event, self.clipping_norm, stage)
+            private.dp_sgd(learner, self.objective, self.event, stage)
 
 
 class Coordinates(nn.Module):

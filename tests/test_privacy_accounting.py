@@ -42,7 +42,7 @@ ADJACENCIES: tuple[Adjacency, ...] = ("add_remove", "replace_one")
 
 
 def dp_sgd(noise_multiplier: float, steps: int = 732, rate: float = RATE) -> DPSGDEvent:
-    return DPSGDEvent(rate, noise_multiplier, steps, "weights")
+    return DPSGDEvent(rate, noise_multiplier, 1.0, steps, "weights")
 
 
 # Golden values.
@@ -154,10 +154,12 @@ def check_one_gaussian(compute: Epsilon) -> None:
     for noise_multiplier in (0.3, 1.0, 4.0, 30.0):
         for delta in (1e-5, 1e-9):
             exact = analytic_gaussian(noise_multiplier, delta)
-            got = compute([GaussianEvent(noise_multiplier, "sum")], delta)
+            got = compute([GaussianEvent(noise_multiplier, 1.0, "sum")], delta)
             assert exact * (1 - 1e-9) <= got <= exact * (1 + 1e-3)
             # one image for another moves a sum by twice the clipping norm
-            replaced = compute([GaussianEvent(2 * noise_multiplier, "sum")], delta, "replace_one")
+            replaced = compute(
+                [GaussianEvent(2 * noise_multiplier, 1.0, "sum")], delta, "replace_one"
+            )
             assert replaced == pytest.approx(exact, rel=1e-3)
 
 
@@ -178,7 +180,7 @@ def check_monotone(compute: Epsilon, event: DPSGDEvent, adjacency: Adjacency) ->
     rate, sigma, steps = event.sample_rate, event.noise_multiplier, event.steps
 
     def cost(rate: float, sigma: float, steps: int) -> float:
-        value = compute([DPSGDEvent(rate, sigma, steps, "weights")], DELTA, adjacency)
+        value = compute([DPSGDEvent(rate, sigma, 1.0, steps, "weights")], DELTA, adjacency)
         assert math.isfinite(value)
         return value
 
@@ -198,7 +200,7 @@ def check_monotone(compute: Epsilon, event: DPSGDEvent, adjacency: Adjacency) ->
 def test_epsilon_falls_with_noise_and_grows_with_rate_and_steps(
     rate: float, sigma: float, steps: int, adjacency: Adjacency
 ) -> None:
-    check_monotone(epsilon, DPSGDEvent(rate, sigma, steps, "weights"), adjacency)
+    check_monotone(epsilon, DPSGDEvent(rate, sigma, 1.0, steps, "weights"), adjacency)
 
 
 @pytest.mark.parametrize("twin", [broken.forgets_steps, broken.forgets_the_sampling])
@@ -210,14 +212,14 @@ def test_monotonicity_catches(twin: Epsilon) -> None:
 def test_steps_compose_and_the_order_of_events_does_not_matter() -> None:
     half, whole = dp_sgd(2.0, 50), dp_sgd(2.0, 100)
     assert epsilon([half, half], DELTA) == pytest.approx(epsilon([whole], DELTA), rel=1e-3)
-    other = GaussianEvent(3.0, "sum")
+    other = GaussianEvent(3.0, 1.0, "sum")
     both = epsilon([half, other], DELTA)
     assert both == pytest.approx(epsilon([other, half], DELTA), rel=1e-6)
     assert both > max(epsilon([half], DELTA), epsilon([other], DELTA))
 
 
 def test_four_gaussian_releases_are_one_of_half_the_noise() -> None:
-    four = epsilon([GaussianEvent(4.0, f"sum {i}") for i in range(4)], DELTA)
+    four = epsilon([GaussianEvent(4.0, 1.0, f"sum {i}") for i in range(4)], DELTA)
     assert four == pytest.approx(analytic_gaussian(2.0, DELTA), rel=1e-3)
 
 
@@ -228,7 +230,7 @@ def test_sampling_everybody_is_not_sampling() -> None:
 
 def test_no_event_costs_nothing_and_no_noise_costs_everything() -> None:
     assert epsilon([], DELTA) == 0
-    assert epsilon([GaussianEvent(0.0, "sum")], DELTA) == math.inf
+    assert epsilon([GaussianEvent(0.0, 1.0, "sum")], DELTA) == math.inf
     assert epsilon([dp_sgd(0.0)], DELTA) == math.inf
 
 
@@ -241,8 +243,8 @@ def test_no_event_costs_nothing_and_no_noise_costs_everything() -> None:
         dp_sgd(1.0, rate=1.01),
         dp_sgd(1.0, rate=-0.1),
         dp_sgd(1.0, steps=-1),
-        GaussianEvent(math.nan, "sum"),
-        GaussianEvent(-1.0, "sum"),
+        GaussianEvent(math.nan, 1.0, "sum"),
+        GaussianEvent(-1.0, 1.0, "sum"),
     ],
     ids=str,
 )
@@ -252,7 +254,7 @@ def test_an_event_that_cannot_be_has_no_epsilon_rather_than_a_wrong_one(event: E
         epsilon([event], DELTA)
 
 
-@pytest.mark.parametrize("event", [dp_sgd(1 / 3), GaussianEvent(2 / 3, "sum")])
+@pytest.mark.parametrize("event", [dp_sgd(1 / 3), GaussianEvent(2 / 3, 1.0, "sum")])
 def test_an_event_survives_being_written_down(event: Event) -> None:
     assert event_from_json(event_to_json(event)) == event
 
@@ -282,7 +284,7 @@ CALIBRATIONS: tuple[tuple[PrivacyBudget, float, int, tuple[Event, ...]], ...] = 
     (PrivacyBudget(10.0), RATE, 732, ()),
     (PrivacyBudget(1.0, 1e-10), RATE, 732, ()),
     (PrivacyBudget(1.0, 1e-5, "replace_one"), RATE, 732, ()),
-    (PrivacyBudget(1.0), RATE, 732, (GaussianEvent(6.0, "sum"),)),
+    (PrivacyBudget(1.0), RATE, 732, (GaussianEvent(6.0, 1.0, "sum"),)),
     (PrivacyBudget(1.0), 1.0, 1, ()),
 )
 
@@ -311,7 +313,7 @@ def test_calibrating_one_release_gives_the_analytic_gaussian_mechanism(
     exact = analytic_gaussian(noise_multiplier / sensitivity, DELTA)
     assert 0.999 * target <= exact <= target
     # the event of a one-shot sum costs what the step that it was calibrated as costs
-    assert epsilon([GaussianEvent(noise_multiplier, "sum")], DELTA, adjacency) <= target
+    assert epsilon([GaussianEvent(noise_multiplier, 1.0, "sum")], DELTA, adjacency) <= target
 
 
 def test_without_a_limit_there_is_no_noise() -> None:
@@ -320,7 +322,7 @@ def test_without_a_limit_there_is_no_noise() -> None:
 
 def test_a_budget_that_is_spent_already_is_the_users_mistake() -> None:
     with pytest.raises(UserError):
-        calibrate(PrivacyBudget(1.0), 0.1, 2, (GaussianEvent(1.0, "sum"),))
+        calibrate(PrivacyBudget(1.0), 0.1, 2, (GaussianEvent(1.0, 1.0, "sum"),))
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan])

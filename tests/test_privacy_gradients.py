@@ -238,8 +238,7 @@ def check_neighbouring_releases(change: Callable[[Images], Images]) -> float:
     steps = Steps(
         randomised(perceptron(), 1.0),
         Regression(2),
-        DPSGDEvent(0.5, 0.0, 6, "weights"),
-        clipping_norm=0.3,
+        DPSGDEvent(0.5, 0.0, 0.3, 6, "weights"),
         nominal_size=2000,
     )
     ours, theirs = steps(images), steps(change(images))

@@ -34,7 +34,7 @@ from dpbench.stages import Stage
 from dpbench.streams import Streams
 
 ONE = PrivacyBudget(1.0)
-SUM, OTHER_SUM = GaussianEvent(6.0, "sum"), GaussianEvent(7.0, "other sum")
+SUM, OTHER_SUM = GaussianEvent(6.0, 1.0, "sum"), GaussianEvent(7.0, 1.0, "other sum")
 Ledger = type[PrivacyLedger]
 
 
@@ -45,11 +45,11 @@ def check_budget(kind: Ledger, folder: Path) -> None:
     """What the budget does not allow is refused, and leaves no trace."""
     journal = folder / "budget.json"
     ledger = kind(ONE, journal)
-    assert_refused(UserError, lambda: ledger.spend(GaussianEvent(3.0, "too much")))
+    assert_refused(UserError, lambda: ledger.spend(GaussianEvent(3.0, 1.0, "too much")))
     assert not journal.exists()
     ledger.spend(SUM)
     before = journal.read_text()
-    assert_refused(UserError, lambda: ledger.spend(GaussianEvent(4.5, "too much together")))
+    assert_refused(UserError, lambda: ledger.spend(GaussianEvent(4.5, 1.0, "too much together")))
     assert journal.read_text() == before
     assert ledger.events == (SUM,)
     assert ledger.spent() == epsilon([SUM], ONE.delta) <= 1
@@ -73,7 +73,7 @@ def check_resume(kind: Ledger, folder: Path) -> None:
     first.spend(SUM)
     first.spend(OTHER_SUM)
     again = kind(ONE, journal)
-    assert_refused(RunFailed, lambda: again.spend(GaussianEvent(60.0, "sum")))
+    assert_refused(RunFailed, lambda: again.spend(GaussianEvent(60.0, 1.0, "sum")))
     assert_refused(RunFailed, lambda: again.spend(OTHER_SUM))
     again.spend(SUM)
     again.spend(OTHER_SUM)
@@ -86,14 +86,14 @@ def check_purposes(kind: Ledger, folder: Path) -> None:
     ledger = kind(PrivacyBudget(10.0))
     ledger.spend(SUM)
     assert_refused(RunFailed, lambda: ledger.spend(SUM))
-    assert_refused(RunFailed, lambda: ledger.spend(DPSGDEvent(0.1, 9.0, 2, "sum")))
+    assert_refused(RunFailed, lambda: ledger.spend(DPSGDEvent(0.1, 9.0, 1.0, 2, "sum")))
 
 
 def check_certificate(kind: Ledger, folder: Path) -> None:
     """Only a run whose every accounted release was made is certified, for all that it spent."""
     journal = folder / "certificate.json"
     ledger = kind(ONE, journal)
-    training = ledger.spend(DPSGDEvent(0.1, 9.0, 3, "weights"))
+    training = ledger.spend(DPSGDEvent(0.1, 9.0, 1.0, 3, "weights"))
     for step in range(3):
         assert_refused(RunFailed, lambda: ledger.certificate(False))
         training.release(step)
@@ -152,7 +152,7 @@ def test_a_resumed_run_that_does_not_spend_all_it_spent_before_is_not_certified(
 
 
 def test_releases_are_made_once_in_order_and_no_more_than_were_paid_for() -> None:
-    allowance = Allowance(DPSGDEvent(0.1, 9.0, 2, "weights"))
+    allowance = Allowance(DPSGDEvent(0.1, 9.0, 1.0, 2, "weights"))
     assert_refused(RunFailed, lambda: allowance.release(1))
     allowance.release(0)
     assert_refused(RunFailed, lambda: allowance.release(0))
@@ -164,11 +164,11 @@ def test_releases_are_made_once_in_order_and_no_more_than_were_paid_for() -> Non
 def test_what_was_spent_so_far_is_shown_without_the_steps_still_to_come() -> None:
     ledger = PrivacyLedger(ONE)
     ledger.spend(SUM)
-    training = ledger.spend(DPSGDEvent(0.1, 9.0, 100, "weights"))
+    training = ledger.spend(DPSGDEvent(0.1, 9.0, 1.0, 100, "weights"))
     shown = [ledger.spent_after(training, steps) for steps in (1, 50, 100)]
     assert shown == sorted(shown)
     assert shown[-1] == ledger.spent()
-    half: list[Event] = [SUM, DPSGDEvent(0.1, 9.0, 50, "weights")]
+    half: list[Event] = [SUM, DPSGDEvent(0.1, 9.0, 1.0, 50, "weights")]
     assert shown[1] == epsilon(half, ONE.delta)
 
 
@@ -178,7 +178,7 @@ def test_the_certificate_says_when_there_is_nothing_to_certify() -> None:
     assert ledger.certificate(reproducible=False)["release"] == "valid"
     assert ledger.certificate(reproducible=True)["release"].startswith("void")
     unlimited = PrivacyLedger(UNLIMITED)
-    unlimited.spend(GaussianEvent(0.0, "sum")).release(0)
+    unlimited.spend(GaussianEvent(0.0, 1.0, "sum")).release(0)
     for reproducible in (False, True):
         certificate = unlimited.certificate(reproducible)
         assert certificate["release"] == "not private"
@@ -187,7 +187,7 @@ def test_the_certificate_says_when_there_is_nothing_to_certify() -> None:
 
 def test_what_is_not_the_users_mistake_is_not_called_one(tmp_path: Path) -> None:
     ledger = PrivacyLedger(ONE)
-    refusal = assert_refused(UserError, lambda: ledger.spend(GaussianEvent(3.0, "sum")))
+    refusal = assert_refused(UserError, lambda: ledger.spend(GaussianEvent(3.0, 1.0, "sum")))
     assert "\n" not in refusal
     assert "sum" in refusal
     assert "--eps" in refusal
@@ -196,8 +196,8 @@ def test_what_is_not_the_users_mistake_is_not_called_one(tmp_path: Path) -> None
 # What is executed is what was accounted for.
 
 IMAGES, SPARE = 400, 400
-EVENT = DPSGDEvent(0.3, 0.15, 6, "weights")
 CLIPPING_NORM = 0.7
+EVENT = DPSGDEvent(0.3, 0.15, CLIPPING_NORM, 6, "weights")
 
 
 class Interruptible:
@@ -219,7 +219,6 @@ class Interruptible:
             Coordinates(IMAGES, SPARE),
             OwnCoordinate(slope=10.0),
             EVENT,
-            CLIPPING_NORM,
             nominal_size=IMAGES,
             after_step=after_step,
         )
@@ -253,14 +252,14 @@ def check_executed(
     assert len(run.releases) == accounted["steps"] == accounted["released"]
     released = torch.stack([flat(release) for release in run.releases]).double()
     by_image, noise = released[:, :IMAGES], released[:, IMAGES:]
-    scale = accounted["noise_multiplier"] * CLIPPING_NORM
+    scale = accounted["noise_multiplier"] * accounted["clipping_norm"]
     spread = float(noise.square().sum()) / scale**2
     assert 1e-5 < stats.chi2.cdf(spread, noise.numel()) < 1 - 1e-5
-    included = by_image > CLIPPING_NORM / 2
+    included = by_image > accounted["clipping_norm"] / 2
     rate = accounted["sample_rate"]
     assert stats.binomtest(int(included.sum()), included.numel(), rate).pvalue > 1e-5
     error = scale / math.sqrt(float(included.sum()))
-    assert abs(float(by_image[included].mean()) - CLIPPING_NORM) < 5 * error
+    assert abs(float(by_image[included].mean()) - accounted["clipping_norm"]) < 5 * error
     return run.releases
 
 
@@ -347,7 +346,7 @@ def test_an_interruption_in_the_last_step_is_not_lost(tmp_path: Path) -> None:
 
 
 def test_training_over_budget_makes_no_step(tmp_path: Path) -> None:
-    event = DPSGDEvent(0.5, 1.0, 50, "weights")
+    event = DPSGDEvent(0.5, 1.0, 1.0, 50, "weights")
     released: list[Gradients] = []
     steps = Steps(Coordinates(10), OwnCoordinate(), event)
     ledger = PrivacyLedger(ONE)
@@ -371,4 +370,4 @@ def test_a_one_shot_sum_is_on_the_ledger_before_an_image_is_looked_at(tmp_path: 
         return torch.zeros(3, 2)
 
     private = handle(some_images(3), PrivacyLedger(ONE, journal))
-    assert private.gaussian_sum(features, SUM, 1.0).shape == (2,)
+    assert private.gaussian_sum(features, SUM).shape == (2,)

@@ -37,8 +37,8 @@ ALPHA = 1e-5
 def released_noise(
     purpose: str = "weights", steps: int = STEPS, streams: Streams | None = None
 ) -> list[Gradients]:
-    event = DPSGDEvent(0.1, SIGMA, steps, purpose)
-    return Steps(Layers(), Nothing(), event, CLIPPING_NORM)(some_images(40), streams=streams)
+    event = DPSGDEvent(0.1, SIGMA, CLIPPING_NORM, steps, purpose)
+    return Steps(Layers(), Nothing(), event)(some_images(40), streams=streams)
 
 
 def assert_gaussian(sample: Tensor, scale: float) -> None:
@@ -153,7 +153,7 @@ def one_shot(
         return rows
 
     private = handle(images, streams=streams)
-    return private.gaussian_sum(features, GaussianEvent(noise_multiplier, purpose), CLIPPING_NORM)
+    return private.gaussian_sum(features, GaussianEvent(noise_multiplier, CLIPPING_NORM, purpose))
 
 
 def check_one_shot_rows() -> None:
@@ -194,10 +194,8 @@ def test_leaving_out_each_row_catches(
 def check_one_shot_noise(kind: type[Streams]) -> None:
     def noise(count: int, purpose: str = "sum") -> Tensor:
         private = handle(some_images(count, side=2), streams=kind(0, KEY))
-        event = GaussianEvent(SIGMA, purpose)
-        return private.gaussian_sum(
-            lambda part: torch.zeros(len(part), WIDTH), event, CLIPPING_NORM
-        )
+        event = GaussianEvent(SIGMA, CLIPPING_NORM, purpose)
+        return private.gaussian_sum(lambda part: torch.zeros(len(part), WIDTH), event)
 
     assert_gaussian(noise(3), SIGMA * CLIPPING_NORM)
     assert torch.equal(noise(3), noise(17))  # its scale does not know how many rows there are
@@ -218,7 +216,7 @@ def test_rows_beyond_one_chunk_are_summed_too() -> None:
         torch.zeros(9000, 1, 1, 1, dtype=torch.uint8), torch.zeros(9000, dtype=torch.int64)
     )
     total = handle(images).gaussian_sum(
-        lambda part: torch.ones(len(part), 1), GaussianEvent(0.0, "count"), 1.0
+        lambda part: torch.ones(len(part), 1), GaussianEvent(0.0, 1.0, "count")
     )
     assert total.item() == pytest.approx(9000, rel=1e-5)
 
@@ -262,8 +260,8 @@ def test_a_sum_over_budget_is_not_made() -> None:
         return torch.zeros(len(part), 2)
 
     private = handle(some_images(3), limited())
-    event = GaussianEvent(0.5, "too much")
-    assert_refused(UserError, lambda: private.gaussian_sum(features, event, 1.0))
+    event = GaussianEvent(0.5, 1.0, "too much")
+    assert_refused(UserError, lambda: private.gaussian_sum(features, event))
     assert looked == []
 
 
@@ -272,8 +270,8 @@ def test_a_sum_is_made_once_for_each_purpose() -> None:
     private = handle(some_images(3), ledger)
 
     def release() -> Tensor:
-        event = GaussianEvent(9.0, "sum")
-        return private.gaussian_sum(lambda part: torch.zeros(len(part), 4), event, 1.0)
+        event = GaussianEvent(9.0, 1.0, "sum")
+        return private.gaussian_sum(lambda part: torch.zeros(len(part), 4), event)
 
     release()
     assert_refused(RunFailed, release)

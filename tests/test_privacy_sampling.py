@@ -23,7 +23,7 @@ ALPHA = 1e-5
 
 def batches(images: int, steps: int, rate: float, noise_multiplier: float = 0.0) -> Tensor:
     """How often each image was in each batch, as training shows it: ``(steps, images)``."""
-    event = DPSGDEvent(rate, noise_multiplier, steps, "weights")
+    event = DPSGDEvent(rate, noise_multiplier, 1.0, steps, "weights")
     released = Steps(Coordinates(images), OwnCoordinate(), event)(some_images(images, side=1))
     return torch.stack([step["weight"] for step in released]).double()
 
@@ -106,7 +106,7 @@ def test_counting_empty_batches_catches(
 
 
 def test_a_step_over_no_images_at_all_is_noise() -> None:
-    event = DPSGDEvent(0.5, 1.0, 3, "weights")
+    event = DPSGDEvent(0.5, 1.0, 1.0, 3, "weights")
     released = Steps(Coordinates(4), OwnCoordinate(), event)(some_images(0))
     assert len(released) == 3
     assert all(bool((step["weight"] != 0).all()) for step in released)

@@ -130,7 +130,7 @@ def test_what_private_training_draws_for_its_examples_cannot_be_known_from_the_s
     # The copies of an example must be drawn independently of who else is in the batch. Drawn one
     # after another from a stream that is known, they are not: one example less gives all that
     # follow other copies, and the sum moves by far more than the clipping norm.
-    steps = Steps(Coordinates(100), RandomSign(), DPSGDEvent(1.0, 0.0, 1, "weights"))
+    steps = Steps(Coordinates(100), RandomSign(), DPSGDEvent(1.0, 0.0, 1.0, 1, "weights"))
     images = some_images(100, side=1)
     ours, theirs = (flat(steps(images, streams=Streams(0, key))[0]) for key in (KEY, bytes(32)))
     assert set(ours.round().tolist()) == {-1.0, 1.0}
@@ -183,7 +183,7 @@ def test_layers_that_treat_examples_one_by_one_are_not(layer: nn.Module) -> None
 
 def test_training_refuses_a_model_that_mixes_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     def check() -> None:
-        steps = Steps(nn.BatchNorm1d(1), RandomSign(), DPSGDEvent(0.5, 1.0, 1, "weights"))
+        steps = Steps(nn.BatchNorm1d(1), RandomSign(), DPSGDEvent(0.5, 1.0, 1.0, 1, "weights"))
         assert_refused(UserError, lambda: steps(some_images(4)))
 
     check()
@@ -205,7 +205,7 @@ class MeanOutput:
 
 def test_nothing_that_a_model_remembers_of_private_images_outlives_training() -> None:
     model = KeepsMean()
-    steps = Steps(model, MeanOutput(), DPSGDEvent(1.0, 1.0, 2, "weights"))
+    steps = Steps(model, MeanOutput(), DPSGDEvent(1.0, 1.0, 1.0, 2, "weights"))
     with pytest.raises((RuntimeError, UserError)):
         steps(some_images(20))
     assert math.isclose(float(model.mean), 0.0)

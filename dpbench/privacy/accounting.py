@@ -38,10 +38,12 @@ class GaussianEvent:
 
     Attributes:
         noise_multiplier: Standard deviation of the noise over the clipping norm.
+        clipping_norm: C, above 0: the largest Euclidean norm of what one image adds to the sum.
         purpose: What was released, for people.
     """
 
     noise_multiplier: float
+    clipping_norm: float
     purpose: str
 
     @property
@@ -63,12 +65,14 @@ class DPSGDEvent:
     Attributes:
         sample_rate: Probability q with which each example is in each batch, independently.
         noise_multiplier: Standard deviation of the noise over the clipping norm.
+        clipping_norm: C, above 0: the largest Euclidean norm of one image's gradient in the sum.
         steps: Number of releases.
         purpose: What was released, for people.
     """
 
     sample_rate: float
     noise_multiplier: float
+    clipping_norm: float
     steps: int
     purpose: str
 
@@ -118,7 +122,7 @@ def epsilon(events: Iterable[Event], delta: float, adjacency: Adjacency = "add_r
         multipliers below 0.1.
 
     Example:
-        >>> event = DPSGDEvent(4096 / 60000, 6.983, 732, "weights")
+        >>> event = DPSGDEvent(4096 / 60000, 6.983, 1.0, 732, "weights")
         >>> round(epsilon([event], 1e-5), 2)
         1.0
     """
@@ -186,7 +190,8 @@ def calibrate(
         return 0.0
 
     def events_at(log_sigma: float) -> tuple[Event, ...]:
-        return (*others, DPSGDEvent(sample_rate, math.exp(log_sigma), steps, "calibration"))
+        # epsilon does not depend on the clipping norm
+        return (*others, DPSGDEvent(sample_rate, math.exp(log_sigma), 1.0, steps, "calibration"))
 
     resolution = _resolution_for(budget.epsilon, events_at(0.0))
 

@@ -1,7 +1,7 @@
 """DP-SGD: sample, clip, add noise, step (Abadi et al. 2016, algorithm 1).
 
 The event that is accounted for is the very object that the loop runs by: sample rate, noise
-multiplier and number of steps have no second source.
+multiplier, clipping norm and number of steps have no second source.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ def train(
     learner: Learner,
     objective: Objective,
     allowance: Allowance,
-    clipping_norm: float,
     streams: Streams,
     stage: Stage,
     note: Callable[[int], str],
@@ -68,11 +67,9 @@ def train(
         learner: What is trained, in place.
         objective: Loss and multiplicity.
         allowance: Of a ``DPSGDEvent``.
-        clipping_norm: C, above 0.
         streams: ``poisson``, ``private-copies`` and ``dp-noise``.
         stage: Resumes, reports and checkpoints.
         note: What to show after a number of steps.
-
     """
     event = allowance.event
     assert isinstance(event, DPSGDEvent)
@@ -92,10 +89,11 @@ def train(
             streams.secret("poisson", event.purpose, step), len(images), event.sample_rate
         )
         rng = streams.secret_torch("private-copies", event.purpose, step, device=device)
-        total = gradient_sum(learner.model, objective, images, batch, clipping_norm, rng)
+        total = gradient_sum(learner.model, objective, images, batch, event.clipping_norm, rng)
         noise = gaussian_noise(total, streams, event.purpose, step)
+        scale = event.noise_multiplier * event.clipping_norm
         for name, parameter in parameters.items():
-            released = total[name] + event.noise_multiplier * clipping_norm * noise[name]
+            released = total[name] + scale * noise[name]
             parameter.grad = (released / batch_size).to(parameter.dtype)
         learner.optimizer.step()
         learner.average.update(learner.model)

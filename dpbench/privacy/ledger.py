@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ class PrivacyLedger:
         """Epsilon had ``allowance`` made only its first ``steps`` releases: for showing."""
         event = allowance.event
         if isinstance(event, DPSGDEvent):
-            event = DPSGDEvent(event.sample_rate, event.noise_multiplier, steps, event.purpose)
+            event = replace(event, steps=steps)
         others = [each for each in self.events if each is not allowance.event]
         return epsilon([*others, event], self.budget.delta, self.budget.adjacency)
 

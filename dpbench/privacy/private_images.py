@@ -76,7 +76,6 @@ class PrivateImages:
         learner: Learner,
         objective: Objective,
         event: DPSGDEvent,
-        clipping_norm: float,
         stage: Stage,
     ) -> None:
         """Train with DP-SGD; spends ``event``, releases the weights after every step.
@@ -84,8 +83,7 @@ class PrivateImages:
         Args:
             learner: What is trained, in place.
             objective: Loss and multiplicity.
-            event: Sample rate, noise multiplier and number of steps.
-            clipping_norm: C, above 0: the sensitivity of one step's gradient sum.
+            event: Sample rate, noise multiplier, clipping norm and number of steps.
             stage: Resumes, reports and checkpoints.
 
         Raises:
@@ -106,22 +104,18 @@ class PrivateImages:
             learner,
             objective,
             allowance,
-            clipping_norm,
             self.__streams,
             stage,
             note,
         )
 
-    def gaussian_sum(
-        self, features: Callable[[Images], Tensor], event: GaussianEvent, clipping_norm: float
-    ) -> Tensor:
+    def gaussian_sum(self, features: Callable[[Images], Tensor], event: GaussianEvent) -> Tensor:
         """Release the noisy sum of per-example feature vectors; spends ``event``.
 
         Args:
             features: Maps ``n`` images to ``(n, D)``, each row from its own image and label alone.
-            event: The noise multiplier.
-            clipping_norm: C, above 0: longer rows are shortened to it, rows that are not finite
-                count as zero.
+            event: Noise multiplier and clipping norm C: longer rows are shortened to C, rows that
+                are not finite count as zero.
 
         Returns:
             ``(D,)``, float32: the sum plus Gaussian noise of standard deviation
@@ -136,11 +130,13 @@ class PrivateImages:
         # one chunk at least: a set that is empty must give noise like any other
         chunks = range(0, max(1, len(self.__images)), ROWS_AT_ONCE)
         parts = (self.__images[start : start + ROWS_AT_ONCE] for start in chunks)
-        total = torch.stack([_clipped_row_sum(part, features, clipping_norm) for part in parts])
+        total = torch.stack(
+            [_clipped_row_sum(part, features, event.clipping_norm) for part in parts]
+        )
         total = total.sum(0)
         rng = self.__streams.secret("dp-noise", event.purpose, 0)
         noise = torch.from_numpy(rng.standard_normal(len(total), dtype="float32"))
-        return total + event.noise_multiplier * clipping_norm * noise
+        return total + event.noise_multiplier * event.clipping_norm * noise
 
     def unprotected(self) -> Images:
         """The images themselves, for reference points that are not private.

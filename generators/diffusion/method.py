@@ -152,7 +152,9 @@ class DiffusionMethod:
             )
         rate = self.batch_size / info.nominal_size
         noise_multiplier = calibrate(budget, rate, self.steps)
-        return DPSGDEvent(rate, noise_multiplier, self.steps, "denoiser weights")
+        return DPSGDEvent(
+            rate, noise_multiplier, self.clipping_norm, self.steps, "denoiser weights"
+        )
 
     def _objective(
         self, classes: int, multiplicity: int, interval: Interval = EVERYWHERE
@@ -216,7 +218,6 @@ class DiffusionMethod:
             learner,
             self._objective(private.info.classes, self.multiplicity, interval),
             event,
-            self.clipping_norm,
             run.stage("private", "private training"),
         )
         learner.average.copy_to(denoiser)

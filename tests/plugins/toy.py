@@ -74,7 +74,8 @@ class Toy:
 
     def _event(self, info: PrivateSetInfo, budget: PrivacyBudget) -> DPSGDEvent:
         rate = self.batch_size / info.nominal_size
-        return DPSGDEvent(rate, calibrate(budget, rate, self.steps), self.steps, "mean image")
+        noise_multiplier = calibrate(budget, rate, self.steps)
+        return DPSGDEvent(rate, noise_multiplier, 1.0, self.steps, "mean image")
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         stage = PlannedStage("training", self.steps, self.steps * self.batch_size, private=True)
@@ -86,7 +87,7 @@ class Toy:
         learner = Learner(model, optimizer, ExponentialAverage(model, 0.9))
         stage = run.stage("training", "training")
         event = self._event(private.info, private.budget)
-        private.dp_sgd(learner, SquaredError(), event, 1.0, stage)
+        private.dp_sgd(learner, SquaredError(), event, stage)
         return ToySampler(model.mean.detach().clone())
 
 
