@@ -4,10 +4,14 @@ An engine takes a model, an objective and the drawn copies of some examples, and
 over examples of ``g_i * min(1, C / |g_i|)``, where ``g_i`` is the gradient of the mean of example
 ``i``'s K losses: clipped once, so the noise multiplicity K costs no privacy (Dockhorn et al. 2022,
 section 3.2). A gradient that is not finite counts as zero.
+
+The engines give the same numbers at different speeds; each is the function ``clipped_sum`` of a
+module here.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -47,6 +51,42 @@ class Objective(Protocol):
 
         Calls ``predict`` with all copies as rows, those of an example next to each other.
         """
+
+
+class Engine(Protocol):
+    """Sums clipped per-example gradients over one physical batch.
+
+    Engines may be called on the same model by several threads at a time.
+    """
+
+    def __call__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        copies: tuple[Tensor, ...],
+        clipping_norm: float,
+    ) -> dict[str, Tensor]:
+        """Differentiate, clip and add up.
+
+        Args:
+            model: Any module that treats examples independently.
+            objective: Gives the loss of each example from its copies.
+            copies: Tensors of shape ``(B, K, ...)``, as drawn by the objective; B at least 1.
+            clipping_norm: C, above 0.
+
+        Returns:
+            For each trainable parameter, a float32 tensor of its shape. Norms and sums are float32
+            whatever the forward pass computes in.
+        """
+
+
+ENGINES = ("folded", "vmap", "loop", "opacus")
+
+
+def engine(name: str) -> Engine:
+    """The engine of a name in ``ENGINES``; imported only now, since Opacus takes seconds."""
+    result: Engine = importlib.import_module(f"{__name__}.{name}").clipped_sum
+    return result
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

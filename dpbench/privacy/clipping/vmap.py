@@ -17,20 +17,14 @@ def clipped_sum(
     copies: tuple[Tensor, ...],
     clipping_norm: float,
 ) -> dict[str, Tensor]:
-    """The sum of clipped per-example gradients over one physical batch.
+    """The sum of clipped per-example gradients: see ``dpbench.privacy.clipping.Engine``.
 
-    Args:
-        model: Any module that treats examples independently.
-        objective: Gives the loss of each example from its copies.
-        copies: Tensors of shape ``(B, K, ...)``, as drawn by the objective; B at least 1.
-        clipping_norm: C, above 0.
-
-    Returns:
-        For each trainable parameter, a float32 tensor of its shape. Memory is B gradients.
+    Works for every model whose operators can be vectorised. Memory is B gradients.
     """
     parameters = {name: p.detach() for name, p in trainable(model).items()}
-    # functional_call puts weights into the module while it runs, so each thread needs its own
-    module = copy.deepcopy(model)
+    # functional_call puts weights into the module while it runs, so each thread needs its own;
+    # the memo keeps the weights themselves from being copied
+    module = copy.deepcopy(model, {id(p): p for p in model.parameters()})
 
     def loss_of_one(weights: dict[str, Tensor], *copy: Tensor) -> Tensor:
         def predict(*inputs: Any) -> Tensor:

@@ -1,0 +1,36 @@
+"""Per-example gradients by the hooks of Opacus: an independent implementation to compare with.
+
+Opacus materialises one gradient for each *row* that goes through the network, so B * K of them;
+they are averaged over the K copies before clipping, like in the other engines.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from opacus import GradSampleModule
+from torch import Tensor, nn
+
+from dpbench.privacy.clipping import Objective, clip_and_sum, trainable
+
+
+def clipped_sum(
+    model: nn.Module,
+    objective: Objective,
+    copies: tuple[Tensor, ...],
+    clipping_norm: float,
+) -> dict[str, Tensor]:
+    """The sum of clipped per-example gradients: see ``dpbench.privacy.clipping.Engine``.
+
+    Works for the layers that Opacus knows. Memory is B * K gradients.
+    """
+    # a copy, because its hooks and attributes stay on the module and serve one thread only
+    hooked = GradSampleModule(copy.deepcopy(model), loss_reduction="sum")
+    torch.autograd.backward(objective.loss(hooked, *copies).sum())
+    rows = {}
+    for name, parameter in trainable(hooked._module).items():
+        per_row = parameter.grad_sample  # type: ignore[attr-defined]
+        per_example = per_row.view(len(copies[0]), objective.multiplicity, *parameter.shape)
+        rows[name] = per_example.sum(dim=1, dtype=torch.float32)
+    return clip_and_sum(rows, clipping_norm)
