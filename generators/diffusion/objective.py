@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dpbench.pixels import from_pixels
-from dpbench.privacy.clipping import Predict
+from dpbench.privacy.clipping import Predict, as_rows, of_examples
 
 from .denoisers import EVERYWHERE, Interval, Parameterization
 
@@ -55,6 +55,6 @@ class DenoisingObjective:
     def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
         """Mean loss of each image over its copies, ``(B,)``."""
         clean, noisy, sigma, labels = copies
-        denoised = predict(noisy.flatten(0, 1), sigma.flatten(), labels.flatten())
-        error = (denoised.view_as(clean) - clean).square().mean(dim=(2, 3, 4))
+        denoised = of_examples(predict(*map(as_rows, (noisy, sigma, labels))), len(clean))
+        error = (denoised - clean).square().mean(dim=(2, 3, 4))
         return (self.parameterization.weight(sigma) * error).mean(dim=1)

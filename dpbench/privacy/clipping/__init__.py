@@ -49,8 +49,21 @@ class Objective(Protocol):
     def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
         """Mean loss of each example over its copies: ``(B,)``, no draw in it.
 
-        Calls ``predict`` with all copies as rows, those of an example next to each other.
+        Calls ``predict`` with all copies as rows in the order of ``as_rows``.
         """
+
+
+def as_rows(copies: Tensor) -> Tensor:
+    """``(B, K, ...)`` to ``(K * B, ...)``: the k-th copies of all examples are neighbours.
+
+    In this order the channels of all examples lie side by side for each k, without a copy.
+    """
+    return copies.transpose(0, 1).flatten(0, 1)
+
+
+def of_examples(rows: Tensor, examples: int) -> Tensor:
+    """``(K * B, ...)`` back to ``(B, K, ...)``, where B is ``examples``."""
+    return rows.view(-1, examples, *rows.shape[1:]).transpose(0, 1)
 
 
 class Engine(Protocol):

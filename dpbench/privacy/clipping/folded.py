@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 from dpbench.errors import UserError
 from dpbench.privacy.clipping import Objective, clip_factors, trainable
-from dpbench.privacy.clipping.layers import APPLICATIONS, Application
+from dpbench.privacy.clipping.layers import LAYERS, Layer
+from dpbench.privacy.clipping.parts import Part
 
 
 def clipped_sum(
@@ -31,7 +32,7 @@ def clipped_sum(
 ) -> dict[str, Tensor]:
     """The sum of clipped per-example gradients: see ``dpbench.privacy.clipping.Engine``.
 
-    Works for models whose trainable parameters belong to the layers of ``layers.APPLICATIONS``.
+    Works for models whose trainable parameters belong to the layers of ``layers.LAYERS``.
 
     Raises:
         UserError: A parameter is used in another way, or twice, or an output is changed in place.
@@ -40,18 +41,11 @@ def clipped_sum(
     total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
     if not examples:
         return total
-    with _Capture(parameters, examples * objective.multiplicity) as capture:
+    with _Capture(parameters, examples, objective.multiplicity) as capture:
         loss = objective.loss(model, *copies)
-    applications = capture.applications
-    gradients = torch.autograd.grad(
-        loss.sum(), [each.output for each in applications], materialize_grads=True
-    )
-    with torch.no_grad(), torch.autocast(loss.device.type, enabled=False):
-        parts = {
-            name: part
-            for each, gradient in zip(applications, gradients, strict=True)
-            for name, part in each.weight_gradients(gradient, examples)
-        }
+    torch.autograd.grad(loss.sum(), capture.leaves, allow_unused=True)
+    parts = capture.parts
+    with torch.no_grad():
         norms = torch.stack([part.norms for part in parts.values()]).norm(dim=0)
         finite = norms.isfinite()
         if not finite.all():
@@ -63,17 +57,24 @@ def clipped_sum(
 
 
 class _Capture(TorchFunctionMode):
-    """While active, on its thread: keeps what goes in and out of layers with trainable weights.
+    """While active, on its thread: has each layer with trainable weights leave its gradients.
 
     It sees every torch function that is given a trainable parameter, so that none is used unseen.
+
+    Attributes:
+        leaves: Where the backward pass ends: outputs of layers that no trainable layer precedes.
+        parts: For each parameter its gradients, from the backward pass on.
     """
 
-    def __init__(self, parameters: dict[str, nn.Parameter], rows: int) -> None:
+    def __init__(
+        self, parameters: dict[str, nn.Parameter], examples: int, multiplicity: int
+    ) -> None:
         super().__init__()
         self._names = {id(parameter): name for name, parameter in parameters.items()}
-        self._rows = rows
         self._used: set[str] = set()
-        self.applications: list[Application] = []
+        self._examples, self._rows = examples, examples * multiplicity
+        self.leaves: list[Tensor] = []
+        self.parts: dict[str, Part] = {}
 
     def __torch_function__(
         self,
@@ -88,32 +89,53 @@ class _Capture(TorchFunctionMode):
         ]
         if not names:
             return func(*args, **kwargs)
-        if func not in APPLICATIONS:
-            return self._without_weights(func, names, args, kwargs)
-        for name in names:
-            if name in self._used:
-                raise UserError(f"the folded engine cannot use parameter {name!r} twice: {_OTHERS}")
+        output = func(
+            *(self._constant(each) for each in args),
+            **{key: self._constant(each) for key, each in kwargs.items()},
+        )
+        if not isinstance(output, Tensor):  # a look at its shape, for instance
+            return output
+        if func not in LAYERS:
+            function = getattr(func, "__name__", func)
+            raise _unfit(f"does not know {function!r}, which {names[0]!r} is used in")
+        if not self._used.isdisjoint(names):
+            raise _unfit(f"cannot use {names[0]!r} twice")
         self._used.update(names)
-        application = APPLICATIONS[func](self._names, *args, **kwargs)
-        if len(application.inputs) != self._rows:
-            raise UserError(
-                f"the layer of parameter {names[0]!r} got {len(application.inputs)} rows instead "
-                f"of {self._rows}, one for each copy, which the folded engine needs: {_OTHERS}"
+        layer = LAYERS[func](self._names, *args, **kwargs)
+        if len(layer.inputs) != self._rows:
+            raise _unfit(
+                f"needs {self._rows} rows, one for each copy, but the layer of {names[0]!r} got "
+                f"{len(layer.inputs)}"
             )
-        self.applications.append(application)
-        return application.output
+        if not output.requires_grad:
+            output.requires_grad_()
+            self.leaves.append(output)
+        output.register_hook(  # type: ignore[no-untyped-call]
+            _taker(layer, names[0], self.parts, self._examples)
+        )
+        return output
 
-    def _without_weights(
-        self, func: Callable[..., Any], names: list[str], args: Any, kwargs: Any
-    ) -> Any:
-        """Let through what makes no tensor of a parameter, such as a look at its shape."""
-        result = func(*args, **kwargs)
-        if isinstance(result, Tensor):
-            raise UserError(
-                f"the folded engine does not know {getattr(func, '__name__', func)!r}, which "
-                f"parameter {names[0]!r} is used in: {_OTHERS}"
-            )
-        return result
+    def _constant(self, argument: Any) -> Any:
+        return argument.detach() if id(argument) in self._names else argument
 
 
-_OTHERS = "choose --engine vmap or loop"
+def _taker(
+    layer: Layer, name: str, parts: dict[str, Part], examples: int
+) -> Callable[[Tensor], None]:
+    """What to do with the gradient of a layer's output as soon as it is there.
+
+    Must not know the output, which knows it: in a cycle memory would wait for the collector.
+    """
+    version = layer.inputs._version
+
+    def take(gradient: Tensor) -> None:
+        if layer.inputs._version != version:
+            raise _unfit(f"cannot follow the change in place of what went into {name!r}")
+        with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
+            parts.update(layer.weight_gradients(gradient, examples))
+
+    return take
+
+
+def _unfit(reason: str) -> UserError:
+    return UserError(f"the folded engine {reason}: choose --engine vmap or loop")

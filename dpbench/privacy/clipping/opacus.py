@@ -1,7 +1,7 @@
 """Per-example gradients by the hooks of Opacus: an independent implementation to compare with.
 
 Opacus materialises one gradient for each *row* that goes through the network, so B * K of them;
-they are averaged over the K copies before clipping, like in the other engines.
+they are added up over the K copies before clipping, like in the other engines.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from opacus import GradSampleModule
 from torch import Tensor, nn
 
-from dpbench.privacy.clipping import Objective, clip_and_sum, trainable
+from dpbench.privacy.clipping import Objective, clip_and_sum, of_examples, trainable
 
 
 def clipped_sum(
@@ -30,7 +30,6 @@ def clipped_sum(
     torch.autograd.backward(objective.loss(hooked, *copies).sum())
     rows = {}
     for name, parameter in trainable(hooked._module).items():
-        per_row = parameter.grad_sample  # type: ignore[attr-defined]
-        per_example = per_row.view(len(copies[0]), objective.multiplicity, *parameter.shape)
-        rows[name] = per_example.sum(dim=1, dtype=torch.float32)
+        per_row: Tensor = parameter.grad_sample  # type: ignore[attr-defined]
+        rows[name] = of_examples(per_row, len(copies[0])).sum(dim=1, dtype=torch.float32)
     return clip_and_sum(rows, clipping_norm)
