@@ -65,6 +65,14 @@ DataRoot = Annotated[
     typer.Option(envvar="DPBENCH_DATA", help="Where to look for data first."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="What computes private gradients: auto (the fastest here), folded, vmap, loop or "
+        "opacus. All give the same numbers.",
+    ),
+]
 Reproducible = Annotated[
     bool,
     typer.Option(
@@ -146,6 +154,7 @@ def run(
     out_folder: RunFolder = None,
     data_root: DataRoot = None,
     device: Device = "auto",
+    engine: EngineName = "auto",
     reproducible: Reproducible = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
@@ -171,6 +180,7 @@ def run(
             settings=tuple(settings or ()),
             reproducible=reproducible,
             device=device,
+            engine=engine,
         )
         planned = runs.plan(request)
         _print_plan(planned)

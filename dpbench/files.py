@@ -53,3 +53,11 @@ def write_torch(file: Path, content: Any, mode: int | None = None) -> None:
             torch.save(content, handle)
 
     replace_atomically(file, write, mode)
+
+
+def cache_folder() -> Path:
+    """Where what can be computed again is kept for this user: ``$XDG_CACHE_HOME/dpbench``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    folder = (Path(base) if base else Path.home() / ".cache") / "dpbench"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -25,9 +25,10 @@ from dpbench.cores import core_count
 from dpbench.data.catalog import CATALOG, DatasetInfo
 from dpbench.data.load import Dataset, load
 from dpbench.errors import RunFailed, UserError
-from dpbench.files import replace_atomically, write_bytes, write_text, write_torch
+from dpbench.files import cache_folder, replace_atomically, write_bytes, write_text, write_torch
 from dpbench.pixels import save_grid
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
+from dpbench.privacy.execution import AUTO, ENGINE_CACHE, Executions, check_name
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.profiles import PROFILES, Profile
@@ -61,6 +62,7 @@ class Request:
         settings: ``name=value`` for hyper-parameters.
         reproducible: Derive the noise from the seed too: void for release.
         device: A torch device, or ``auto``.
+        engine: Of private gradients, or ``auto`` for the fastest.
     """
 
     method: str
@@ -73,6 +75,7 @@ class Request:
     settings: tuple[str, ...] = ()
     reproducible: bool = False
     device: str = "auto"
+    engine: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def plan(request: Request) -> PlannedRun:
         raise UserError(unknown("dataset", request.dataset, CATALOG))
     if not 0 <= request.seed < 2**63:
         raise UserError(f"--seed must lie in [0, 2^63), got {request.seed}")
+    check_name(request.engine)
     kind = load_entry("method", request.method)
     epsilon = request.epsilon
     if epsilon is None:
@@ -255,6 +259,7 @@ def _spec(planned: PlannedRun, dataset: Dataset) -> RunSpec:
         profile=planned.profile.name,
         compute=asdict(planned.profile.compute),
         samples=planned.profile.samples,
+        precision=planned.resolved.arguments.get("precision", "float32"),
         reproducible=planned.request.reproducible,
     )
 
@@ -336,7 +341,7 @@ class _Run:
         self.folder = folder
         self.progress = progress
         if not record.done:
-            record.resolved = {
+            record.resolved |= {
                 "preset": planned.resolved.source,
                 "by_hand": list(planned.resolved.by_hand),
                 "device": str(planned.device),
@@ -373,7 +378,9 @@ class _Run:
             streams = Streams(self.record.spec.seed, self._key(training))
             ledger = PrivacyLedger(self.planned.budget, training / "ledger.json")
             info = private_set_info(self.planned.dataset)
-            private = PrivateImages(self.dataset.splits.train, info, ledger, streams)
+            private = PrivateImages(
+                self.dataset.splits.train, info, ledger, streams, self._executions()
+            )
             context = RunContext(
                 self.planned.profile, self.planned.device, streams, self.progress, training
             )
@@ -391,6 +398,17 @@ class _Run:
         # the noise key has done its work; only now that the record says so
         if training.exists():
             shutil.rmtree(training)
+
+    def _executions(self) -> Executions:
+        """What chooses engines: once, since a resumed run must go on as it began."""
+
+        def decided(line: str) -> None:
+            self.progress.note(line)
+            self.save()
+
+        chosen = self.record.resolved.setdefault("gradients", {})
+        cache = cache_folder() / ENGINE_CACHE
+        return Executions(self.planned.request.engine, chosen, cache, decided)
 
     def _key(self, training: Path) -> bytes:
         """The secret key of this run: made at its start, kept until training is over."""
@@ -493,19 +511,12 @@ class _Run:
             device=self.planned.device,
             streams=Streams(self.record.spec.seed, bytes(32)),
             progress=self.progress,
-            cache=_cache_folder(),
+            cache=cache_folder(),
         )
 
     def _artifact(self, name: str) -> None:
         digest = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
         self.record.artifacts[name] = digest
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(base) if base else Path.home() / ".cache") / "dpbench"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _peak_memory_mb(device: torch.device) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dpbench.averaging import ExponentialAverage
 from dpbench.privacy.accounting import DPSGDEvent
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.clipping import Objective, Predict, trainable
+from dpbench.privacy.clipping import Objective, Predict, as_rows, of_examples, trainable
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
@@ -187,7 +187,7 @@ class Regression:
 
     def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
         x, target = copies
-        error = predict(x.flatten(0, 1)).view_as(target) - target
+        error = of_examples(predict(as_rows(x)), len(x)).view_as(target) - target
         return error.square().mean(dim=1)
 
 

@@ -12,7 +12,9 @@ ORDER = (
     *("dpbench", "errors", "types", "pixels", "streams", "progress", "files", "stages"),
     *("averaging", "cores"),
     *("privacy", "privacy.budget", "privacy.accounting", "privacy.ledger", "privacy.poisson"),
-    *("privacy.clipping", "privacy.clipping.*", "privacy.dpsgd", "privacy.private_images"),
+    *("privacy.clipping", "privacy.clipping.parts", "privacy.clipping.convolution"),
+    *("privacy.clipping.layers", "privacy.clipping.*", "privacy.execution", "privacy.dpsgd"),
+    "privacy.private_images",
     *("privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
     *("record", "run", "sweep", "report", "console", "cli", "__main__"),
 )

@@ -12,6 +12,7 @@ from dpbench.generators.diffusion.objective import DenoisingObjective
 from dpbench.generators.diffusion.samplers import DiffusionSampler, SamplerSettings
 from dpbench.generators.diffusion.training import initialised, set_gradients
 from dpbench.generators.diffusion.unet import UNet, UNetSettings
+from dpbench.privacy.clipping import as_rows
 from dpbench.types import ImageSpec
 
 PARAMETERIZATIONS = [EDM(), V()]
@@ -80,7 +81,7 @@ def test_a_perfect_denoiser_has_no_loss_and_an_imperfect_one_has():
     objective = DenoisingObjective(EDM(), 3, 10, 0.0)
     pixels = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8, generator=rng())
     copies = objective.draw(pixels, torch.zeros(4, dtype=torch.int64), rng())
-    clean = copies[0].flatten(0, 1)
+    clean = as_rows(copies[0])
     assert objective.loss(lambda *_: clean, *copies).max() == 0
     assert objective.loss(lambda x, *_: x, *copies).min() > 0
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import _broken as broken
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 (its customary name)
 from _private import (
     HUGE,
     POISON,
@@ -27,13 +30,15 @@ from _private import (
 )
 from torch import Tensor, nn
 
+from dpbench.errors import UserError
 from dpbench.generators.diffusion.denoisers import EDM, Denoiser
 from dpbench.generators.diffusion.objective import DenoisingObjective
 from dpbench.generators.diffusion.unet import UNet, UNetSettings
-from dpbench.privacy import dpsgd
+from dpbench.privacy import dpsgd, execution
 from dpbench.privacy.accounting import DPSGDEvent
-from dpbench.privacy.clipping import Objective, clip_factors
+from dpbench.privacy.clipping import ENGINES, Objective, Predict, clip_factors, engine
 from dpbench.privacy.clipping.vmap import clipped_sum
+from dpbench.privacy.execution import choose
 from dpbench.types import Images, ImageSpec
 
 EXAMPLES = 5
@@ -56,6 +61,30 @@ class Case:
         return float(self.gradients.norm(dim=1).nanmedian())
 
 
+class ManyLayers(nn.Module):
+    """Every kind of layer that the folded engine knows, each in an unusual form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(1, 4, 3, padding=1)
+        self.two = nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=2, bias=False)
+        self.ghost = nn.Conv2d(8, 40, (1, 2), padding=(0, 1))
+        self.narrow = nn.Conv2d(40, 6, 1)
+        self.norm = nn.GroupNorm(3, 6)
+        self.positions = nn.Linear(6, 5)
+        self.layer_norm = nn.LayerNorm(5)
+        self.lookup = nn.Embedding(4, 5, padding_idx=2)
+        self.last = nn.Linear(5, 1, bias=False)
+        randomised(self, 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.two(torch.tanh(self.one(x))))
+        h = F.silu(self.norm(self.narrow(torch.relu_(self.ghost(h)))))
+        h = self.layer_norm(self.positions(h.flatten(2).mT))
+        words = (x.flatten(1)[:, :6] * 7).long().remainder(4)
+        return self.last(h * self.lookup(words)).mean(dim=(1, 2))
+
+
 def case(network: str, multiplicity: int, images: Images | None = None) -> Case:
     images = images or some_images(EXAMPLES)
     if network == "unet":
@@ -63,6 +92,8 @@ def case(network: str, multiplicity: int, images: Images | None = None) -> Case:
         unet = UNet(ImageSpec(1, 4, 4), EXAMPLES, settings)
         model: nn.Module = Denoiser(randomised(unet, 0.2), EDM())
         objective: Objective = DenoisingObjective(EDM(), multiplicity, EXAMPLES, 0.1)
+    elif network == "many layers":
+        model, objective = ManyLayers(), Regression(multiplicity)
     else:
         model = {"perceptron": perceptron, "convolutions": convolutions}[network]()
         objective = Regression(multiplicity)
@@ -89,11 +120,133 @@ def check_additive(engine: Engine, case: Case) -> None:
         assert_close(torch.stack(sums).sum(0), whole)
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook")  # how Opacus hooks
+@pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("multiplicity", [1, 8])
-@pytest.mark.parametrize("network", ["perceptron", "convolutions", "unet"])
-def test_the_engine_gives_what_a_loop_of_autograd_gives(network: str, multiplicity: int) -> None:
-    check_against_autograd(clipped_sum, case(network, multiplicity))
-    check_additive(clipped_sum, case(network, multiplicity))
+@pytest.mark.parametrize("network", ["perceptron", "convolutions", "unet", "many layers"])
+def test_an_engine_gives_what_a_loop_of_autograd_gives(
+    name: str, network: str, multiplicity: int
+) -> None:
+    if (name, network) == ("folded", "convolutions"):
+        pytest.skip("uses a weight twice: refused, see below")
+    if (name, network) == ("opacus", "many layers"):
+        pytest.skip("Opacus' hooks forbid changes in place")
+    check_against_autograd(engine(name), case(network, multiplicity))
+    check_additive(engine(name), case(network, multiplicity))
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).sum(1) * self.scale
+
+
+class Places(nn.Module):
+    """Looks up one row for each place, whatever the number of examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.table(torch.arange(16)).squeeze(1)
+
+
+class ChangesItsInput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1).clone()
+        result = self.layer(x)
+        x.mul_(2)
+        return result.squeeze(1)
+
+
+@pytest.mark.parametrize(
+    "model, named",
+    [
+        (convolutions(), "'3.weight' twice"),
+        (Scaled(), "'mul', which 'scale' is used in"),
+        (Places(), "but the layer of 'table.weight' got 16"),
+        (ChangesItsInput(), "change in place of what went into 'layer.weight'"),
+    ],
+)
+def test_the_folded_engine_says_which_parameter_it_cannot_follow(
+    model: nn.Module, named: str
+) -> None:
+    given = case("perceptron", 2)
+    with pytest.raises(UserError, match=re.escape(named)):
+        engine("folded")(model, given.objective, given.copies, 1.0)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("network, multiplicity", [("perceptron", 8), ("unet", 2)])
+def test_in_every_engine_one_example_moves_the_sum_by_no_more_than_the_clipping_norm(
+    name: str, network: str, multiplicity: int
+) -> None:
+    check_neighbouring_copies(engine(name), network, multiplicity)
+
+
+@pytest.mark.parametrize("name", ["folded", "vmap", "loop"])
+@pytest.mark.parametrize("multiplicity", [1, 2])
+def test_in_bfloat16_norms_and_sums_are_single_precision(name: str, multiplicity: int) -> None:
+    given = case("unet", multiplicity)
+    assert isinstance(given.model, Denoiser)
+    lower = Denoiser(given.model.network, EDM(), "bfloat16")
+    bound = 0.01 * given.median_norm
+    for i in range(EXAMPLES):
+        one = engine(name)(lower, given.objective, tuple(c[i : i + 1] for c in given.copies), bound)
+        assert {part.dtype for part in one.values()} == {torch.float32}
+        assert float(flat(one).norm()) == pytest.approx(bound, rel=1e-5)
+    got = flat(engine(name)(lower, given.objective, given.copies, bound))
+    expected = shortened(given.gradients, bound).sum(dim=0)
+    distance = float((got - expected).norm() / expected.norm())
+    assert 1e-5 < distance < 0.1  # it was lower precision, and the gradient is right
+
+
+@dataclass(frozen=True)
+class MixesExamples(Regression):
+    def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
+        losses = super().loss(predict, *copies)
+        return losses * losses.mean()
+
+
+def test_an_engine_is_held_against_autograd_before_it_is_used() -> None:
+    for objective, choosing in ((Regression(2), "folded"), (MixesExamples(2), None)):
+        if choosing:
+            assert choose(perceptron(), objective, ImageSpec(1, 4, 4), choosing).engine == choosing
+            continue
+        with pytest.raises(UserError, match="influence each other"):
+            choose(perceptron(), objective, ImageSpec(1, 4, 4), "folded")
+
+
+def test_auto_takes_an_engine_that_can_do_the_model() -> None:
+    assert choose(convolutions(), Regression(2), ImageSpec(1, 4, 4), "auto").engine != "folded"
+
+
+def test_what_was_timed_once_is_chosen_again(tmp_path: Path) -> None:
+    cache = tmp_path / "engines.json"
+    first = choose(perceptron(), Regression(2), ImageSpec(1, 4, 4), "auto", cache)
+    for _ in range(3):
+        assert choose(perceptron(), Regression(2), ImageSpec(1, 4, 4), "auto", cache) == first
+    cache.write_text("{")
+    assert choose(perceptron(), Regression(2), ImageSpec(1, 4, 4), "loop", cache).engine == "loop"
+
+
+def test_physical_batches_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def size(memory: float) -> int:
+        monkeypatch.setattr(execution, "_memory", lambda device: memory)
+        return choose(perceptron(), Regression(2), ImageSpec(1, 4, 4), "vmap").physical_batch
+
+    assert size(1e12) == execution.CPU_COPIES // 2
+    assert 1 < size(1e5) < execution.CPU_COPIES // 2
+    assert size(1.0) == 1
 
 
 @pytest.mark.parametrize(

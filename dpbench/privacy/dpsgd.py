@@ -15,17 +15,15 @@ from torch import Tensor, nn
 from dpbench.averaging import ExponentialAverage
 from dpbench.cores import map_on_cores
 from dpbench.privacy.accounting import DPSGDEvent
-from dpbench.privacy.clipping import Objective, trainable
+from dpbench.privacy.clipping import Engine, Objective, engine, trainable
 from dpbench.privacy.clipping.vmap import clipped_sum
+from dpbench.privacy.execution import CPU_COPIES as PHYSICAL_COPIES
+from dpbench.privacy.execution import Execution
 from dpbench.privacy.ledger import Allowance
 from dpbench.privacy.poisson import poisson_sample
 from dpbench.stages import Stage, Stateful
 from dpbench.streams import Streams
 from dpbench.types import Images
-
-# Copies (images x multiplicity) that go through the network at once, on each core: bounds memory,
-# and on CPUs larger is hardly faster.
-PHYSICAL_COPIES = 64
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,7 @@ def train(
     streams: Streams,
     stage: Stage,
     note: Callable[[int], str],
+    execution: Execution | None = None,
 ) -> None:
     """Run the DP-SGD steps of ``allowance.event``, resuming where ``stage`` stopped.
 
@@ -70,6 +69,7 @@ def train(
         streams: ``poisson``, ``private-copies`` and ``dp-noise``.
         stage: Resumes, reports and checkpoints.
         note: What to show after a number of steps.
+        execution: How gradients are computed; None for what works for every model.
     """
     event = allowance.event
     assert isinstance(event, DPSGDEvent)
@@ -83,13 +83,16 @@ def train(
         "allowance": allowance,
     }
     per_step = round(batch_size) * objective.multiplicity
+    chosen = (engine(execution.engine), execution.physical_batch) if execution else ()
     for step in stage.steps(event.steps, state, per_step=per_step, note=note):
         allowance.release(step)
         batch = poisson_sample(
             streams.secret("poisson", event.purpose, step), len(images), event.sample_rate
         )
         rng = streams.secret_torch("private-copies", event.purpose, step, device=device)
-        total = gradient_sum(learner.model, objective, images, batch, event.clipping_norm, rng)
+        total = gradient_sum(
+            learner.model, objective, images, batch, event.clipping_norm, rng, *chosen
+        )
         noise = gaussian_noise(total, streams, event.purpose, step)
         scale = event.noise_multiplier * event.clipping_norm
         for name, parameter in parameters.items():
@@ -106,6 +109,8 @@ def gradient_sum(
     batch: Tensor,
     clipping_norm: float,
     rng: torch.Generator,
+    clipped: Engine | None = None,
+    size: int | None = None,
 ) -> dict[str, Tensor]:
     """The sum of clipped gradients over a logical batch, physical batch by physical batch.
 
@@ -119,12 +124,14 @@ def gradient_sum(
         batch: ``(B,)``, int64 indices; B may be 0.
         clipping_norm: C, above 0.
         rng: For the objective's draws; on the model's device.
+        clipped: The engine; None for the one that works for every model.
+        size: Examples of a physical batch; None for ``physical_batch_size``.
 
     Returns:
         For each trainable parameter, a float32 tensor of its shape.
     """
     total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in trainable(model).items()}
-    size = physical_batch_size(objective.multiplicity)
+    size = size or physical_batch_size(objective.multiplicity)
 
     def physical_batches() -> Iterator[tuple[Tensor, ...]]:
         for start in range(0, len(batch), size):
@@ -132,7 +139,7 @@ def gradient_sum(
             yield objective.draw(part.pixels.to(rng.device), part.labels.to(rng.device), rng)
 
     def sum_of_one(copies: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        return clipped_sum(model, objective, copies, clipping_norm)
+        return (clipped or clipped_sum)(model, objective, copies, clipping_norm)
 
     for partial in map_on_cores(sum_of_one, physical_batches(), rng.device):
         torch._foreach_add_(list(total.values()), list(partial.values()))

@@ -17,6 +17,7 @@ from dpbench.privacy.accounting import DPSGDEvent, GaussianEvent
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective, check_model, clip_factors, zero_rows
 from dpbench.privacy.dpsgd import Learner, train
+from dpbench.privacy.execution import Executions
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.stages import Stage
 from dpbench.streams import Streams
@@ -51,6 +52,7 @@ class PrivateImages:
         info: What is public about them.
         ledger: Where every mechanism spends.
         streams: Where the mechanisms' secret draws come from.
+        executions: Choose how gradients are computed; None for what works for every model.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class PrivateImages:
         info: PrivateSetInfo,
         ledger: PrivacyLedger,
         streams: Streams,
+        executions: Executions | None = None,
     ) -> None:
         """Hide the images."""
         self.__images = images
         self.__streams = streams
         self._ledger = ledger
+        self._executions = executions
         self.info = info
 
     @property
@@ -90,6 +94,9 @@ class PrivateImages:
             UserError: Over budget, or a model that mixes examples; nothing is trained or spent.
         """
         check_model(learner.model)
+        execution = None
+        if self._executions is not None:
+            execution = self._executions.of(event.purpose, learner.model, objective, self.info.spec)
         allowance = self._ledger.spend(event)
 
         def note(steps: int) -> str:
@@ -107,6 +114,7 @@ class PrivateImages:
             self.__streams,
             stage,
             note,
+            execution,
         )
 
     def gaussian_sum(self, features: Callable[[Images], Tensor], event: GaussianEvent) -> Tensor:

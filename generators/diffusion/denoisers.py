@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+Precision = Literal["float32", "bfloat16"]
 Interval = tuple[float, float]
 EVERYWHERE: Interval = (-math.inf, math.inf)
 
@@ -101,13 +102,20 @@ class Denoiser(nn.Module):
     Args:
         network: F: ``(x (B, C, H, W), c_noise (B,), labels (B,)) -> (B, C, H, W)``.
         parameterization: The coefficients.
+        precision: What the network computes in; weights and all else are float32.
     """
 
-    def __init__(self, network: nn.Module, parameterization: Parameterization) -> None:
-        """Keep both."""
+    def __init__(
+        self,
+        network: nn.Module,
+        parameterization: Parameterization,
+        precision: Precision = "float32",
+    ) -> None:
+        """Keep them."""
         super().__init__()
         self.network = network
         self.parameterization = parameterization
+        self.precision = precision
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """Estimate the clean images.
@@ -122,8 +130,10 @@ class Denoiser(nn.Module):
         """
         c_skip, c_out, c_in, c_noise = self.parameterization.coefficients(sigma)
         scaled = c_in[:, None, None, None] * x
-        out: Tensor = self.network(scaled, c_noise, labels)
-        return c_skip[:, None, None, None] * x + c_out[:, None, None, None] * out
+        lower = self.precision == "bfloat16"
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=lower):
+            out: Tensor = self.network(scaled, c_noise, labels)
+        return c_skip[:, None, None, None] * x + c_out[:, None, None, None] * out.float()
 
 
 class Experts(nn.Module):

@@ -11,14 +11,24 @@ import torch
 from dpbench.averaging import ExponentialAverage
 from dpbench.cores import core_count
 from dpbench.errors import UserError
+from dpbench.files import cache_folder
 from dpbench.privacy.accounting import DPSGDEvent, calibrate
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.dpsgd import PHYSICAL_COPIES, Learner, gradient_sum
+from dpbench.privacy.clipping import engine
+from dpbench.privacy.dpsgd import Learner, gradient_sum
+from dpbench.privacy.execution import AUTO, ENGINE_CACHE, choose
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.protocols import PlannedStage, RunContext
 from dpbench.streams import Streams
 
-from .denoisers import EVERYWHERE, PARAMETERIZATIONS, Denoiser, Interval, Parameterization
+from .denoisers import (
+    EVERYWHERE,
+    PARAMETERIZATIONS,
+    Denoiser,
+    Interval,
+    Parameterization,
+    Precision,
+)
 from .objective import DenoisingObjective
 from .samplers import DiffusionSampler, SamplerSettings, SolverName
 from .training import blank_images, copies_per_second, initialised
@@ -75,6 +85,8 @@ class DiffusionMethod:
         churn: S_churn of ``heun``.
         churn_min: S_min of ``heun``.
         guidance: Classifier-free guidance weight w.
+        precision: What the network computes in, ``float32`` or ``bfloat16``. Norms, sums and noise
+            are float32 in any case.
     """
 
     private: ClassVar[bool] = True
@@ -97,6 +109,7 @@ class DiffusionMethod:
     churn: float = 0.0
     churn_min: float = 0.0
     guidance: float = 0.0
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         """Check what can be checked without images.
@@ -166,7 +179,7 @@ class DiffusionMethod:
     def _denoiser(self, info: PrivateSetInfo, streams: Streams, name: str) -> Denoiser:
         seed = streams.seed("initial", name)
         network = initialised(UNet, info.spec, info.classes, self._network(), seed=seed)
-        return Denoiser(network, self._parameterization())
+        return Denoiser(network, self._parameterization(), self.precision)
 
     def _learner(self, denoiser: Denoiser, learning_rate: float) -> Learner:
         return Learner(
@@ -192,17 +205,26 @@ class DiffusionMethod:
     def _private_speed(self, info: PrivateSetInfo, device: torch.device) -> float:
         """Gradient evaluations per second of the private step, on random tensors."""
         denoiser = self._denoiser(info, Streams(0, bytes(32)), "probe").to(device)
-        # the cost of a copy hardly depends on how many an image has
-        objective = self._objective(info.classes, multiplicity=1)
-        images = blank_images(info, core_count() * PHYSICAL_COPIES)
+        objective = self._objective(info.classes, self.multiplicity)
+        execution = choose(denoiser, objective, info.spec, AUTO, cache_folder() / ENGINE_CACHE)
+        examples = core_count() * execution.physical_batch
+        images = blank_images(info, examples)
         rng = torch.Generator(device).manual_seed(0)
 
-        def step(copies: int) -> None:
-            batch = torch.arange(copies)
-            sums = gradient_sum(denoiser, objective, images, batch, self.clipping_norm, rng)
+        def step(count: int) -> None:
+            sums = gradient_sum(
+                denoiser,
+                objective,
+                images,
+                torch.arange(max(1, count // self.multiplicity)),
+                self.clipping_norm,
+                rng,
+                engine(execution.engine),
+                execution.physical_batch,
+            )
             next(iter(sums.values())).sum().item()  # waits for the device
 
-        return copies_per_second(step, len(images))
+        return copies_per_second(step, examples * self.multiplicity)
 
     def _train_privately(
         self,

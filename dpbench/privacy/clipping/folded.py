@@ -45,14 +45,13 @@ def clipped_sum(
         loss = objective.loss(model, *copies)
     torch.autograd.grad(loss.sum(), capture.leaves, allow_unused=True)
     parts = capture.parts
+    norms = torch.stack([part.norms for part in parts.values()]).norm(dim=0)
+    finite = norms.isfinite()
+    if not finite.all():
+        # 0 * NaN is NaN, so such an example must be left out rather than weighted with 0
+        return clipped_sum(model, objective, tuple(p[finite] for p in copies), clipping_norm)
+    factors = clip_factors(norms, clipping_norm)
     with torch.no_grad():
-        norms = torch.stack([part.norms for part in parts.values()]).norm(dim=0)
-        finite = norms.isfinite()
-        if not finite.all():
-            # 0 * NaN is NaN, so such an example must be left out rather than weighted with 0
-            rest = tuple(part[finite] for part in copies)
-            return clipped_sum(model, objective, rest, clipping_norm)
-        factors = clip_factors(norms, clipping_norm)
         return total | {name: part.weighted_sum(factors) for name, part in parts.items()}
 
 
