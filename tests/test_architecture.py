@@ -13,8 +13,10 @@ ORDER = (
     *("averaging", "cores"),
     *("privacy", "privacy.budget", "privacy.accounting", "privacy.ledger", "privacy.poisson"),
     *("privacy.clipping", "privacy.clipping.*", "privacy.dpsgd", "privacy.private_images"),
-    *("privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
-    *("record", "run", "sweep", "report", "console", "cli", "__main__"),
+    # replaying stands in for the handle on private images, so it knows that and no method
+    *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
+    # checking a method fits it as a run does
+    *("record", "run", "check", "sweep", "report", "console", "cli", "__main__"),
 )
 FORBIDDEN = {"report": ("protocols", "run"), "record": ("protocols",), "registry": ("protocols",)}
 CONTRIBUTED = ("generators", "baselines", "evaluators")
