@@ -62,20 +62,26 @@ def dpbench(
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """A third-party method and the only evaluator: a run of it takes a moment."""
-    monkeypatch.syspath_prepend(PLUGINS)
-    from dpbench import registry, run
+def accounted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger asks for the epsilon of the same events once in all runs."""
     from dpbench.privacy import ledger
 
     def epsilon(events: Sequence[accounting.Event], *others: object) -> float:
-        return _epsilon(tuple(events), *others)  # the same in every run, so asked for once
+        return _epsilon(tuple(events), *others)
+
+    monkeypatch.setattr(ledger, "epsilon", epsilon)
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch, accounted_once: None) -> Iterator[ModuleType]:
+    """A third-party method and the only evaluator: a run of it takes a moment."""
+    monkeypatch.syspath_prepend(PLUGINS)
+    from dpbench import registry, run
 
     def entries(kind: registry.Kind) -> dict[str, registry.Entry]:
         found = registry.entries(kind)
         return {"toy": found["toy"]} if kind == "evaluator" else found
 
-    monkeypatch.setattr(ledger, "epsilon", epsilon)
     monkeypatch.setattr(run, "entries", entries)
     import toy
 
