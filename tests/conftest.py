@@ -94,3 +94,22 @@ def toy(monkeypatch: pytest.MonkeyPatch, accounted_once: None) -> Iterator[Modul
 def interrupts_are_not_ignored() -> None:
     """A shell starts background jobs with SIGINT ignored, and Python keeps it so."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The mutation matrix, if its tests were run: mutant, what it breaks, detector, caught."""
+    rows = [("mutant", "what it breaks", "detector", "caught")]
+    for outcome, caught in (("passed", "yes"), ("failed", "NO")):
+        for report in terminalreporter.stats.get(outcome, []):
+            mutant = dict(report.user_properties).get("mutant")
+            if report.when == "call" and mutant:
+                rows.append((*mutant, caught))
+    if len(rows) == 1:
+        return
+    terminalreporter.section("mutation matrix")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        terminalreporter.write_line("  ".join(cells).rstrip())
+    survivors = sum(row[3] == "NO" for row in rows)
+    terminalreporter.write_line(f"{len(rows) - 1} mutants, {survivors} survived")

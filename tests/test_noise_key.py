@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
@@ -33,7 +34,20 @@ def published(folder: Path) -> Iterator[bytes]:
         yield file.read_bytes()
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
-                yield from (archive.read(name) for name in archive.namelist())
+                for name in archive.namelist():
+                    content = archive.read(name)
+                    yield content
+                    if name.endswith(".pkl"):
+                        yield from unpickled(content)
+
+
+def unpickled(content: bytes) -> Iterator[bytes]:
+    """The texts and bytes in a pickle, which has another spelling for bytes that are no ASCII."""
+    for _, argument, _ in pickletools.genops(content):
+        if isinstance(argument, str):
+            yield argument.encode("latin1", "ignore")
+        elif isinstance(argument, bytes):
+            yield argument
 
 
 def sources() -> Iterator[bytes]:

@@ -38,7 +38,7 @@ NOT_SHOWN = (
     "other images and other draws: a statistic that none of these neighbours changes",
     "code that gets at the data by itself (a file, a download): it is the same on both sides",
     "what leaves by another way than the sampler, such as files and printed text",
-    "the noise, which is off here",
+    "the noise, which is off here, and whether a method undoes it",
 )
 # Sums over different batches are rounded differently: 1e-6 of a sum of a hundred gradients.
 ROUNDING = 1e-4
