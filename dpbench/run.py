@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dpbench.cores import core_count
 from dpbench.data.catalog import CATALOG, DatasetInfo
@@ -427,7 +428,7 @@ class _Run:
             # a pickle that this run wrote itself, to its own folder
             sampler: Sampler = torch.load(self.folder / CHECKPOINT, weights_only=False)
             classes, count = self.planned.dataset.classes, self.planned.profile.samples
-            labels = torch.arange(count) % classes
+            labels = uniform_labels(count, classes)
             streams = Streams(self.record.spec.seed, bytes(32))  # sampling needs no secret
             chunks = []
             with self.progress.task("sampling", count, "images") as task:
@@ -517,6 +518,11 @@ class _Run:
     def _artifact(self, name: str) -> None:
         digest = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
         self.record.artifacts[name] = digest
+
+
+def uniform_labels(count: int, classes: int) -> Tensor:
+    """What to sample, ``(count,)`` int64: every class alike, since their true sizes are private."""
+    return torch.arange(count) % classes
 
 
 def _peak_memory_mb(device: torch.device) -> float:

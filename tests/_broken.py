@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from _private import Copies, Gradients, copy_gradients, flat, shaped, shortened
 from scipy.optimize import brentq
 from scipy.stats import norm
 from torch import Tensor, nn
 
+from dpbench.privacy import dpsgd
 from dpbench.privacy.accounting import (
     DPSGDEvent,
     Event,
@@ -28,6 +33,7 @@ from dpbench.privacy.clipping.vmap import clipped_sum
 from dpbench.privacy.dpsgd import Learner, gaussian_noise, gradient_sum, physical_batch_size, train
 from dpbench.privacy.ledger import Allowance, PrivacyLedger
 from dpbench.privacy.poisson import poisson_sample
+from dpbench.progress import Silent
 from dpbench.stages import Stage, Stateful
 from dpbench.streams import Streams
 from dpbench.types import Images
@@ -360,6 +366,28 @@ def _trains_by(change: Callable[[DPSGDEvent], DPSGDEvent]) -> Any:
         allowance.event = honest
 
     return altered
+
+
+def averages_weights_without_noise(
+    images: Images,
+    size: int,
+    learner: Learner,
+    objective: Objective,
+    allowance: Allowance,
+    streams: Streams,
+    stage: Stage,
+    *rest: Any,
+) -> None:
+    """Trains a second time without noise, and keeps the average of that."""
+    clean = copy.deepcopy(learner)
+    clean.optimizer._optimizer_step_post_hooks.clear()
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dpsgd, "gaussian_noise", scaled_by(0.0))
+        scratch = Stage("training", Path(folder) / "clean.stage", Silent())
+        once_more = Allowance(allowance.event)
+        train(images, size, clean, objective, once_more, streams, scratch, *rest)
+    train(images, size, learner, objective, allowance, streams, stage, *rest)
+    learner.average.load_state_dict(clean.average.state_dict())
 
 
 samples_at_twice_the_rate = _trains_by(lambda e: replace(e, sample_rate=2 * e.sample_rate))

@@ -62,20 +62,26 @@ def dpbench(
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """A third-party method and the only evaluator: a run of it takes a moment."""
-    monkeypatch.syspath_prepend(PLUGINS)
-    from dpbench import registry, run
+def accounted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger asks for the epsilon of the same events once in all runs."""
     from dpbench.privacy import ledger
 
     def epsilon(events: Sequence[accounting.Event], *others: object) -> float:
-        return _epsilon(tuple(events), *others)  # the same in every run, so asked for once
+        return _epsilon(tuple(events), *others)
+
+    monkeypatch.setattr(ledger, "epsilon", epsilon)
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch, accounted_once: None) -> Iterator[ModuleType]:
+    """A third-party method and the only evaluator: a run of it takes a moment."""
+    monkeypatch.syspath_prepend(PLUGINS)
+    from dpbench import registry, run
 
     def entries(kind: registry.Kind) -> dict[str, registry.Entry]:
         found = registry.entries(kind)
         return {"toy": found["toy"]} if kind == "evaluator" else found
 
-    monkeypatch.setattr(ledger, "epsilon", epsilon)
     monkeypatch.setattr(run, "entries", entries)
     import toy
 
@@ -88,3 +94,22 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 def interrupts_are_not_ignored() -> None:
     """A shell starts background jobs with SIGINT ignored, and Python keeps it so."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The mutation matrix, if its tests were run: mutant, what it breaks, detector, caught."""
+    rows = [("mutant", "what it breaks", "detector", "caught")]
+    for outcome, caught in (("passed", "yes"), ("failed", "NO")):
+        for report in terminalreporter.stats.get(outcome, []):
+            mutant = dict(report.user_properties).get("mutant")
+            if report.when == "call" and mutant:
+                rows.append((*mutant, caught))
+    if len(rows) == 1:
+        return
+    terminalreporter.section("mutation matrix")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        terminalreporter.write_line("  ".join(cells).rstrip())
+    survivors = sum(row[3] == "NO" for row in rows)
+    terminalreporter.write_line(f"{len(rows) - 1} mutants, {survivors} survived")

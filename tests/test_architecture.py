@@ -15,8 +15,10 @@ ORDER = (
     *("privacy.clipping", "privacy.clipping.parts", "privacy.clipping.convolution"),
     *("privacy.clipping.layers", "privacy.clipping.*", "privacy.execution", "privacy.dpsgd"),
     "privacy.private_images",
-    *("privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
-    *("record", "run", "sweep", "report", "console", "cli", "__main__"),
+    # replaying stands in for the handle on private images, so it knows that and no method
+    *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
+    # checking a method fits it as a run does
+    *("record", "run", "check", "sweep", "report", "console", "cli", "__main__"),
 )
 FORBIDDEN = {"report": ("protocols", "run"), "record": ("protocols",), "registry": ("protocols",)}
 CONTRIBUTED = ("generators", "baselines", "evaluators")

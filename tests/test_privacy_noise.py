@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import tempfile
+from pathlib import Path
 
 import _broken as broken
 import pytest
@@ -20,12 +22,16 @@ from _private import (
 from scipy import stats
 from torch import Tensor
 
+from dpbench.averaging import ExponentialAverage
 from dpbench.errors import RunFailed, UserError
 from dpbench.privacy import dpsgd, private_images
 from dpbench.privacy.accounting import DPSGDEvent, GaussianEvent
 from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.private_images import PrivateImages
+from dpbench.progress import Silent
+from dpbench.stages import Stage
 from dpbench.streams import Streams
 from dpbench.types import Images
 
@@ -132,6 +138,41 @@ def test_changing_seed_and_key_catches_noise_from_the_seed(monkeypatch: pytest.M
     monkeypatch.setattr(dpsgd, "gaussian_noise", broken.from_the_public_seed)
     with pytest.raises(AssertionError):
         check_noise_is_secret()
+
+
+# The average of the weights.
+
+
+def check_average() -> None:
+    """The average that is released follows the weights with noise, and nothing else."""
+    model, decay = Layers(), 0.8
+    learner = Learner(
+        model, torch.optim.SGD(model.parameters(), lr=1.0), ExponentialAverage(model, decay)
+    )
+    expected = torch.zeros(sum(p.numel() for p in model.parameters()))
+    updates = 0
+
+    def follow(*_: object) -> None:
+        nonlocal expected, updates
+        updates += 1
+        keep = min(decay, (1 + updates) / (10 + updates))
+        weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+        expected = keep * expected + (1 - keep) * weights
+
+    learner.optimizer.register_step_post_hook(follow)
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage("training", Path(folder) / "private.stage", Silent())
+        event = DPSGDEvent(0.1, SIGMA, CLIPPING_NORM, STEPS, "weights")
+        handle(some_images(40)).dp_sgd(learner, Nothing(), event, stage)
+    learner.average.copy_to(model)
+    released = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert updates == STEPS
+    torch.testing.assert_close(released, expected)
+    assert float(released.norm()) > 0
+
+
+def test_the_average_that_is_released_is_that_of_weights_with_noise() -> None:
+    check_average()
 
 
 # One-shot sums.

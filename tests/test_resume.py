@@ -209,7 +209,8 @@ def every_byte(folder: Path) -> Iterator[bytes]:
 
 def spellings(key: bytes) -> list[bytes]:
     encoded = base64.b64encode(key).rstrip(b"=")
-    return [key, key.hex().encode(), key.hex().upper().encode(), encoded]
+    pickled = key.decode("latin1").encode()  # by the protocol that torch.save uses
+    return [key, key.hex().encode(), key.hex().upper().encode(), encoded, pickled]
 
 
 def test_the_key_outlives_an_interruption_and_not_the_training(

@@ -1,0 +1,145 @@
+"""Whether a method learns from private images through its mechanisms alone: by neighbour replay."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dpbench import registry
+from dpbench.data.catalog import CATALOG
+from dpbench.data.load import load
+from dpbench.errors import RunFailed, UserError
+from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.ledger import PrivacyLedger
+from dpbench.privacy.private_images import PrivateSetInfo
+from dpbench.privacy.replay import (
+    Comparison,
+    Neighbour,
+    Release,
+    ReplayedImages,
+    neighbours,
+    same_or_not,
+)
+from dpbench.profiles import SMOKE
+from dpbench.progress import Progress, Silent
+from dpbench.protocols import Generator, RunContext
+from dpbench.run import private_set_info
+from dpbench.settings import resolve
+from dpbench.streams import Streams, reproducible_key
+
+BUDGET = PrivacyBudget(1.0)  # the noise is off: it only has to be something that methods can plan
+CPU = torch.device("cpu")
+SAMPLES_PER_CLASS = 2
+
+
+def check(
+    name: str, dataset: str, data_root: Path | None, progress: Progress
+) -> tuple[Comparison, ...]:
+    """Replay a registered method, with its smoke preset, on neighbours of a data set.
+
+    Args:
+        name: The method's CLI name.
+        dataset: The data set's CLI name.
+        data_root: Where to look for data first.
+        progress: Who is told.
+
+    Raises:
+        UserError: An unknown name, or a method that is not private.
+        RunFailed: The method breaks on D itself.
+    """
+    kind = registry.load("method", name)
+    if dataset not in CATALOG:
+        raise UserError(registry.unknown("dataset", dataset, CATALOG))
+    if not kind.private:
+        raise UserError(
+            f"{name} is not private: it reads the images themselves, so there is nothing to check"
+        )
+    method = resolve(kind, name, SMOKE.name, dataset, BUDGET.epsilon, ()).method
+    info = private_set_info(CATALOG[dataset])
+    images = load(dataset, data_root, progress).splits.train
+    return replay(method, info, neighbours(images), progress)
+
+
+def replay(
+    method: Generator, info: PrivateSetInfo, sets: Sequence[Neighbour], progress: Progress
+) -> tuple[Comparison, ...]:
+    """Fit a method on D and again on each neighbour, with D's releases held fixed.
+
+    Args:
+        method: The method.
+        info: What is public about D.
+        sets: D, then its neighbours.
+        progress: Told of each fit.
+
+    Returns:
+        For each neighbour every release against D's, what surrounds the releases, and what comes
+        out of the method.
+
+    Raises:
+        RunFailed: The method breaks on D itself.
+    """
+    torch.set_num_threads(1)  # as runs do: see dpbench.cores
+    comparisons: list[Comparison] = []
+    with progress.task("replaying", len(sets), "fits") as task:
+        original, *others = sets
+        try:
+            on_d = _fit(method, info, original)
+        except UserError:
+            raise
+        except Exception as error:
+            raise RunFailed(
+                f"the method fails before anything is changed: {type(error).__name__}: {error}"
+            ) from error
+        task.advance(1)
+        for neighbour in others:
+            try:
+                fitted = _fit(method, info, neighbour, on_d.releases)
+            except Exception as error:
+                what = f"fit: {type(error).__name__}: {error}"
+                comparisons.append(same_or_not(what, neighbour, False))
+            else:
+                comparisons += fitted.comparisons
+                for what, here, there in (
+                    ("checkpoint", fitted.checkpoint, on_d.checkpoint),
+                    ("samples", fitted.samples, on_d.samples),
+                ):
+                    comparisons.append(same_or_not(what, neighbour, here == there))
+            task.advance(1, neighbour.name)
+    return tuple(comparisons)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What a fit released, and what a run would publish of it."""
+
+    releases: Sequence[Release]
+    comparisons: Sequence[Comparison]
+    checkpoint: bytes
+    samples: list[int]
+
+
+def _fit(
+    method: Generator,
+    info: PrivateSetInfo,
+    neighbour: Neighbour,
+    recorded: Sequence[Release] | None = None,
+) -> _Fitted:
+    key = reproducible_key(0)
+    private = ReplayedImages(neighbour, info, PrivacyLedger(BUDGET), key, recorded)
+    streams = Streams(0, key)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunContext(SMOKE, CPU, streams, Silent(), Path(folder))
+        sampler = method.fit(private, run)
+    checkpoint = io.BytesIO()
+    torch.save(sampler, checkpoint)
+    labels = torch.arange(SAMPLES_PER_CLASS * info.classes) % info.classes
+    samples: Tensor = sampler.sample(labels, streams.public("sampling"))
+    return _Fitted(
+        private.releases, private.comparisons(), checkpoint.getvalue(), samples.flatten().tolist()
+    )
