@@ -11,10 +11,12 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     *("dpbench", "errors", "types", "pixels", "streams", "progress", "files", "stages"),
     *("averaging", "cores"),
-    *("privacy", "privacy.budget", "privacy.accounting", "privacy.ledger", "privacy.poisson"),
+    *("privacy", "privacy.budget", "privacy.accounting", "privacy.crosschecks", "privacy.ledger"),
+    "privacy.certificate",
+    "privacy.poisson",
     *("privacy.clipping", "privacy.clipping.*", "privacy.dpsgd", "privacy.private_images"),
     *("privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
-    *("record", "run", "sweep", "report", "console", "cli", "__main__"),
+    *("record", "verify", "run", "sweep", "report", "console", "cli", "__main__"),
 )
 FORBIDDEN = {"report": ("protocols", "run"), "record": ("protocols",), "registry": ("protocols",)}
 CONTRIBUTED = ("generators", "baselines", "evaluators")
