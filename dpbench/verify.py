@@ -17,7 +17,7 @@ from typing import Any
 
 from dpbench.data.catalog import CATALOG
 from dpbench.errors import UserError
-from dpbench.privacy.accounting import ACCOUNTANT, DPSGDEvent, Event, epsilon
+from dpbench.privacy.accounting import ACCOUNTANT, Event, epsilon, event_to_json
 from dpbench.privacy.certificate import events_of, is_old, schema_violations
 from dpbench.privacy.crosschecks import cross_checks
 from dpbench.privacy.ledger import release_status
@@ -89,6 +89,7 @@ class _Checks:
         self.privacy = record.privacy
         self.claimed: float | None = None
         self.recomputed: float | None = None
+        self.events: tuple[Event, ...] | None = None
         self.wrong: list[str] = []
         self.unchecked: list[str] = []
 
@@ -109,11 +110,11 @@ class _Checks:
                 self.wrong += violations
                 return  # what follows relies on names and types
         try:
-            events = events_of(self.privacy)
+            self.events = events_of(self.privacy)
             self.claimed = float(self.privacy["epsilon"])
-            self._epsilon(events)
-            self._spec(events)
-            self._counters(events, "the certificate", self.privacy["events"])
+            self._epsilon(self.events)
+            self._spec(self.events)
+            self._counters(self.events, "the certificate", self.privacy["events"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             self.wrong.append(f"privacy cannot be read: {type(error).__name__}: {error}")
 
@@ -171,9 +172,6 @@ class _Checks:
             self.wrong.append(
                 f"release is {self.privacy['release']!r}, but the spec gives {release!r}"
             )
-        training = [event for event in events if isinstance(event, DPSGDEvent)]
-        if len(training) != 1:
-            return  # no telling which event a hyper-parameter is of
         expected: dict[str, Any] = {
             name: args[name] for name in ("steps", "clipping_norm") if name in args
         }
@@ -182,10 +180,14 @@ class _Checks:
         if "batch_size" in args and spec.dataset in CATALOG:
             expected["sample_rate"] = args["batch_size"] / CATALOG[spec.dataset].train
         for name, value in expected.items():
-            if not _agree(getattr(training[0], name), value, 1e-9):
+            having = [event for event in events if name in event_to_json(event)]
+            if len(having) != 1:
+                continue  # no telling which event the hyper-parameter is of
+            accounted = getattr(having[0], name)
+            if not _agree(accounted, value, 1e-9):
                 self.wrong.append(
-                    f"{name} of {training[0].purpose!r} is {getattr(training[0], name)}, "
-                    f"but the hyper-parameters give {value:.6g}"
+                    f"{name} of {having[0].purpose!r} is {accounted}, but the hyper-parameters "
+                    f"give {value:.6g}"
                 )
 
     def _counters(self, events: tuple[Event, ...], where: str, counted: Any) -> None:
@@ -215,10 +217,10 @@ class _Checks:
                 self.wrong.append(f"{name} is not the file that the run wrote: its hash differs")
         if missing:
             self.unchecked.append(f"{', '.join(missing)}: not beside the record")
-        if RELEASES in artifacts and (self.folder / RELEASES).is_file():
+        if self.events is not None and RELEASES in artifacts and RELEASES not in missing:
             try:
                 counted = json.loads((self.folder / RELEASES).read_text(encoding="utf-8"))
-                self._counters(events_of(self.privacy), RELEASES, counted)
+                self._counters(self.events, RELEASES, counted)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 self.wrong.append(f"{RELEASES} cannot be read: {type(error).__name__}: {error}")
 

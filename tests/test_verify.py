@@ -15,12 +15,19 @@ from typing import Any
 import pytest
 from conftest import TOY, Command
 
+from dpbench.data.catalog import CATALOG
 from dpbench.privacy import certificate, ledger
-from dpbench.privacy.accounting import DPSGDEvent, GaussianEvent, HistogramEvent, SelectionEvent
+from dpbench.privacy.accounting import (
+    DPSGDEvent,
+    Event,
+    GaussianEvent,
+    HistogramEvent,
+    SelectionEvent,
+)
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.certificate import certify, schema_violations
 from dpbench.privacy.ledger import PrivacyLedger
-from dpbench.record import digest
+from dpbench.record import RunRecord, RunSpec, digest
 from dpbench.verify import verify
 
 ROOT = Path(__file__).parent.parent
@@ -294,6 +301,39 @@ def test_another_version_of_the_accountant_is_allowed_its_rounding(run: Path) ->
     assert any("it was computed by dp-accounting 9.9 PLD" in line for line in verdict.unchecked)
     rewrite(run, set_privacy("accountant", ledger.ACCOUNTANT), forge=True)
     assert any("epsilon is" in line for line in verify(run / "record.json").wrong)
+
+
+def written(folder: Path, event: Event, **args: object) -> Path:
+    """A record, by hand, of a run on digits that spent one event."""
+    budget = PrivacyBudget(10.0)
+    spent = PrivacyLedger(budget)
+    allowance = spent.spend(event)
+    for step in range(event.steps):
+        allowance.release(step)
+    spec = RunSpec(
+        *("by-hand", "by-hand 1", args, "digits", "00ff", budget.epsilon, budget.delta),
+        *(budget.adjacency, 0, "smoke", {}, 10),
+    )
+    record = RunRecord(spec, status="complete", privacy=certify(spent, False, CODE))
+    record.artifacts["releases.json"] = "00"
+    (folder / "record.json").write_text(record.dumps())
+    return folder / "record.json"
+
+
+@pytest.mark.parametrize("name, value", [("steps", 4), ("batch_size", 140), ("clipping_norm", 0.4)])
+def test_an_event_and_the_hyper_parameters_of_the_same_name_must_agree(
+    tmp_path: Path, name: str, value: float
+) -> None:
+    train = CATALOG["digits"].train
+    args = {"steps": 3, "batch_size": 150, "clipping_norm": 0.5, "learning_rate": 0.1}
+    training = DPSGDEvent(150 / train, 2.0, 0.5, 3, "weights")
+    assert verify(written(tmp_path, training, **args)).verified
+    (line,) = verify(written(tmp_path, training, **{**args, name: value})).wrong
+    event_name = "sample_rate" if name == "batch_size" else name
+    assert line.startswith(f"{event_name} of 'weights' is ")
+    total = GaussianEvent(4.0, 0.5, "sum")
+    assert verify(written(tmp_path, total, **args)).verified, "steps and batches are not its own"
+    assert bool(verify(written(tmp_path, total, **{name: value})).wrong) == (name in vars(total))
 
 
 # What is no record.

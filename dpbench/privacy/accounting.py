@@ -384,9 +384,9 @@ def _smallest_noise(event: Event, budget: PrivacyBudget, others: tuple[Event, ..
 
 
 def _described(event: Event, others: tuple[Event, ...]) -> str:
-    text = f"{event.steps} steps"
+    text = "one release"
     if isinstance(event, DPSGDEvent):
-        text += f" at sample rate {event.sample_rate:.3g}"
+        text = f"{event.steps} steps at sample rate {event.sample_rate:.3g}"
     return text + f" beside {len(others)} other events" * bool(others)
 
 

@@ -124,6 +124,6 @@ def cross_checks(
             with _silent():
                 result["epsilon"] = compute(events, delta, adjacency)
         except Exception as error:  # whatever they fail with, the claim does not rest on them
-            result["reason"] = f"{type(error).__name__}: {error}"
+            result["reason"] = str(error) or type(error).__name__
         results.append(result)
     return results
