@@ -268,7 +268,7 @@ def check_split(
 
 
 @given(
-    target=st.floats(0.1, 8),
+    target=st.floats(0.5, 8),
     adjacency=adjacencies,
     rate=st.floats(0.01, 0.2),
     steps=st.integers(20, 2000),

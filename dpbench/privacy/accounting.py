@@ -260,7 +260,7 @@ def epsilon(events: Iterable[Event], delta: float, adjacency: Adjacency = "add_r
     before, result = math.inf, 10.0
     while result < 0.9 * before:  # the cells were chosen for an epsilon well above the true one
         before = result
-        result = _epsilon_at(events, delta, adjacency, _width_for(before, events))
+        result = _epsilon_near(before, events, delta, adjacency)
     return result
 
 
@@ -269,32 +269,37 @@ def noiseless(events: Iterable[Event]) -> bool:
     return any(event.noise_multiplier < MIN_NOISE_MULTIPLIER for event in events)
 
 
-def _epsilon_at(events: Iterable[Event], delta: float, adjacency: Adjacency, width: float) -> float:
-    """PLD epsilon with the privacy loss counted in cells of width ``width``.
+def _epsilon_near(
+    target: float, events: Iterable[Event], delta: float, adjacency: Adjacency
+) -> float:
+    """PLD epsilon, counted in cells that suit an epsilon near ``target``.
 
     Coarser cells are faster and more pessimistic, never optimistic.
     """
+    events = tuple(events)
+    width = _width_for(target, events, adjacency)
     total = pld.privacy_loss_distribution.identity(value_discretization_interval=width)
     for event in events:
         total = total.compose(event.loss(adjacency, width))
     return float(total.get_epsilon_for_delta(delta))
 
 
-def _width_for(target: float, events: Iterable[Event]) -> float:
+def _width_for(target: float, events: tuple[Event, ...], adjacency: Adjacency) -> float:
     """The PLD cell width at which an epsilon near ``target`` is right to about 0.01%.
 
     Counting T losses in cells of width h makes epsilon too large by about ``h^2 T / epsilon``
     (measured for T from 1 to 15000), so h follows from the error that is allowed. The loss of a
-    selection has two values, which are rounded up to whole cells: its error is h, and 0.03% is
-    allowed.
+    selection has two values, which are rounded up to whole cells: that is an error of h, unless
+    they are whole numbers of cells already.
     """
-    events = tuple(events)
     releases = sum(event.steps for event in events)
-    selections = sum(isinstance(event, SelectionEvent) for event in events)
-    width = target * math.sqrt(1e-4 / max(releases, 1))
-    if selections:
-        width = min(width, 3e-4 * target / selections)
-    return min(max(width, 1e-6), 0.1)
+    width = min(max(target * math.sqrt(1e-4 / max(releases, 1)), 1e-6), 0.1)
+    selections = [e.pure_epsilon(adjacency) for e in events if isinstance(e, SelectionEvent)]
+    if len(set(selections)) == 1:  # cut into a power of two, which is exact in floating point
+        width = selections[0] / 2 ** max(0, math.ceil(math.log2(selections[0] / width)))
+    elif selections:
+        width = min(width, 3e-4 * target / len(selections))
+    return max(width, 1e-6)
 
 
 def calibrate(
@@ -355,11 +360,9 @@ def _smallest_noise(event: Event, budget: PrivacyBudget, others: tuple[Event, ..
     def events_at(log_sigma: float) -> tuple[Event, ...]:
         return (*others, replace(event, noise_multiplier=math.exp(log_sigma)))
 
-    width = _width_for(budget.epsilon, events_at(0.0))
-
     @cache
     def excess(log_sigma: float) -> float:
-        spent = _epsilon_at(events_at(log_sigma), budget.delta, budget.adjacency, width)
+        spent = _epsilon_near(budget.epsilon, events_at(log_sigma), budget.delta, budget.adjacency)
         # logarithms of both, because epsilon is close to a power of sigma
         return math.log(max(spent, 1e-12) / budget.epsilon)
 
