@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from dpbench.errors import UserError
 from dpbench.pixels import to_pixels
-from dpbench.privacy.accounting import GaussianEvent, calibrate
+from dpbench.privacy.accounting import GaussianEvent, calibrated
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.protocols import Plan, Preset, RunContext, Sampler
@@ -51,19 +52,17 @@ class ClassMean:
         """Check the ranges.
 
         Raises:
-            UserError: The clipping norm is not above 0.
+            UserError: The clipping norm is not above 0 and finite.
         """
-        if not self.clipping_norm > 0:
-            raise UserError(f"clipping_norm must be above 0, got {self.clipping_norm}")
+        if not 0 < self.clipping_norm < math.inf:
+            raise UserError(f"clipping_norm must be above 0 and finite, got {self.clipping_norm}")
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """One release, no training."""
         return Plan(events=(self._event(budget),))
 
     def _event(self, budget: PrivacyBudget) -> GaussianEvent:
-        # a sum over everything is one step of DP-SGD that samples everyone
-        noise_multiplier = calibrate(budget, 1.0, 1)
-        return GaussianEvent(noise_multiplier, self.clipping_norm, "class means")
+        return calibrated(GaussianEvent(1.0, self.clipping_norm, "class means"), budget)
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Release the per-class sums and divide by the public class size N / classes."""

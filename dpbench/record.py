@@ -18,6 +18,8 @@ from dpbench.types import Measurement
 
 SCHEMA_VERSION = 1
 RECORD = "record.json"
+# how many releases were made, counted one by one: beside the checkpoint, and no pickle
+RELEASES = "releases.json"
 Status = Literal["started", "complete", "failed"]
 
 
@@ -64,8 +66,7 @@ class RunSpec:
     @property
     def id(self) -> str:
         """SHA-256 of the content, 64 hex digits."""
-        canonical = json.dumps(to_json(asdict(self)), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _sha256(to_json(asdict(self)))
 
     @property
     def folder(self) -> Path:
@@ -106,12 +107,15 @@ class RunRecord:
 
     def dumps(self) -> str:
         """The record as a JSON document; infinity is the string "inf"."""
-        content = {
-            "schema_version": SCHEMA_VERSION,
-            "id": self.spec.id,
-            **{part.name: _plain(getattr(self, part.name)) for part in fields(self)},
-        }
-        return json.dumps(to_json(content), indent=2, allow_nan=False) + "\n"
+        content = to_json(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "id": self.spec.id,
+                **{part.name: _plain(getattr(self, part.name)) for part in fields(self)},
+            }
+        )
+        content["digest"] = digest(content)
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -133,12 +137,27 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def read(file: Path) -> RunRecord:
-    """Read a record.
+def digest(content: dict[str, Any]) -> str:
+    """SHA-256 of everything in a record but the digest itself, 64 hex digits.
+
+    It shows edits by hand. It cannot show a forgery: whoever edits can compute it again.
+    """
+    return _sha256({name: part for name, part in content.items() if name != "digest"})
+
+
+def _sha256(content: Any) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def parse(file: Path) -> tuple[RunRecord, dict[str, Any]]:
+    """Read a record without asking whether it was edited.
+
+    Returns:
+        The record, and the JSON document that it was read from.
 
     Raises:
-        UserError: It cannot be read, is not a record of this schema version, or its id is not that
-            of its spec.
+        UserError: It cannot be read, or is not a record of this schema version.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -152,14 +171,39 @@ def read(file: Path) -> RunRecord:
         parts = {part.name: content[part.name] for part in fields(RunRecord)}
         parts["spec"] = RunSpec(**spec)
         parts["measurements"] = [Measurement(**each) for each in content["measurements"]]
-        record, written_id = RunRecord(**parts), content["id"]
+        for name, kind in (("id", str), ("privacy", dict), ("artifacts", dict)):
+            if not isinstance(content[name], kind):
+                raise TypeError(f"{name} is {content[name]!r}")
+        return RunRecord(**parts), content
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{file} is not a record: {type(error).__name__}: {error}; remove it or run again "
-            "with --overwrite"
-        ) from error
-    if record.spec.id != written_id:
-        raise UserError(f"{file} was edited: its id is not that of its spec")
+        raise UserError(f"{file} is not a record: {type(error).__name__}: {error}") from error
+
+
+def edits(record: RunRecord, content: dict[str, Any]) -> list[str]:
+    """What gives away that a record was edited by hand, one line each.
+
+    Args:
+        record: From ``parse``.
+        content: The same.
+    """
+    found = []
+    if record.spec.id != content["id"]:
+        found.append("its id is not that of its spec")
+    # records made before there were digests have none
+    if "digest" in content and content["digest"] != digest(content):
+        found.append("its digest is not that of its content")
+    return found
+
+
+def read(file: Path) -> RunRecord:
+    """Read a record.
+
+    Raises:
+        UserError: It cannot be read, is not a record of this schema version, or was edited.
+    """
+    record, content = parse(file)
+    if found := edits(record, content):
+        raise UserError(f"{file} was edited: {', '.join(found)}")
     return record
 
 

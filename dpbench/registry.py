@@ -29,7 +29,7 @@ _REQUIRED = {
     "method": ("__dataclass_fields__", "summary", "private", "presets", "plan", "fit"),
     "evaluator": ("summary", "metrics", "needs", "evaluate"),
 }
-_OURS = "dpbench-images"
+OURS = "dpbench-images"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def entries(kind: Kind) -> dict[str, Entry]:
             if not module.ispkg and not module.name.startswith("_"):
                 name = module.name.replace("_", "-")
                 path = f"dpbench.{family}.{module.name}"
-                found[name] = Entry(name, family, path, _LINES[kind], _OURS, __version__)
+                found[name] = Entry(name, family, path, _LINES[kind], OURS, __version__)
     for point in importlib.metadata.entry_points(group=_GROUPS[kind]):
         # not point.module and point.attr, which raise where the line is malformed
         path, _, attribute = point.value.partition(":")
@@ -104,7 +104,7 @@ def load(kind: Kind, name: str) -> Any:
 
 def version_of(entry: Entry) -> str:
     """What identifies the code behind an entry: for third-party code its file's hash too."""
-    if entry.distribution == _OURS:
+    if entry.distribution == OURS:
         return f"{entry.distribution} {entry.version}"
     source = inspect.getsourcefile(importlib.import_module(entry.module))
     digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12] if source else "unknown"

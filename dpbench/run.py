@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import json
 import math
 import os
 import platform
@@ -29,14 +30,15 @@ from dpbench.errors import RunFailed, UserError
 from dpbench.files import cache_folder, replace_atomically, write_bytes, write_text, write_torch
 from dpbench.pixels import save_grid
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
+from dpbench.privacy.certificate import certify
 from dpbench.privacy.execution import AUTO, ENGINE_CACHE, Executions, check_name
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.profiles import PROFILES, Profile
 from dpbench.progress import Progress
 from dpbench.protocols import EvaluationContext, Need, Plan, RunContext, Sampler
-from dpbench.record import RECORD, RunRecord, RunSpec, read, to_json
-from dpbench.registry import entries, unknown, version_of
+from dpbench.record import RECORD, RELEASES, RunRecord, RunSpec, read, to_json
+from dpbench.registry import OURS, entries, unknown, version_of
 from dpbench.registry import load as load_entry
 from dpbench.settings import Resolved, resolve
 from dpbench.stages import SECRET_MODE
@@ -45,7 +47,7 @@ from dpbench.types import Images, ImageSpec, Measurement
 
 CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
 SAMPLING_CHUNK = 1000
-_PACKAGES = ("dpbench-images", "torch", "torchvision", "numpy", "scipy", "dp-accounting", "opacus")
+_PACKAGES = (OURS, "torch", "torchvision", "numpy", "scipy", "dp-accounting", "opacus")
 
 
 @dataclass(frozen=True)
@@ -306,7 +308,10 @@ def _open(folder: Path, spec: RunSpec, overwrite: bool) -> RunRecord:
     if overwrite:
         _discard(folder)
         return RunRecord(spec)
-    record = read(file)
+    try:
+        record = read(file)
+    except UserError as error:
+        raise UserError(f"{error}; remove it or run again with --overwrite") from error
     if record.spec.id != spec.id:
         old, new = to_json(asdict(record.spec)), to_json(asdict(spec))
         differing = ", ".join(name for name in new if old[name] != new[name])
@@ -321,7 +326,13 @@ def _discard(folder: Path) -> None:
     """Remove an earlier run, and nothing else that a user may keep beside it."""
     if (folder / TRAINING).exists():
         shutil.rmtree(folder / TRAINING)
-    for name in (CHECKPOINT, SAMPLES, GRID, RECORD):  # the record last: it marks the folder
+    for name in (
+        CHECKPOINT,
+        RELEASES,
+        SAMPLES,
+        GRID,
+        RECORD,
+    ):  # the record last: it marks the folder
         (folder / name).unlink(missing_ok=True)
 
 
@@ -387,7 +398,8 @@ class _Run:
             )
             with self._part("fit"):
                 sampler = self.planned.resolved.method.fit(private, context)
-                self.record.privacy = ledger.certificate(self.record.spec.reproducible)
+                self.progress.note("certifying: epsilon by three accountants")
+                self.record.privacy = certify(ledger, self.record.spec.reproducible, _code())
                 self.record.cost.update(
                     private_evaluations=self.planned.plan.evaluations(private=True),
                     public_evaluations=self.planned.plan.evaluations(private=False),
@@ -395,7 +407,9 @@ class _Run:
                     parameters=self.planned.plan.parameters,
                 )
                 write_torch(self.folder / CHECKPOINT, sampler)
+                write_text(self.folder / RELEASES, json.dumps(ledger.releases(), indent=2) + "\n")
                 self._artifact(CHECKPOINT)
+                self._artifact(RELEASES)
         # the noise key has done its work; only now that the record says so
         if training.exists():
             shutil.rmtree(training)
@@ -545,6 +559,11 @@ def _environment() -> dict[str, str | None]:
         "git_revision": _git_revision(),
         **packages,
     }
+
+
+def _code() -> dict[str, str | None]:
+    """What identifies the code that makes the releases."""
+    return {"package": f"{OURS} {version(OURS)}", "git_revision": _git_revision()}
 
 
 def _git_revision() -> str | None:

@@ -23,16 +23,19 @@ from dpbench.privacy.accounting import (
     DPSGDEvent,
     Event,
     GaussianEvent,
+    HistogramEvent,
     calibrate,
+    calibrated,
     epsilon,
-    epsilon_rdp,
 )
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
 from dpbench.privacy.clipping import Objective, trainable
 from dpbench.privacy.clipping.vmap import clipped_sum
+from dpbench.privacy.crosschecks import epsilon_rdp
 from dpbench.privacy.dpsgd import Learner, gaussian_noise, gradient_sum, physical_batch_size, train
 from dpbench.privacy.ledger import Allowance, PrivacyLedger
 from dpbench.privacy.poisson import poisson_sample
+from dpbench.privacy.private_images import PrivateImages
 from dpbench.progress import Silent
 from dpbench.stages import Stage, Stateful
 from dpbench.streams import Streams
@@ -280,6 +283,119 @@ def calibrates_without_the_others(
     budget: PrivacyBudget, sample_rate: float, steps: int, others: tuple[Event, ...] = ()
 ) -> float:
     return calibrate(budget, sample_rate, steps)
+
+
+# Several mechanisms.
+
+
+def half_price(events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove") -> float:
+    return epsilon(events, delta, adjacency) / 2
+
+
+def doubles_for_replacing(
+    events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
+) -> float:
+    """As if the difference of two one-hot vectors had norm 2."""
+    sums = [GaussianEvent(event.noise_multiplier, 1.0, event.purpose) for event in events]
+    return epsilon(sums, delta, adjacency)
+
+
+def triples_for_replacing(
+    events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
+) -> float:
+    factor = 3 if adjacency == "replace_one" else 1
+    less = [replace(e, noise_multiplier=e.noise_multiplier / factor) for e in events]
+    return epsilon(less, delta)
+
+
+def selects_like_gaussian_noise(
+    events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
+) -> float:
+    sums = [GaussianEvent(event.noise_multiplier, 1.0, event.purpose) for event in events]
+    return epsilon(sums, delta, adjacency)
+
+
+def dearest_only(
+    events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
+) -> float:
+    return max(epsilon([event], delta, adjacency) for event in events)
+
+
+def adds_up_twice(
+    events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
+) -> float:
+    events = tuple(events)
+    return len(events) * sum(epsilon([event], delta, adjacency) for event in events)
+
+
+def forgets_the_last(
+    events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
+) -> float:
+    first, *others = events
+    return epsilon([first, *others[:-1]], delta, adjacency)
+
+
+def trains_as_if_alone(split: Callable[..., tuple[Event, ...]]) -> Callable[..., tuple[Event, ...]]:
+    """Gives training the whole budget, whatever else is spent."""
+
+    def altered(budget: PrivacyBudget, *how: Any) -> tuple[Event, ...]:
+        *side, training = split(budget, *how)
+        return (*side, calibrated(training, budget))
+
+    return altered
+
+
+# Histograms and choices.
+
+
+_honest_histogram = PrivateImages.label_histogram  # before a test puts a twin in its place
+
+
+def _counts(private: PrivateImages) -> Tensor:
+    return _honest_histogram(private, HistogramEvent(0.0, "counts"))
+
+
+def counts_twice(private: PrivateImages, event: HistogramEvent) -> Tensor:
+    return 2 * _counts(private)
+
+
+def counts_pixels_too(private: PrivateImages, event: HistogramEvent) -> Tensor:
+    images = private.unprotected()
+    return _counts(private) + (images.pixels == 0).sum() / 100
+
+
+def as_long_as_the_largest_label(private: PrivateImages, event: HistogramEvent) -> Tensor:
+    return torch.bincount(private.unprotected().labels, minlength=10).float()
+
+
+def scores_without_bound(images: Images, candidate: Any, score: Any) -> Tensor:
+    return score(candidate, images).double().sum()
+
+
+def scores_with_a_floor_only(images: Images, candidate: Any, score: Any) -> Tensor:
+    return score(candidate, images).double().nan_to_num(nan=0).clamp(min=0).sum()
+
+
+def lets_scores_sink(images: Images, candidate: Any, score: Any) -> Tensor:
+    return score(candidate, images).double().nan_to_num(nan=0).clamp(max=1).sum()
+
+
+def _selects(scale: float, noise: str = "gumbel") -> Any:
+    """Adds ``scale`` times the noise that was asked for, or noise of another kind."""
+
+    def select(private: PrivateImages, candidates: Any, score: Any, event: Any) -> Any:
+        images, streams = private.unprotected(), private._PrivateImages__streams  # type: ignore[attr-defined]
+        totals = [float(score(candidate, images).sum()) for candidate in candidates]
+        draw = getattr(streams.secret("dp-noise", event.purpose, 0), noise)
+        noisy = totals + scale * event.noise_multiplier * draw(size=len(totals))
+        return candidates[int(noisy.argmax())]
+
+    return select
+
+
+selects_at_twice_the_sensitivity = _selects(0.5)
+selects_the_best = _selects(0.0)
+selects_by_gauss = _selects(1.0, "standard_normal")
 
 
 # The ledger and the loop.

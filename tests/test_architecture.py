@@ -11,14 +11,15 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     *("dpbench", "errors", "types", "pixels", "streams", "progress", "files", "stages"),
     *("averaging", "cores"),
-    *("privacy", "privacy.budget", "privacy.accounting", "privacy.ledger", "privacy.poisson"),
+    *("privacy", "privacy.budget", "privacy.accounting", "privacy.crosschecks", "privacy.ledger"),
+    *("privacy.certificate", "privacy.poisson"),
     *("privacy.clipping", "privacy.clipping.parts", "privacy.clipping.convolution"),
     *("privacy.clipping.layers", "privacy.clipping.*", "privacy.execution", "privacy.dpsgd"),
     "privacy.private_images",
     # replaying stands in for the handle on private images, so it knows that and no method
     *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
     # checking a method fits it as a run does
-    *("record", "run", "check", "sweep", "report", "console", "cli", "__main__"),
+    *("record", "verify", "run", "check", "sweep", "report", "console", "cli", "__main__"),
 )
 FORBIDDEN = {"report": ("protocols", "run"), "record": ("protocols",), "registry": ("protocols",)}
 CONTRIBUTED = ("generators", "baselines", "evaluators")

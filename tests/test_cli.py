@@ -296,7 +296,7 @@ def test_the_papers_configurations_can_be_planned_anywhere(
 
 
 def test_the_documentation_of_every_command_is_there(dpbench: Command) -> None:
-    for command in ((), ("run",), ("list",), ("report",)):
+    for command in ((), ("run",), ("list",), ("report",), ("verify",)):
         ended = dpbench(*command, "--help")
         assert ended.code == 0 and "Usage" in ended.out and not ended.err
 
@@ -315,7 +315,9 @@ sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("--version",), ("list",)])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("run", "--help"), ("verify", "--help"), ("--version",), ("list",)]
+)
 def test_nothing_heavy_is_imported_to_list_or_to_help(
     tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:

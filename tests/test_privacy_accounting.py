@@ -17,13 +17,15 @@ from dpbench.privacy.accounting import (
     DPSGDEvent,
     Event,
     GaussianEvent,
+    HistogramEvent,
+    SelectionEvent,
     calibrate,
     epsilon,
-    epsilon_rdp,
     event_from_json,
     event_to_json,
 )
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
+from dpbench.privacy.crosschecks import epsilon_rdp
 
 Epsilon = Callable[..., float]
 DELTA = 1e-5
@@ -234,27 +236,39 @@ def test_no_event_costs_nothing_and_no_noise_costs_everything() -> None:
     assert epsilon([dp_sgd(0.0)], DELTA) == math.inf
 
 
+HONEST = {
+    DPSGDEvent: {"sample_rate": 0.1, "noise_multiplier": 1.0, "clipping_norm": 1.0, "steps": 2},
+    GaussianEvent: {"noise_multiplier": 1.0, "clipping_norm": 1.0},
+    HistogramEvent: {"noise_multiplier": 1.0},
+    SelectionEvent: {"noise_multiplier": 1.0},
+}
+WRONG = {
+    "sample_rate": (0.0, -0.1, 1.01, math.nan),
+    "noise_multiplier": (-1.0, math.inf, math.nan),
+    "clipping_norm": (0.0, -1.0, math.inf, math.nan),
+    "steps": (0, -1),
+}
+
+
+@pytest.mark.parametrize("kind", HONEST, ids=lambda kind: kind.__name__)
+def test_an_event_that_cannot_be_is_refused(kind: type[Event]) -> None:
+    honest = HONEST[kind]
+    kind(**honest, purpose="anything")
+    for name, values in WRONG.items():
+        for value in values if name in honest else ():
+            with pytest.raises(ValueError, match=name):
+                kind(**{**honest, name: value}, purpose="anything")
+
+
 @pytest.mark.parametrize(
     "event",
     [
-        dp_sgd(math.nan),
-        dp_sgd(-1.0),
-        dp_sgd(1.0, rate=math.nan),
-        dp_sgd(1.0, rate=1.01),
-        dp_sgd(1.0, rate=-0.1),
-        dp_sgd(1.0, steps=-1),
-        GaussianEvent(math.nan, 1.0, "sum"),
-        GaussianEvent(-1.0, 1.0, "sum"),
+        dp_sgd(1 / 3),
+        GaussianEvent(2 / 3, 0.1, "sum"),
+        HistogramEvent(1 / 7, "sizes"),
+        SelectionEvent(1 / 9, "choice"),
     ],
-    ids=str,
 )
-@pytest.mark.filterwarnings("ignore")
-def test_an_event_that_cannot_be_has_no_epsilon_rather_than_a_wrong_one(event: Event) -> None:
-    with pytest.raises(ValueError):
-        epsilon([event], DELTA)
-
-
-@pytest.mark.parametrize("event", [dp_sgd(1 / 3), GaussianEvent(2 / 3, 1.0, "sum")])
 def test_an_event_survives_being_written_down(event: Event) -> None:
     assert event_from_json(event_to_json(event)) == event
 

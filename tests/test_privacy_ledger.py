@@ -152,6 +152,14 @@ def test_a_resumed_run_that_does_not_spend_all_it_spent_before_is_not_certified(
     assert_refused(RunFailed, lambda: again.certificate(False))
 
 
+@pytest.mark.parametrize("text", ["", "[{}]", '[{"mechanism": "gaussian", "purpose": "sum"}]'])
+def test_a_journal_of_another_version_is_named(tmp_path: Path, text: str) -> None:
+    journal = tmp_path / "ledger.json"
+    journal.write_text(text)
+    message = assert_refused(RunFailed, lambda: PrivacyLedger(ONE, journal))
+    assert str(journal) in message and "--overwrite" in message
+
+
 def test_releases_are_made_once_in_order_and_no_more_than_were_paid_for() -> None:
     allowance = Allowance(DPSGDEvent(0.1, 9.0, 1.0, 2, "weights"))
     assert_refused(RunFailed, lambda: allowance.release(1))

@@ -290,7 +290,12 @@ def test_images_are_handed_out_without_a_budget_only(monkeypatch: pytest.MonkeyP
 def test_images_are_no_attribute_that_one_reads_by_mistake() -> None:
     private = handle(some_images(3), limited())
     public = {name for name in dir(private) if not name.startswith("_")}
-    assert public == {"budget", "dp_sgd", "gaussian_sum", "info", "unprotected"}
+    assert public == {"budget", "info", "unprotected"} | {
+        "dp_sgd",
+        "gaussian_sum",
+        "label_histogram",
+        "select",
+    }
 
 
 def test_a_sum_over_budget_is_not_made() -> None:

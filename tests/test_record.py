@@ -78,6 +78,10 @@ def test_a_record_has_the_promised_fields(finished: tuple[Path, dict[str, Any]])
     assert "dp-accounting" in privacy["accountant"]
     (event,) = privacy["events"]
     assert event["steps"] == event["released"] == 3
+    assert event["clipping_norm"] == 1.0
+    assert [check["epsilon"] > 0 for check in privacy["cross_checks"]] == [True, True]
+    assert privacy["code"]["package"].startswith("dpbench-images ")
+    assert privacy["code"]["git_revision"] == record["environment"]["git_revision"]
     assert set(record["timings"]) == {"fit", "sample", "toy"}
     assert record["cost"]["private_evaluations"] == 48
     assert record["cost"]["stages"] == {"training": 48}
@@ -157,6 +161,25 @@ def test_an_edited_spec_is_refused(tmp_path: Path, name: str) -> None:
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match="was edited"):
         read(file)
+
+
+def test_any_edited_part_is_refused(tmp_path: Path) -> None:
+    record = RunRecord(SPEC, status="complete", cost={"peak_memory_mb": 1.0})
+    record.measurements = [Measurement("fid", 1.0, "", False, 10)]
+    file = tmp_path / "record.json"
+    text = record.dumps()
+    edits = {
+        "value": text.replace('"value": 1.0', '"value": 0.9'),
+        "cost": text.replace('"peak_memory_mb": 1.0', '"peak_memory_mb": 0.9'),
+        "digest": text.replace('"digest": "', '"digest": "0'),
+    }
+    for edited in edits.values():
+        assert edited != text
+        file.write_text(edited)
+        with pytest.raises(UserError, match="was edited: its digest"):
+            read(file)
+    file.write_text(json.dumps(json.loads(text)))  # only written otherwise
+    assert read(file).dumps() == text
 
 
 @pytest.mark.parametrize("name", ["id", "spec", "measurements", "schema_version", "cost"])

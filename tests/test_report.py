@@ -175,10 +175,32 @@ def test_a_committed_record_of_an_incomplete_run_is_refused(dpbench: Command) ->
     keep(finished(SPEC, 1.0))
     dpbench("report")
     (file,) = Path("leaderboards/records").rglob("*.json")
-    file.write_text(file.read_text().replace('"complete"', '"failed"'))
+    file.write_text(finished(SPEC, 1.0, status="failed").dumps())
     ended = dpbench("report", "--check")
     assert ended.code == 2
     assert f"{file} is of a run that is not complete" in ended.err
+
+
+def test_an_edited_measurement_in_a_committed_record_is_refused(dpbench: Command) -> None:
+    keep(finished(SPEC, 12.5))
+    dpbench("report")
+    (file,) = Path("leaderboards/records").rglob("*.json")
+    file.write_text(file.read_text().replace("12.5", "99.5"))
+    ended = dpbench("report", "--check")
+    assert ended.code == 2
+    assert f"{file} was edited: its digest is not that of its content" in ended.err
+
+
+def test_a_record_from_before_there_were_digests_is_kept_as_it_is(dpbench: Command) -> None:
+    record = finished(SPEC, 12.5)
+    keep(record)
+    file = Path("runs", record.spec.folder, "record.json")
+    content = json.loads(file.read_text())
+    del content["digest"]
+    file.write_text(json.dumps(content, indent=2))
+    assert dpbench("report").code == 0
+    (kept,) = Path("leaderboards/records").rglob("*.json")
+    assert kept.read_bytes() == file.read_bytes()
 
 
 def test_the_check_passes_on_what_was_written_and_fails_on_what_was_edited(

@@ -19,6 +19,7 @@ from dpbench.privacy.accounting import (
 )
 from dpbench.privacy.budget import PrivacyBudget
 
+CERTIFICATE_VERSION = 2
 UNIT = "one image with its label"
 NOT_COVERED = (
     "floating-point arithmetic and a research-grade generator stand in for exact Gaussian noise",
@@ -27,7 +28,20 @@ NOT_COVERED = (
     "other runs on the same images: what several runs spend adds up",
     "timing and other side channels",
 )
+NOT_PRIVATE, VALID = "not private", "valid"
 VOID = "void for release: noise reproducible from a published seed"
+
+
+def release_status(private: bool, reproducible: bool) -> str:
+    """What a certificate says of releasing the samples.
+
+    Args:
+        private: Whether there is a limit to epsilon.
+        reproducible: Whether the noise derives from the published seed.
+    """
+    if not private:
+        return NOT_PRIVATE
+    return VOID if reproducible else VALID
 
 
 class Allowance:
@@ -79,13 +93,23 @@ class PrivacyLedger:
     """
 
     def __init__(self, budget: PrivacyBudget, journal: Path | None = None) -> None:
-        """Read the journal of an interrupted run, if there is one."""
+        """Read the journal of an interrupted run, if there is one.
+
+        Raises:
+            RunFailed: The journal is of another version, or damaged.
+        """
         self.budget = budget
         self._journal = journal
         self._written: list[Event] = []
         self._allowances: list[Allowance] = []
         if journal is not None and journal.exists():
-            self._written = [event_from_json(event) for event in json.loads(journal.read_text())]
+            try:
+                self._written = [event_from_json(each) for each in json.loads(journal.read_text())]
+            except (KeyError, TypeError, ValueError) as error:
+                raise RunFailed(
+                    f"{journal} is not a journal of this version of dpbench "
+                    f"({type(error).__name__}: {error}): start the run anew with --overwrite"
+                ) from error
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -121,6 +145,13 @@ class PrivacyLedger:
         self._allowances.append(allowance)
         return allowance
 
+    def releases(self) -> list[dict[str, Any]]:
+        """How many releases were made for each purpose, as counted one by one before each."""
+        return [
+            {"purpose": allowance.event.purpose, "released": allowance.released}
+            for allowance in self._allowances
+        ]
+
     def spent(self) -> float:
         """Epsilon of all events written down, whether or not their releases were made yet."""
         return epsilon(self.events, self.budget.delta, self.budget.adjacency)
@@ -134,7 +165,7 @@ class PrivacyLedger:
         return epsilon([*others, event], self.budget.delta, self.budget.adjacency)
 
     def certificate(self, reproducible: bool) -> dict[str, Any]:
-        """The claim, with all that is needed to check it.
+        """The claim and the events that it rests on.
 
         Args:
             reproducible: Whether the noise derives from the published seed.
@@ -151,11 +182,8 @@ class PrivacyLedger:
                     f"{allowance.event.purpose}: {allowance.released} releases were made but "
                     f"{allowance.event.steps} are accounted for"
                 )
-        if not self.budget.private:
-            release = "not private"
-        else:
-            release = VOID if reproducible else "valid"
         return {
+            "certificate_version": CERTIFICATE_VERSION,
             "epsilon": self.spent() if self.budget.private else float("inf"),
             "delta": self.budget.delta,
             "adjacency": self.budget.adjacency,
@@ -165,6 +193,6 @@ class PrivacyLedger:
                 {**event_to_json(allowance.event), "released": allowance.released}
                 for allowance in self._allowances
             ],
-            "release": release,
+            "release": release_status(self.budget.private, reproducible),
             "not_covered": list(NOT_COVERED),
         }

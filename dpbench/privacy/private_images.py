@@ -6,14 +6,15 @@ is on the ledger before anything is released.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from dpbench.errors import UserError
-from dpbench.privacy.accounting import DPSGDEvent, GaussianEvent
+from dpbench.privacy.accounting import DPSGDEvent, GaussianEvent, HistogramEvent, SelectionEvent
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective, check_model, clip_factors, zero_rows
 from dpbench.privacy.dpsgd import Learner, train
@@ -24,6 +25,7 @@ from dpbench.streams import Streams
 from dpbench.types import Images, ImageSpec
 
 ROWS_AT_ONCE = 4096
+Candidate = TypeVar("Candidate")
 
 
 @dataclass(frozen=True)
@@ -133,18 +135,77 @@ class PrivateImages:
             UserError: Over budget; nothing is released.
             ValueError: ``features`` does not give one row for each image.
         """
-        allowance = self._ledger.spend(event)
-        allowance.release(0)
-        # one chunk at least: a set that is empty must give noise like any other
-        chunks = range(0, max(1, len(self.__images)), ROWS_AT_ONCE)
-        parts = (self.__images[start : start + ROWS_AT_ONCE] for start in chunks)
-        total = torch.stack(
-            [_clipped_row_sum(part, features, event.clipping_norm) for part in parts]
-        )
-        total = total.sum(0)
+        self._ledger.spend(event).release(0)
+        total = self._sum(lambda part: _clipped_row_sum(part, features, event.clipping_norm))
         rng = self.__streams.secret("dp-noise", event.purpose, 0)
         noise = torch.from_numpy(rng.standard_normal(len(total), dtype="float32"))
         return total + event.noise_multiplier * event.clipping_norm * noise
+
+    def label_histogram(self, event: HistogramEvent) -> Tensor:
+        """Release the noisy number of images in each class; spends ``event``.
+
+        Args:
+            event: The standard deviation of the noise, in images.
+
+        Returns:
+            ``(classes,)``, float32: counts plus Gaussian noise; may be below 0.
+
+        Raises:
+            UserError: Over budget; nothing is released.
+        """
+        self._ledger.spend(event).release(0)
+        # a label that is no class counts nowhere, so that the shape tells nothing of the images
+        classes = torch.arange(self.info.classes)
+        counts = self._sum(lambda part: (part.labels[:, None] == classes).sum(0))
+        rng = self.__streams.secret("dp-noise", event.purpose, 0)
+        noise = torch.from_numpy(rng.standard_normal(len(counts), dtype="float32"))
+        return counts + event.noise_multiplier * noise
+
+    def select(
+        self,
+        candidates: Sequence[Candidate],
+        score: Callable[[Candidate, Images], Tensor],
+        event: SelectionEvent,
+    ) -> Candidate:
+        """Choose a candidate with a high score, by the exponential mechanism; spends ``event``.
+
+        For instance the checkpoint that labels most of the images right. All images of this handle
+        are scored; candidates that learned from them are flattered, which costs no privacy. Images
+        held out of training are another handle on the same ledger.
+
+        Args:
+            candidates: At least one; what they are must not depend on the images but through
+                mechanisms.
+            score: Maps a candidate and ``n`` images to ``(n,)`` numbers, each from its own image
+                and label alone. They are clamped to [0, 1], and count as 0 where they are NaN.
+            event: The scale of the noise.
+
+        Returns:
+            The candidate whose sum of scores, plus Gumbel noise of scale ``noise_multiplier``, is
+            the largest.
+
+        Raises:
+            UserError: Over budget; nothing is released.
+            ValueError: No candidate, or ``score`` does not give one number for each image.
+        """
+        if not candidates:
+            raise ValueError("there is no candidate to choose")
+
+        def total(candidate: Candidate) -> Tensor:
+            return self._sum(lambda part: _bounded_score(part, candidate, score))
+
+        self._ledger.spend(event).release(0)
+        totals = torch.stack([total(candidate) for candidate in candidates])
+        rng = self.__streams.secret("dp-noise", event.purpose, 0)
+        noise = torch.from_numpy(rng.gumbel(size=len(totals)))
+        return candidates[int((totals + event.noise_multiplier * noise).argmax())]
+
+    def _sum(self, of_part: Callable[[Images], Tensor]) -> Tensor:
+        """The sum over all images, some at a time."""
+        # one part at least: a set that is empty must give noise like any other
+        starts = range(0, max(1, len(self.__images)), ROWS_AT_ONCE)
+        parts = (self.__images[start : start + ROWS_AT_ONCE] for start in starts)
+        return torch.stack([of_part(part) for part in parts]).sum(0)
 
     def unprotected(self) -> Images:
         """The images themselves, for reference points that are not private.
@@ -171,3 +232,15 @@ def _clipped_row_sum(
         )
     norms = rows.norm(dim=1)
     return clip_factors(norms, clipping_norm) @ zero_rows(rows, norms.isfinite())
+
+
+def _bounded_score(
+    images: Images, candidate: Candidate, score: Callable[[Candidate, Images], Tensor]
+) -> Tensor:
+    scores = score(candidate, images).double()
+    if scores.shape != (len(images),):
+        raise ValueError(
+            f"scores must have shape ({len(images)},), one for each image; "
+            f"got {tuple(scores.shape)}"
+        )
+    return scores.nan_to_num(nan=0).clamp(0, 1).sum()

@@ -24,12 +24,18 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dpbench.errors import RunFailed
-from dpbench.privacy.accounting import DPSGDEvent, Event, GaussianEvent
+from dpbench.errors import RunFailed, UserError
+from dpbench.privacy.accounting import (
+    DPSGDEvent,
+    Event,
+    GaussianEvent,
+    HistogramEvent,
+    SelectionEvent,
+)
 from dpbench.privacy.clipping import Objective, Predict, trainable
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.ledger import PrivacyLedger
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
+from dpbench.privacy.private_images import Candidate, PrivateImages, PrivateSetInfo
 from dpbench.stages import Stage
 from dpbench.streams import Streams
 from dpbench.types import Images
@@ -143,6 +149,7 @@ class Release:
         step: Its number within the event, from 0.
         weights: Digest of the weights that it was computed at.
         value: ``(D,)``: what was released, without noise.
+        sensitivity: How far one image more or less may move it.
         computed: What was computed from each image.
     """
 
@@ -150,6 +157,7 @@ class Release:
     step: int
     weights: bytes
     value: Tensor
+    sensitivity: float
     computed: Computed
 
 
@@ -210,7 +218,7 @@ class ReplayedImages(PrivateImages):
             weights = _digest(*learner.model.state_dict().values())
             # gradients are kept divided, so that D' gets exactly those of D
             held = self._release(
-                Release(event, next(steps), weights, value, self._computed),
+                Release(event, next(steps), weights, value, event.clipping_norm, self._computed),
                 scale=event.sample_rate * self.info.nominal_size,
             )
             parts = torch.split(held, [gradient.numel() for gradient in gradients])
@@ -232,7 +240,25 @@ class ReplayedImages(PrivateImages):
             return rows
 
         value = super().gaussian_sum(watched, event)
-        return self._release(Release(event, 0, b"", value, self._computed))
+        return self._release(Release(event, 0, b"", value, event.clipping_norm, self._computed))
+
+    def label_histogram(self, event: HistogramEvent) -> Tensor:
+        """See ``PrivateImages``; on D' the counts are D's."""
+        value = super().label_histogram(event)
+        return self._release(Release(event, 0, b"", value, 1.0, self._computed))
+
+    def select(
+        self,
+        candidates: Sequence[Candidate],
+        score: Callable[[Candidate, Images], Tensor],
+        event: SelectionEvent,
+    ) -> Candidate:
+        """Not replayed: a choice has no distance from another one.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError("dpbench check cannot replay a method that selects on private images")
 
     def _generator(self, content: bytes, device: torch.device) -> torch.Generator:
         """What an image draws from, whoever else is in the batch."""
@@ -281,7 +307,7 @@ class ReplayedImages(PrivateImages):
                 self._differing.add(what)
         moved = scale * float((here.value.double() - there.value.double()).norm())
         moved = moved if math.isfinite(moved) else math.inf
-        allowed = there.event.clipping_norm
+        allowed = there.sensitivity
         self._moved.append(Comparison(number, purpose, self._neighbour.name, moved, allowed))
         return there.value
 
