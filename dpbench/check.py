@@ -130,9 +130,8 @@ def _fit(
     neighbour: Neighbour,
     recorded: Sequence[Release] | None = None,
 ) -> _Fitted:
-    key = reproducible_key(0)
+    key, streams = reproducible_key(0), Streams(0)
     private = ReplayedImages(neighbour, info, PrivacyLedger(BUDGET), key, recorded)
-    streams = Streams(0, key)
     with tempfile.TemporaryDirectory() as folder:
         run = RunContext(SMOKE, CPU, streams, Silent(), Path(folder))
         sampler = method.fit(private, run)

@@ -387,14 +387,18 @@ class _Run:
         training = self.folder / TRAINING
         if "fit" not in self.record.done:
             training.mkdir(mode=0o700, exist_ok=True)
-            streams = Streams(self.record.spec.seed, self._key(training))
+            seed = self.record.spec.seed
             ledger = PrivacyLedger(self.planned.budget, training / "ledger.json")
             info = private_set_info(self.planned.dataset)
             private = PrivateImages(
-                self.dataset.splits.train, info, ledger, streams, self._executions()
+                self.dataset.splits.train,
+                info,
+                ledger,
+                Streams(seed, self._key(training)),
+                self._executions(),
             )
             context = RunContext(
-                self.planned.profile, self.planned.device, streams, self.progress, training
+                self.planned.profile, self.planned.device, Streams(seed), self.progress, training
             )
             with self._part("fit"):
                 sampler = self.planned.resolved.method.fit(private, context)
@@ -443,7 +447,7 @@ class _Run:
             sampler: Sampler = torch.load(self.folder / CHECKPOINT, weights_only=False)
             classes, count = self.planned.dataset.classes, self.planned.profile.samples
             labels = uniform_labels(count, classes)
-            streams = Streams(self.record.spec.seed, bytes(32))  # sampling needs no secret
+            streams = Streams(self.record.spec.seed)
             chunks = []
             with self.progress.task("sampling", count, "images") as task:
                 for start in range(0, count, SAMPLING_CHUNK):
@@ -524,7 +528,7 @@ class _Run:
             open_real=open_real,
             profile=self.planned.profile,
             device=self.planned.device,
-            streams=Streams(self.record.spec.seed, bytes(32)),
+            streams=Streams(self.record.spec.seed),
             progress=self.progress,
             cache=cache_folder(),
         )

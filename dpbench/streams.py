@@ -48,15 +48,16 @@ class Streams:
 
     Args:
         seed: The run's public seed; goes into the record.
-        key: The secret key; never goes into anything meant for release.
+        key: The secret key; never goes into anything meant for release. None for who may have the
+            public streams only: methods and evaluators.
 
     Raises:
         ValueError: The key is not 32 bytes long, or a stream is asked for that does not exist.
     """
 
-    def __init__(self, seed: int, key: bytes) -> None:
+    def __init__(self, seed: int, key: bytes | None = None) -> None:
         """Keep seed and key."""
-        if len(key) != KEY_BYTES:
+        if key is not None and len(key) != KEY_BYTES:
             raise ValueError(f"the noise key must have {KEY_BYTES} bytes, not {len(key)}")
         self._seed = seed
         self._key = key
@@ -77,6 +78,8 @@ class Streams:
         """A NumPy generator at the start of the secret stream ``name`` at ``path``."""
         if name not in SECRET_STREAMS:
             raise ValueError(f"{name!r} is no secret stream; there are {sorted(SECRET_STREAMS)}")
+        if self._key is None:
+            raise ValueError(f"{name!r} is for the mechanisms alone: there is no key here")
         key = int.from_bytes(_digest(self._key.hex(), name, *path)[:16], "big")
         return np.random.Generator(np.random.Philox(key=key))
 

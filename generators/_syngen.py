@@ -125,7 +125,7 @@ class SynGen(DiffusionMethod):
 
     def _public_speed(self, info: PrivateSetInfo, device: torch.device) -> float:
         """Gradient evaluations per second of the public step, on random tensors."""
-        learner = self._synthetic_learner(info, Streams(0, bytes(32)), "probe", device)
+        learner = self._synthetic_learner(info, Streams(0), "probe", device)
         objective = self._objective(info.classes, multiplicity=1)
         images = blank_images(info, self.synthetic_batch_size)
         rng = torch.Generator(device).manual_seed(0)

@@ -43,7 +43,7 @@ def case(synthetic: Images, seed: int = 0, **changes: object) -> EvaluationConte
         open_real=open_real,
         profile=SMOKE,
         device=torch.device("cpu"),
-        streams=Streams(seed, bytes(32)),
+        streams=Streams(seed),
         progress=Silent(),
         cache=Path("unused"),
     )

@@ -33,10 +33,11 @@ def test_the_method_in_the_contributing_guide_works(tmp_path, monkeypatch):
     info = private_set_info(CATALOG["digits"])
     train = load_dataset("digits", None, Silent()).splits.train
     ledger = PrivacyLedger(PrivacyBudget(100.0))
-    streams = Streams(0, reproducible_key(0))
+    streams = Streams(0)
     method = module.METHOD()
     run = RunContext(SMOKE, torch.device("cpu"), streams, Silent(), tmp_path)
-    sampler = method.fit(PrivateImages(train, info, ledger, streams), run)
+    private = PrivateImages(train, info, ledger, Streams(0, reproducible_key(0)))
+    sampler = method.fit(private, run)
     images = sampler.sample(torch.zeros(3, dtype=torch.int64), torch.Generator())
     assert ledger.events == method.plan(info, ledger.budget).events
     assert images.shape == (3, 1, 16, 16)

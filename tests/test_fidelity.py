@@ -40,7 +40,7 @@ def case(synthetic: Images, cache: Path, seed: int = 0, **changes: object) -> Ev
         open_real=real.__getitem__,
         profile=SMOKE,
         device=CPU,
-        streams=Streams(seed, bytes(32)),
+        streams=Streams(seed),
         progress=Silent(),
         cache=cache,
     )

@@ -36,10 +36,10 @@ def fitted(name: str, folder: Path, seed: int = 0, train: Images | None = None):
     kind = load("method", name)
     budget = budget_of(kind)
     method = resolve(kind, name, "smoke", "digits", budget.epsilon, ()).method
-    streams = Streams(seed, reproducible_key(seed))
+    streams = Streams(seed)
     ledger = PrivacyLedger(budget)
     images = train or load_dataset("digits", None, Silent()).splits.train
-    private = PrivateImages(images, INFO, ledger, streams)
+    private = PrivateImages(images, INFO, ledger, Streams(seed, reproducible_key(seed)))
     folder.mkdir(exist_ok=True)
     run = RunContext(SMOKE, torch.device("cpu"), streams, Silent(), folder)
     return method, method.fit(private, run), ledger
@@ -177,9 +177,9 @@ def test_a_staged_variant_never_trains_its_public_stage_on_private_images(monkey
 def test_class_means_are_the_means_where_the_noise_is_small(tmp_path):
     train = load_dataset("digits", None, Silent()).splits.train
     kind = load("method", "class-mean")
-    streams = Streams(0, reproducible_key(0))
+    streams = Streams(0)
     ledger = PrivacyLedger(PrivacyBudget(1000.0))
-    private = PrivateImages(train, INFO, ledger, streams)
+    private = PrivateImages(train, INFO, ledger, Streams(0, reproducible_key(0)))
     run = RunContext(SMOKE, torch.device("cpu"), streams, Silent(), tmp_path)
     # no image is longer than 16, so nothing is clipped; the noise has a mean size of about 2
     sampler = kind(clipping_norm=16.0).fit(private, run)

@@ -282,7 +282,8 @@ def key_in_the_checkpoint(lab: Lab) -> None:
 
     def fit(self: Any, private: PrivateImages, run: Any) -> Any:
         sampler = honest(self, private, run)
-        sampler.__dict__["streams"] = run.streams
+        # a private attribute of the handle, which Python cannot hide
+        sampler.__dict__["streams"] = private._PrivateImages__streams  # type: ignore[attr-defined]
         return sampler
 
     lab.patch.setattr(lab.toy.Toy, "fit", fit)

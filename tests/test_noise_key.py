@@ -99,7 +99,7 @@ def guessed_noise(folder: Path) -> Iterator[np.ndarray]:
     seed = json.loads((folder / "record.json").read_text())["spec"]["seed"]
     paths = [(), (0,), (PURPOSE,), (PURPOSE, 0), ("dp-noise", PURPOSE, 0)]
     for name, path in [(name, path) for name in PUBLIC_STREAMS for path in paths]:
-        yield torch.randn(NUMBERS, generator=Streams(seed, bytes(32)).public(name, *path)).numpy()
+        yield torch.randn(NUMBERS, generator=Streams(seed).public(name, *path)).numpy()
     for guess in guessed_seeds(folder):
         yield torch.randn(NUMBERS, generator=torch.Generator().manual_seed(guess)).numpy()
         for bits in (np.random.PCG64(guess), np.random.Philox(guess), np.random.Philox(key=guess)):

@@ -108,6 +108,13 @@ def test_public_streams_depend_on_the_seed_and_not_on_the_key() -> None:
     assert draw(0, KEY) == draw(0, bytes(KEY_BYTES)) != draw(1, KEY)
 
 
+def test_who_has_no_key_has_the_public_streams_only() -> None:
+    assert Streams(7).seed("initial") == Streams(7, KEY).seed("initial")
+    for draw in (Streams(7).secret, Streams(7).secret_torch):
+        with pytest.raises(ValueError, match="there is no key here"):
+            draw("dp-noise", "weights", 0)
+
+
 # What else must not be public.
 
 

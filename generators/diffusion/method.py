@@ -204,7 +204,7 @@ class DiffusionMethod:
 
     def _private_speed(self, info: PrivateSetInfo, device: torch.device) -> float:
         """Gradient evaluations per second of the private step, on random tensors."""
-        denoiser = self._denoiser(info, Streams(0, bytes(32)), "probe").to(device)
+        denoiser = self._denoiser(info, Streams(0), "probe").to(device)
         objective = self._objective(info.classes, self.multiplicity)
         execution = choose(denoiser, objective, info.spec, AUTO, cache_folder() / ENGINE_CACHE)
         examples = core_count() * execution.physical_batch

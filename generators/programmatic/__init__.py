@@ -14,7 +14,7 @@ import torch
 
 from dpbench.errors import UserError
 from dpbench.progress import Progress
-from dpbench.streams import Streams, reproducible_key
+from dpbench.streams import Streams
 from dpbench.types import Images, ImageSpec
 
 from .class_recipes import ClassRecipes
@@ -64,7 +64,7 @@ def programmatic_images(
             f"Unknown programmatic source '{source}'.{hint} Choose one of: {', '.join(SOURCES)}."
         )
     program = SOURCES[source]
-    streams = Streams(seed, reproducible_key(seed))
+    streams = Streams(seed)
     pixels = torch.empty(count, *spec.shape, dtype=torch.uint8)
     labels = torch.empty(count, dtype=torch.int64)
     with progress.task(f"drawing {source}", count, "images") as task:

@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpbench.streams import Streams, reproducible_key
+from dpbench.streams import Streams
 from dpbench.types import ImageSpec
 
 TEMPLATE = 96
@@ -87,7 +87,7 @@ class _Recipe:
 
 @functools.cache
 def _recipe(seed: int, label: int) -> _Recipe:
-    rng = Streams(seed, reproducible_key(seed)).public("public-data", "class-recipe", label)
+    rng = Streams(seed).public("public-data", "class-recipe", label)
     width = 0.5 + 0.45 * ((label + 0.5) / PLASTIC % 1)
     height = 0.5 + 0.45 * ((label + 0.5) / PLASTIC**2 % 1)
     angle, cycles, place = torch.rand(3, generator=rng).tolist()
