@@ -184,7 +184,7 @@ class DiffusionMethod:
     def _learner(self, denoiser: Denoiser, learning_rate: float) -> Learner:
         return Learner(
             denoiser,
-            torch.optim.Adam(denoiser.parameters(), lr=learning_rate),
+            torch.optim.Adam(denoiser.parameters(), lr=learning_rate, fused=True),
             ExponentialAverage(denoiser, self.average_decay),
         )
 
