@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dpbench import __version__
+import dpbench
 from dpbench.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(__version__)
+        typer.echo(dpbench.__version__)
         raise typer.Exit
 
 

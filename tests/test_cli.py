@@ -309,8 +309,8 @@ try:
     main()
 except SystemExit as ended:
     code = ended.code
-heavy = sorted({"torch", "pandas", "scipy", "sklearn", "torchvision", "opacus"} & set(sys.modules))
-print("heavy:", heavy, file=sys.stderr)
+heavy = {"numpy", "torch", "pandas", "scipy", "sklearn", "torchvision", "opacus", "dp_accounting"}
+print("heavy:", sorted(heavy & set(sys.modules)), file=sys.stderr)
 sys.exit(code)
 """
 
