@@ -1,0 +1,163 @@
+"""The networks that are timed: those that the methods name, and a classifier of the field.
+
+Only random images go through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dpbench.errors import UserError
+from dpbench.pixels import from_pixels
+from dpbench.privacy.clipping import Objective, Predict
+from dpbench.protocols import Workload
+from dpbench.registry import entries, load
+from dpbench.run import resolve_device
+from dpbench.types import Images, ImageSpec
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Cross-entropy, averaged over K randomly mirrored copies (De et al. 2022, section 3.2).
+
+    Attributes:
+        multiplicity: K.
+    """
+
+    multiplicity: int
+
+    def draw(self, pixels: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """Images ``(B, K, C, H, W)`` and labels ``(B, K)``: see ``Objective``."""
+        shape = (len(pixels), self.multiplicity)
+        mirrored = torch.rand(shape, generator=rng, device=pixels.device) < 0.5
+        images = from_pixels(pixels)[:, None]
+        copies = torch.where(mirrored[:, :, None, None, None], images.flip(-1), images)
+        return copies, labels[:, None].expand(shape)
+
+    def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
+        """Mean loss of each image over its copies, ``(B,)``."""
+        images, labels = copies
+        logits = predict(images.flatten(0, 1))
+        losses = functional.cross_entropy(logits, labels.flatten(), reduction="none")
+        return losses.view(labels.shape).mean(dim=1)
+
+
+def _classifier(multiplicity: int) -> tuple[nn.Module, Objective]:
+    """Papernot et al. 2021 (arXiv 2007.14191), table 1: the usual first network of DP-SGD."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 16, 8, stride=2, padding=2),
+            nn.Tanh(),
+            nn.MaxPool2d(2, stride=1),
+            nn.Conv2d(16, 32, 4, stride=2),
+            nn.Tanh(),
+            nn.MaxPool2d(2, stride=1),
+            nn.Flatten(),
+            nn.Linear(32 * 4 * 4, 32),
+            nn.Tanh(),
+            nn.Linear(32, 10),
+        )
+    return model, Classification(multiplicity)
+
+
+CLASSIFIER = Workload(
+    "cnn",
+    "a small classifier, 28x28 grey (Papernot et al. 2021, table 1)",
+    ImageSpec(1, 28, 28),
+    10,
+    _classifier,
+)
+
+
+def workloads() -> dict[str, Workload]:
+    """Every network by name: those of all methods that can be loaded, and the classifier."""
+    found = [CLASSIFIER]
+    for name in entries("method"):
+        try:
+            found += getattr(load("method", name), "workloads", ())
+        except UserError:  # a broken plugin disables itself and nothing else
+            continue
+    return {each.name: each for each in reversed(found)}
+
+
+def chosen(names: Sequence[str]) -> list[Workload]:
+    """The networks of those names; the quick ones where none is given.
+
+    Raises:
+        UserError: There is no such network.
+    """
+    known = workloads()
+    check("network", names, known)
+    return [known[name] for name in names] or [each for each in known.values() if each.quick]
+
+
+def check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Hold that all names are known.
+
+    Raises:
+        UserError: One is not.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown {what} {name!r}: choose one of {', '.join(known)}")
+
+
+class Autocast(nn.Module):
+    """A model whose forward pass computes in bfloat16 and whose output is float32.
+
+    Args:
+        model: Any.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Keep the model."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """Apply the model."""
+        with torch.autocast(inputs[0].device.type, dtype=torch.bfloat16):
+            result: Tensor = self.model(*inputs)
+        return result.float()
+
+
+def device_of(name: str) -> torch.device:
+    """The device of a name, computed on as in a run.
+
+    Raises:
+        UserError: There is no such device here.
+    """
+    device = resolve_device(name)
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # cores are used by whole pieces of work: see dpbench.cores
+    return device
+
+
+def build(
+    workload: Workload, multiplicity: int, precision: str, device: torch.device
+) -> tuple[nn.Module, Objective]:
+    """The model in a precision and on a device, and its objective."""
+    model, objective = workload.build(multiplicity)
+    if precision == "bfloat16":
+        model = Autocast(model)
+    return model.to(device), objective
+
+
+def random_images(workload: Workload, count: int) -> Images:
+    """``count`` images of noise."""
+    rng = torch.Generator().manual_seed(0)
+    shape = (count, *workload.spec.shape)
+    return Images(
+        torch.randint(256, shape, generator=rng, dtype=torch.uint8),
+        torch.arange(count) % workload.classes,
+    )
