@@ -613,10 +613,10 @@ def bench_step(
                 "K": lambda row: f"{row.multiplicity}",
                 "copies": lambda row: f"{row.copies:,}",
                 "images/s": lambda row: f"{row.images_per_s:,.0f}",
-                "low - high": lambda row: (
-                    f"{row.images_per_s_low:,.0f} - {row.images_per_s_high:,.0f}"
+                "spread": lambda row: _spread(
+                    row.images_per_s_low, row.images_per_s, row.images_per_s_high
                 ),
-                "of non-\nprivate": lambda row: f"{row.ratio:.2f}",
+                "of non-\nprivate": lambda row: "" if row.ratio is None else f"{row.ratio:.2f}",
                 "peak MB": lambda row: f"{row.peak_mb:,.0f}",
             },
             as_json,
@@ -646,10 +646,10 @@ def bench_sample(
             rows,
             ("network", "precision", "solver"),
             {
-                "evaluations": lambda row: f"{row.evaluations:g}",
+                "eval-\nuations": lambda row: f"{row.evaluations:g}",
                 "images/s": lambda row: f"{row.images_per_s:,.0f}",
-                "low - high": lambda row: (
-                    f"{row.images_per_s_low:,.0f} - {row.images_per_s_high:,.0f}"
+                "spread": lambda row: _spread(
+                    row.images_per_s_low, row.images_per_s, row.images_per_s_high
                 ),
                 "forward\nonly": lambda row: f"{row.forward_only_images_per_s:,.0f}",
                 "ratio": lambda row: f"{row.ratio:.2f}",
@@ -688,7 +688,7 @@ def bench_accounting(
                 "noise\nmultiplier": lambda row: f"{row.noise_multiplier:.4g}",
                 "epsilon\nby ours": lambda row: f"{row.accounted_epsilon:.4g}",
                 "seconds": lambda row: f"{row.seconds:.2f}",
-                "low - high": lambda row: f"{row.seconds_low:.2f} - {row.seconds_high:.2f}",
+                "spread": lambda row: _spread(row.seconds_low, row.seconds, row.seconds_high),
             },
             as_json,
         )
@@ -707,11 +707,15 @@ def bench_startup(repeats: Repeats = 5, as_json: AsJson = False, debug: Debug = 
             ("command",),
             {
                 "seconds": lambda row: f"{row.seconds:.3f}",
-                "low - high": lambda row: f"{row.seconds_low:.3f} - {row.seconds_high:.3f}",
+                "spread": lambda row: _spread(row.seconds_low, row.seconds, row.seconds_high),
                 "of bare\npython": lambda row: f"{row.ratio:.1f}",
             },
             as_json,
         )
+
+
+def _spread(low: float, median: float, high: float) -> str:
+    return f"{low / median - 1:+.0%} {high / median - 1:+.0%}"
 
 
 def _print_bench(
@@ -725,7 +729,7 @@ def _print_bench(
     if as_json:
         _print_json([asdict(row) for row in rows])
         return
-    table = _table(f"{title}: median, smallest and largest")
+    table = _table(f"{title}: medians, and the smallest and largest beside them")
     for name in names:
         table.add_column(name)
     for heading in numbers:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from opacus.accountants.utils import get_noise_multiplier
 
 from dpbench.bench.timing import Spread, side_by_side
+from dpbench.errors import UserError
 from dpbench.privacy.accounting import ACCOUNTANT, DPSGDEvent, calibrate, epsilon
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.progress import Progress
@@ -66,9 +67,12 @@ def bench_accounting(
         progress: Who is told.
 
     Raises:
-        UserError: An epsilon that is not above 0.
+        UserError: An epsilon that is not above 0, or not finite.
     """
-    cases = list(itertools.product(steps or STEPS, map(PrivacyBudget, epsilons or EPSILONS)))
+    budgets = [PrivacyBudget(each) for each in epsilons or EPSILONS]
+    if not all(budget.private for budget in budgets):
+        raise UserError("epsilon must be finite: without a budget there is nothing to calibrate")
+    cases = list(itertools.product(steps or STEPS, budgets))
     rows = []
     total = len(cases) * (1 + len(OPACUS_ACCOUNTANTS)) * (repeats + 1)
     with progress.task("calibrating", total, "calibrations") as task:

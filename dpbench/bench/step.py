@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dpbench.bench.timing import Timed, reason_of, side_by_side
+from dpbench.bench.timing import SHORTEST_SECONDS, Timed, reason_of, side_by_side
 from dpbench.bench.workloads import PRECISIONS, build, check, chosen, device_of, random_images
 from dpbench.console import duration
 from dpbench.cores import core_count
@@ -31,6 +32,8 @@ YARDSTICK = "nonprivate"
 ALL_ENGINES = (YARDSTICK, *ENGINES)
 MULTIPLICITIES = (1, 8, 32)
 CLIPPING_NORM = 1.0
+# What torch says, at every step, of how Opacus hooks into the backward pass.
+_HOOKS = "Full backward hook is firing"
 # What the engines take on average, in steps without privacy: only for the estimate.
 _TYPICAL_COST = 2.0
 
@@ -138,12 +141,16 @@ def bench_step(
         copies or [PHYSICAL_COPIES * core_count()],
     )
     by_case = {Case(load.name, *each): load for load, each in itertools.product(loads, cases)}
-    steps = len(by_case) * len(engines) * (repeats + 2)  # one to warm up, one to see the memory
+    steps = len(by_case) * len(engines) * (repeats + 2)  # one to see the memory, one to warm up
     speeds = {load.name: _copies_per_second(load, device) for load in loads}
-    step_seconds = sum(case.copies / speeds[case.network] for case in by_case) / len(by_case)
-    estimate = duration(steps * step_seconds * _TYPICAL_COST)
+    seconds = sum(
+        max(_TYPICAL_COST * case.copies / speeds[case.network], SHORTEST_SECONDS)
+        for case in by_case
+    )
+    estimate = duration(seconds * len(engines) * (repeats + 2))
     progress.note(f"{len(by_case) * len(engines)} rows, about {estimate} in all")
-    with progress.task("timing", steps, "steps") as task:
+    with progress.task("timing", steps, "steps") as task, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _HOOKS)
         return [
             row
             for case, load in by_case.items()
@@ -221,6 +228,7 @@ def _step(load: Workload, case: Case, name: str, device: torch.device) -> Callab
 
 def _peak_mb(case: Case, name: str, device_name: str) -> float:
     """Memory of one step; right in a new process only, since peaks are of a process' whole life."""
+    warnings.filterwarnings("ignore", _HOOKS)
     device = device_of(device_name)
     (load,) = chosen([case.network])
     # what is imported and kept from the first step on is no part of a step

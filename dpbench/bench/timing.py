@@ -10,6 +10,10 @@ from typing import Any
 
 from dpbench.progress import Task
 
+# What ends sooner is done again and again until then, so that the clock and the scheduler's slices
+# do not matter.
+SHORTEST_SECONDS = 0.2
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -36,7 +40,7 @@ class Timed:
     """What came of one variant.
 
     Attributes:
-        seconds: One for each repeat; none where it failed.
+        seconds: That it took, one for each repeat; none where it failed.
         result: What its last run returned.
         reason: Why it failed; ``""`` where it did not.
     """
@@ -79,16 +83,25 @@ def side_by_side(
         for name in list(variants) if repeat % 2 else reversed(list(variants)):
             each = timed[name]
             if not each.reason:
-                started = time.perf_counter()
                 try:
-                    each.result = variants[name]()
+                    seconds, each.result = _timed(variants[name])
                 except Exception as error:  # a variant that cannot do it is a row with the reason
                     each.reason, each.seconds = reason_of(error), []
                 else:
                     if repeat >= 0:
-                        each.seconds.append(time.perf_counter() - started)
+                        each.seconds.append(seconds)
             task.advance(1, name)
     return timed
+
+
+def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds that a call takes, and what it returns."""
+    calls, elapsed, started = 0, 0.0, time.perf_counter()
+    while not calls or elapsed < SHORTEST_SECONDS:
+        result = function()
+        calls += 1
+        elapsed = time.perf_counter() - started
+    return elapsed / calls, result
 
 
 def reason_of(error: Exception) -> str:
