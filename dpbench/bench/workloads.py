@@ -79,14 +79,16 @@ CLASSIFIER = Workload(
 
 
 def workloads() -> dict[str, Workload]:
-    """Every network by name: those of all methods that can be loaded, and the classifier."""
-    found = [CLASSIFIER]
+    """Every network by name: the classifier, and those of all methods that can be loaded."""
+    found = {CLASSIFIER.name: CLASSIFIER}
     for name in entries("method"):
         try:
-            found += getattr(load("method", name), "workloads", ())
+            offered = getattr(load("method", name), "workloads", ())
         except UserError:  # a broken plugin disables itself and nothing else
             continue
-    return {each.name: each for each in reversed(found)}
+        for each in offered:
+            found.setdefault(each.name, each)
+    return found
 
 
 def chosen(names: Sequence[str]) -> list[Workload]:
