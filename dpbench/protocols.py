@@ -20,7 +20,7 @@ from dpbench.profiles import Profile
 from dpbench.progress import Progress
 from dpbench.stages import Stage
 from dpbench.streams import Streams
-from dpbench.types import Images, ImageSpec, Measurement, MetricSpec
+from dpbench.types import Images, ImageSpec, Measurement, MetricSpec, Precision
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ class Workload:
         summary: One line for people.
         spec: The shape of its images.
         classes: Number of classes.
-        build: From the multiplicity K to the model, on the CPU, and its objective.
+        build: From the multiplicity K and the precision to the model, on the CPU, and its
+            objective.
         samplers: By the solver's name, from such a model to what draws images with it.
         quick: Whether a CPU gets through it in a minute; others are timed on demand only.
     """
@@ -146,7 +147,7 @@ class Workload:
     summary: str
     spec: ImageSpec
     classes: int
-    build: Callable[[int], tuple[nn.Module, Objective]]
+    build: Callable[[int, Precision], tuple[nn.Module, Objective]]
     samplers: Mapping[str, Callable[[nn.Module], Sampler]] = field(default_factory=dict)
     quick: bool = True
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from dpbench.bench import sample, startup, step, timing, workloads
 from dpbench.bench.accounting import EPSILONS, SAMPLE_RATE, STEPS
-from dpbench.privacy import dpsgd
 from dpbench.privacy.accounting import calibrate
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import ENGINES, engine
@@ -163,7 +162,7 @@ def test_an_engine_that_cannot_do_a_network_is_a_row_with_the_reason(
 
 def gradients(case: step.Case, sums: Callable[..., dict[str, Tensor]]) -> Tensor:
     (load,) = workloads.chosen([case.network])
-    model, objective = workloads.build(load, case.multiplicity, case.precision, torch.device("cpu"))
+    model, objective = load.build(case.multiplicity, case.precision)
     images = workloads.random_images(load, case.images)
     copies = objective.draw(images.pixels, images.labels, torch.Generator().manual_seed(0))
     return torch.cat([part.flatten() for part in sums(model, objective, copies, 1e9).values()])
@@ -193,7 +192,7 @@ def peak(case: step.Case, name: str) -> float:
 
 
 def in_one_physical_batch(case: step.Case, name: str, device: str) -> float:
-    dpsgd.PHYSICAL_COPIES = 10**6  # in a process of its own
+    step.CPU_COPIES = 10**6  # in a process of its own
     return step._peak_mb(case, name, device)
 
 
@@ -211,7 +210,7 @@ def test_every_network_of_the_methods_is_there_and_builds() -> None:
     assert {each.name for each in workloads.chosen([])} == {"cnn", "unet-laptop"}
     counts = {}
     for name, load in known.items():
-        model, objective = load.build(3)
+        model, objective = load.build(3, "float32")
         assert objective.multiplicity == 3
         counts[name] = sum(p.numel() for p in model.parameters())
     assert counts["unet-laptop"] == pytest.approx(0.55e6, rel=0.01)
@@ -235,7 +234,7 @@ def test_sampling_is_compared_with_the_evaluations_that_it_makes(dpbench: Comman
 
 def test_forward_only_makes_the_calls_of_the_sampler_again() -> None:
     load = workloads.workloads()["unet-laptop"]
-    model, _ = load.build(1)
+    model, _ = load.build(1, "float32")
     labels = torch.arange(251) % load.classes  # two batches, of 250 and 1
 
     def draw() -> None:

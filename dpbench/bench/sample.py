@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from dpbench.bench.timing import side_by_side
-from dpbench.bench.workloads import PRECISIONS, build, check, chosen, device_of
+from dpbench.bench.workloads import chosen, chosen_precisions, device_of
 from dpbench.cores import map_on_cores
 from dpbench.errors import UserError
 from dpbench.progress import Progress, Task
 from dpbench.protocols import Workload
+from dpbench.types import Precision
 
 FORWARD_ONLY = "forward only"
 
@@ -45,7 +46,7 @@ class Row:
 
     network: str
     solver: str
-    precision: str
+    precision: Precision
     images: int
     evaluations: float
     images_per_s: float | None = None
@@ -78,10 +79,9 @@ def bench_sample(
         UserError: An unknown network, precision or device, or no network that draws images.
     """
     device = device_of(device_name)
-    check("precision", precisions, PRECISIONS)
     cases = [
         (load, solver, precision)
-        for load, precision in itertools.product(chosen(networks), precisions or PRECISIONS)
+        for load, precision in itertools.product(chosen(networks), chosen_precisions(precisions))
         for solver in load.samplers
     ]
     if not cases:
@@ -96,13 +96,13 @@ def bench_sample(
 def _row(
     load: Workload,
     solver: str,
-    precision: str,
+    precision: Precision,
     images: int,
     repeats: int,
     device: torch.device,
     task: Task,
 ) -> Row:
-    model, _ = build(load, 1, precision, device)
+    model = load.build(1, precision)[0].to(device)
     sampler = load.samplers[solver](model)
     labels = torch.arange(images) % load.classes
 

@@ -18,15 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from dpbench.bench.timing import SHORTEST_SECONDS, Timed, reason_of, side_by_side
-from dpbench.bench.workloads import PRECISIONS, build, check, chosen, device_of, random_images
+from dpbench.bench.workloads import check, chosen, chosen_precisions, device_of, random_images
 from dpbench.console import duration
 from dpbench.cores import core_count
 from dpbench.privacy import clipping
 from dpbench.privacy.clipping import ENGINES, Engine, Objective, engine, trainable
-from dpbench.privacy.dpsgd import PHYSICAL_COPIES, gradient_sum
+from dpbench.privacy.dpsgd import gradient_sum
+from dpbench.privacy.execution import CPU_COPIES, CUDA_COPIES
 from dpbench.progress import Progress, Task
 from dpbench.protocols import Workload
 from dpbench.run import peak_memory_mb
+from dpbench.types import Precision
 
 YARDSTICK = "nonprivate"
 ALL_ENGINES = (YARDSTICK, *ENGINES)
@@ -51,7 +53,7 @@ class Case:
 
     network: str
     multiplicity: int
-    precision: str
+    precision: Precision
     copies: int
 
     @property
@@ -82,7 +84,7 @@ class Row:
     network: str
     parameters: int
     multiplicity: int
-    precision: str
+    precision: Precision
     engine: str
     copies: int
     images_per_s: float | None = None
@@ -132,13 +134,12 @@ def bench_step(
         UserError: An unknown network, precision, engine or device.
     """
     loads, device = chosen(networks), device_of(device_name)
-    check("precision", precisions, PRECISIONS)
     check("engine", engines, ALL_ENGINES)
     engines = tuple(dict.fromkeys((YARDSTICK, *(engines or ENGINES))))
     cases = itertools.product(
         multiplicities or MULTIPLICITIES,
-        precisions or PRECISIONS,
-        copies or [PHYSICAL_COPIES * core_count()],
+        chosen_precisions(precisions),
+        copies or [_copies_at_once(device) * (core_count() if device.type == "cpu" else 1)],
     )
     by_case = {Case(load.name, *each): load for load, each in itertools.product(loads, cases)}
     steps = len(by_case) * len(engines) * (repeats + 2)  # one to see the memory, one to warm up
@@ -187,7 +188,7 @@ def _rows(
         task.advance(1, f"{case.network}, K = {case.multiplicity}, {name}")
     able = {name: _step(load, case, name, device) for name in peaks}
     timed |= side_by_side(able, repeats, task)
-    parameters = sum(p.numel() for p in trainable(load.build(1)[0]).values())
+    parameters = sum(p.numel() for p in trainable(load.build(1, case.precision)[0]).values())
     copies = case.images * case.multiplicity
     rows = []
     for name in engines:
@@ -211,16 +212,23 @@ def _rows(
     return rows
 
 
+def _copies_at_once(device: torch.device) -> int:
+    """Copies of a physical batch, where memory does not call for fewer."""
+    return CPU_COPIES if device.type == "cpu" else CUDA_COPIES
+
+
 def _step(load: Workload, case: Case, name: str, device: torch.device) -> Callable[[], None]:
     """A step that can be taken again and again: the gradient sum of one logical batch."""
-    model, objective = build(load, case.multiplicity, case.precision, device)
+    model, objective = load.build(case.multiplicity, case.precision)
+    model.to(device)
     images = random_images(load, case.images)
     batch = torch.arange(case.images)
     method: Engine = nonprivate if name == YARDSTICK else engine(name)
+    size = max(1, _copies_at_once(device) // case.multiplicity)
 
     def step() -> None:
         rng = torch.Generator(device).manual_seed(0)
-        sums = gradient_sum(model, objective, images, batch, CLIPPING_NORM, rng, method)
+        sums = gradient_sum(model, objective, images, batch, CLIPPING_NORM, rng, method, size)
         next(iter(sums.values())).sum().item()  # waits for the device
 
     return step

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,9 @@ from dpbench.privacy.clipping import Objective, Predict
 from dpbench.protocols import Workload
 from dpbench.registry import entries, load
 from dpbench.run import resolve_device
-from dpbench.types import Images, ImageSpec
+from dpbench.types import Images, ImageSpec, Precision
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,24 @@ class Classification:
         return losses.view(labels.shape).mean(dim=1)
 
 
-def _classifier(multiplicity: int) -> tuple[nn.Module, Objective]:
+class _InBfloat16(nn.Module):
+    """A model of images whose forward pass computes in bfloat16 and whose output is float32."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            result: Tensor = self.model(images)
+        return result.float()
+
+
+def _classifier(multiplicity: int, precision: Precision) -> tuple[nn.Module, Objective]:
     """Papernot et al. 2021 (arXiv 2007.14191), table 1: the usual first network of DP-SGD."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        model = nn.Sequential(
+        model: nn.Module = nn.Sequential(
             nn.Conv2d(1, 16, 8, stride=2, padding=2),
             nn.Tanh(),
             nn.MaxPool2d(2, stride=1),
@@ -66,6 +79,8 @@ def _classifier(multiplicity: int) -> tuple[nn.Module, Objective]:
             nn.Tanh(),
             nn.Linear(32, 10),
         )
+    if precision == "bfloat16":
+        model = _InBfloat16(model)
     return model, Classification(multiplicity)
 
 
@@ -102,6 +117,16 @@ def chosen(names: Sequence[str]) -> list[Workload]:
     return [known[name] for name in names] or [each for each in known.values() if each.quick]
 
 
+def chosen_precisions(names: Sequence[str]) -> list[Precision]:
+    """The precisions of those names; all where none is given.
+
+    Raises:
+        UserError: There is no such precision.
+    """
+    check("precision", names, PRECISIONS)
+    return [each for each in PRECISIONS if each in names or not names]
+
+
 def check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Hold that all names are known.
 
@@ -114,25 +139,6 @@ def check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
             raise UserError(f"unknown {what} {name!r}: choose one of {', '.join(known)}")
 
 
-class Autocast(nn.Module):
-    """A model whose forward pass computes in bfloat16 and whose output is float32.
-
-    Args:
-        model: Any.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        """Keep the model."""
-        super().__init__()
-        self.model = model
-
-    def forward(self, *inputs: Any) -> Tensor:
-        """Apply the model."""
-        with torch.autocast(inputs[0].device.type, dtype=torch.bfloat16):
-            result: Tensor = self.model(*inputs)
-        return result.float()
-
-
 def device_of(name: str) -> torch.device:
     """The device of a name, computed on as in a run.
 
@@ -143,16 +149,6 @@ def device_of(name: str) -> torch.device:
     if device.type == "cpu":
         torch.set_num_threads(1)  # cores are used by whole pieces of work: see dpbench.cores
     return device
-
-
-def build(
-    workload: Workload, multiplicity: int, precision: str, device: torch.device
-) -> tuple[nn.Module, Objective]:
-    """The model in a precision and on a device, and its objective."""
-    model, objective = workload.build(multiplicity)
-    if precision == "bfloat16":
-        model = Autocast(model)
-    return model.to(device), objective
 
 
 def random_images(workload: Workload, count: int) -> Images:

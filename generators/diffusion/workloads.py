@@ -9,7 +9,7 @@ from torch import nn
 
 from dpbench.privacy.clipping import Objective
 from dpbench.protocols import Workload
-from dpbench.types import ImageSpec
+from dpbench.types import ImageSpec, Precision
 
 from .denoisers import EDM, Denoiser
 from .method import LAPTOP_TRAINING
@@ -28,10 +28,10 @@ SOLVERS: tuple[SolverName, ...] = ("ddim", "heun")
 def _workload(
     name: str, summary: str, spec: ImageSpec, settings: UNetSettings, quick: bool = False
 ) -> Workload:
-    def build(multiplicity: int) -> tuple[nn.Module, Objective]:
+    def build(multiplicity: int, precision: Precision) -> tuple[nn.Module, Objective]:
         network = initialised(UNet, spec, CLASSES, settings, seed=0)
         objective = DenoisingObjective(EDM(), multiplicity, CLASSES, LABEL_DROPOUT)
-        return Denoiser(network, EDM()), objective
+        return Denoiser(network, EDM(), precision), objective
 
     def sampler(solver: SolverName, model: nn.Module) -> DiffusionSampler:
         return DiffusionSampler(model, spec, CLASSES, SamplerSettings(solver, NOISE_LEVELS))
