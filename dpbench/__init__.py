@@ -3,9 +3,14 @@
 Importing this package imports no torch; ``dpbench.run.execute`` is the programmatic entry point.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 
-try:
-    __version__ = version("dpbench-images")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+def __getattr__(name: str) -> str:
+    """Look ``__version__`` up only where it is asked for: the help needs none, and that is slow."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("dpbench-images")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0+unknown"

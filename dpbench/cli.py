@@ -10,8 +10,9 @@ import json
 import math
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dpbench import __version__
+import dpbench
 from dpbench.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
@@ -86,6 +87,15 @@ Reproducible = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Discard an earlier run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Timed repeats, after one to warm up.")]
+Networks = Annotated[
+    list[str] | None,
+    typer.Option("--network", help="May be repeated; default: those that take a CPU seconds."),
+]
+Precisions = Annotated[
+    list[str] | None,
+    typer.Option("--precision", help="float32, bfloat16; may be repeated; default: both."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
 
 
@@ -139,7 +149,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(__version__)
+        typer.echo(dpbench.__version__)
         raise typer.Exit
 
 
@@ -510,8 +520,6 @@ def report(
 ) -> None:
     """Derive the leaderboards from records: one CSV per data set, and a table here."""
     with _outcome(debug):
-        from dataclasses import asdict
-
         from dpbench.report import leaderboard
 
         if not check:
@@ -616,3 +624,180 @@ def _print_verdict(verdict: Verdict) -> None:
     lines += [f"wrong: {line}" for line in verdict.wrong]
     lines += [f"not checked: {line}" for line in verdict.unchecked]
     out.print("\n  ".join(lines), soft_wrap=True, highlight=False, markup=False)
+
+
+bench_app = typer.Typer(no_args_is_help=True)
+app.add_typer(bench_app, name="bench", help="Time the parts of a run next to their yardsticks.")
+
+
+@bench_app.command("step")
+def bench_step(
+    networks: Networks = None,
+    multiplicities: Annotated[
+        list[int] | None,
+        typer.Option("--multiplicity", min=1, help="K; may be repeated; default: 1, 8 and 32."),
+    ] = None,
+    precisions: Precisions = None,
+    engines: Annotated[
+        list[str] | None, typer.Option("--engine", help="May be repeated; default: every one.")
+    ] = None,
+    copies: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Images x K of a step; may be repeated; default: 64 a core."),
+    ] = None,
+    repeats: Repeats = 5,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Time private training steps, engine by engine, next to the step without privacy."""
+    with _outcome(debug):
+        from dpbench.bench import step
+        from dpbench.console import progress_on
+
+        rows = step.bench_step(
+            networks or [],
+            multiplicities or [],
+            precisions or [],
+            engines or [],
+            copies or [],
+            repeats,
+            device,
+            progress_on(err),
+        )
+        _print_bench(
+            "training steps",
+            rows,
+            ("network", "precision", "engine"),
+            {
+                "K": lambda row: f"{row.multiplicity}",
+                "copies": lambda row: f"{row.copies:,}",
+                "images/s": lambda row: f"{row.images_per_s:,.0f}",
+                "spread": lambda row: _spread(
+                    row.images_per_s_low, row.images_per_s, row.images_per_s_high
+                ),
+                "of non-\nprivate": lambda row: "" if row.ratio is None else f"{row.ratio:.2f}",
+                "peak MB": lambda row: f"{row.peak_mb:,.0f}",
+            },
+            as_json,
+        )
+
+
+@bench_app.command("sample")
+def bench_sample(
+    networks: Networks = None,
+    precisions: Precisions = None,
+    images: Annotated[int, typer.Option(min=1, help="To draw at a time.")] = 500,
+    repeats: Repeats = 5,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Time sampling next to nothing but the network evaluations that it consists of."""
+    with _outcome(debug):
+        from dpbench.bench import sample
+        from dpbench.console import progress_on
+
+        rows = sample.bench_sample(
+            networks or [], precisions or [], images, repeats, device, progress_on(err)
+        )
+        _print_bench(
+            "sampling",
+            rows,
+            ("network", "precision", "solver"),
+            {
+                "eval-\nuations": lambda row: f"{row.evaluations:g}",
+                "images/s": lambda row: f"{row.images_per_s:,.0f}",
+                "spread": lambda row: _spread(
+                    row.images_per_s_low, row.images_per_s, row.images_per_s_high
+                ),
+                "forward\nonly": lambda row: f"{row.forward_only_images_per_s:,.0f}",
+                "ratio": lambda row: f"{row.ratio:.2f}",
+            },
+            as_json,
+        )
+
+
+@bench_app.command("accounting")
+def bench_accounting(
+    epsilons: Annotated[
+        list[float] | None,
+        typer.Option("--eps", help="May be repeated; default: 0.2, 1 and 10."),
+    ] = None,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="May be repeated; default: 732, 2197 and 14648."),
+    ] = None,
+    repeats: Repeats = 5,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Time the calibration of the noise next to Opacus', and compare what it finds."""
+    with _outcome(debug):
+        from dpbench.bench import accounting
+        from dpbench.console import progress_on
+
+        rows = accounting.bench_accounting(epsilons or [], steps or [], repeats, progress_on(err))
+        _print_bench(
+            f"calibration at sample rate {accounting.SAMPLE_RATE:.4g}",
+            rows,
+            ("accountant",),
+            {
+                "epsilon": lambda row: f"{row.epsilon:g}",
+                "steps": lambda row: f"{row.steps:,}",
+                "noise\nmultiplier": lambda row: f"{row.noise_multiplier:.4g}",
+                "epsilon\nby ours": lambda row: f"{row.accounted_epsilon:.4g}",
+                "seconds": lambda row: f"{row.seconds:.2f}",
+                "spread": lambda row: _spread(row.seconds_low, row.seconds, row.seconds_high),
+            },
+            as_json,
+        )
+
+
+@bench_app.command("startup")
+def bench_startup(repeats: Repeats = 5, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Time how long the command line takes to start."""
+    with _outcome(debug):
+        from dpbench.bench import startup
+        from dpbench.console import progress_on
+
+        _print_bench(
+            "start-up",
+            startup.bench_startup(repeats, progress_on(err)),
+            ("command",),
+            {
+                "seconds": lambda row: f"{row.seconds:.3f}",
+                "spread": lambda row: _spread(row.seconds_low, row.seconds, row.seconds_high),
+                "of bare\npython": lambda row: f"{row.ratio:.1f}",
+            },
+            as_json,
+        )
+
+
+def _spread(low: float, median: float, high: float) -> str:
+    return f"{low / median - 1:+.0%} {high / median - 1:+.0%}"
+
+
+def _print_bench(
+    title: str,
+    rows: Sequence[Any],
+    names: Sequence[str],
+    numbers: Mapping[str, Callable[[Any], str]],
+    as_json: bool,
+) -> None:
+    """Print rows as JSON, or as a table of the fields ``names`` and of ``numbers`` by heading."""
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+        return
+    table = _table(f"{title}: medians, and the smallest and largest beside them")
+    for name in names:
+        table.add_column(name)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        texts = [getattr(row, name) for name in names]
+        if getattr(row, "reason", ""):
+            err.print(f"no {', '.join(texts)}: {escape(row.reason)}", soft_wrap=True)
+        else:
+            table.add_row(*texts, *(text(row) for text in numbers.values()))
+    out.print(table)

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpbench.privacy.accounting import Event
 from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.clipping import Objective
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.profiles import Profile
 from dpbench.progress import Progress
 from dpbench.stages import Stage
 from dpbench.streams import Streams
-from dpbench.types import Images, Measurement, MetricSpec
+from dpbench.types import Images, ImageSpec, Measurement, MetricSpec, Precision
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,30 @@ class Preset:
         )
 
 
+@dataclass(frozen=True)
+class Workload:
+    """A network with its loss, to be timed on random images.
+
+    Attributes:
+        name: What ``dpbench bench --network`` calls it.
+        summary: One line for people.
+        spec: The shape of its images.
+        classes: Number of classes.
+        build: From the multiplicity K and the precision to the model, on the CPU, and its
+            objective.
+        samplers: By the solver's name, from such a model to what draws images with it.
+        quick: Whether a CPU gets through it in a minute; others are timed on demand only.
+    """
+
+    name: str
+    summary: str
+    spec: ImageSpec
+    classes: int
+    build: Callable[[int, Precision], tuple[nn.Module, Objective]]
+    samplers: Mapping[str, Callable[[nn.Module], Sampler]] = field(default_factory=dict)
+    quick: bool = True
+
+
 class Generator(Protocol):
     """A method: a frozen dataclass whose fields are its hyper-parameters.
 
@@ -134,6 +159,9 @@ class Generator(Protocol):
         summary: One line for people.
         private: False for reference points that need the images themselves (epsilon = inf).
         presets: The first one that fits a run gives the values of its fields.
+
+    A method may also have ``workloads``, a tuple of ``Workload``: its networks, for
+    ``dpbench bench``.
     """
 
     summary: ClassVar[str]

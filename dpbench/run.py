@@ -378,7 +378,7 @@ class _Run:
             seconds = time.perf_counter() - started
             self.record.timings[name] = self.record.timings.get(name, 0.0) + seconds
             self.record.cost["peak_memory_mb"] = max(
-                self.record.cost.get("peak_memory_mb", 0.0), _peak_memory_mb(self.planned.device)
+                self.record.cost.get("peak_memory_mb", 0.0), peak_memory_mb(self.planned.device)
             )
             self.save()
 
@@ -543,7 +543,8 @@ def uniform_labels(count: int, classes: int) -> Tensor:
     return torch.arange(count) % classes
 
 
-def _peak_memory_mb(device: torch.device) -> float:
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory that this process has held so far, in MiB: on its GPU, or in all."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# What a network computes in; weights, and all that privacy rests on, are float32 in any case.
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)

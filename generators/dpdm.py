@@ -16,9 +16,10 @@ from typing import ClassVar
 
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
-from dpbench.protocols import Plan, Preset, RunContext, Sampler
+from dpbench.protocols import Plan, Preset, RunContext, Sampler, Workload
 
 from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING, DiffusionMethod
+from .diffusion.workloads import WORKLOADS
 
 _PAPER = "Dockhorn et al. 2022, tables 9 to 12"
 _CHURN = {"solver": "heun", "sampling_steps": 1000}
@@ -80,6 +81,7 @@ class DPDM(DiffusionMethod):
         ),
         Preset("smoke", "the smallest that runs", SMOKE_TRAINING),
     )
+    workloads: ClassVar[tuple[Workload, ...]] = WORKLOADS
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """One private stage."""

@@ -19,7 +19,8 @@ ORDER = (
     # replaying stands in for the handle on private images, so it knows that and no method
     *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
     # checking a method fits it as a run does
-    *("record", "verify", "run", "check", "sweep", "report", "console", "cli", "__main__"),
+    *("record", "verify", "run", "check", "sweep", "report", "console", "bench", "cli"),
+    "__main__",
 )
 FORBIDDEN = {"report": ("protocols", "run"), "record": ("protocols",), "registry": ("protocols",)}
 CONTRIBUTED = ("generators", "baselines", "evaluators")

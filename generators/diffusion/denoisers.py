@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-Precision = Literal["float32", "bfloat16"]
+from dpbench.types import Precision
+
 Interval = tuple[float, float]
 EVERYWHERE: Interval = (-math.inf, math.inf)
 

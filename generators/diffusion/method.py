@@ -20,15 +20,9 @@ from dpbench.privacy.execution import AUTO, ENGINE_CACHE, choose
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.protocols import PlannedStage, RunContext
 from dpbench.streams import Streams
+from dpbench.types import Precision
 
-from .denoisers import (
-    EVERYWHERE,
-    PARAMETERIZATIONS,
-    Denoiser,
-    Interval,
-    Parameterization,
-    Precision,
-)
+from .denoisers import EVERYWHERE, PARAMETERIZATIONS, Denoiser, Interval, Parameterization
 from .objective import DenoisingObjective
 from .samplers import DiffusionSampler, SamplerSettings, SolverName
 from .training import blank_images, copies_per_second, initialised
