@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dpbench.privacy.accounting import Event
+from dpbench.privacy.audit import Mechanism
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.profiles import Profile
@@ -157,6 +158,7 @@ class Need(enum.Enum):
     REAL_TRAIN = "train"
     REAL_VALIDATION = "validation"
     REAL_TEST = "test"
+    MECHANISM = "mechanism"
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ class EvaluationContext:
         dataset: Name of the data set that the samples imitate.
         classes: Number of classes.
         synthetic: The images under evaluation.
+        mechanism: What made them and what it claims; None where that was not declared, or is not
+            known.
         open_real: Opens a real split; only declared ones can be opened.
         profile: The resolved profile.
         device: Where to compute.
@@ -178,6 +182,7 @@ class EvaluationContext:
     dataset: str
     classes: int
     synthetic: Images
+    mechanism: Mechanism | None
     open_real: Callable[[Need], Images]
     profile: Profile
     device: torch.device
@@ -192,7 +197,7 @@ class Evaluator(Protocol):
     Attributes:
         summary: One line for people.
         metrics: All metrics it can return.
-        needs: The real splits it opens.
+        needs: The real splits it opens, and whether it looks at the mechanism.
     """
 
     summary: ClassVar[str]
