@@ -8,9 +8,9 @@ direction that no member owns shows the noise. A second run on the empty set und
 the same noise, so the difference of the two is what each member contributed, without any noise.
 
 The canaries have a network of their own, of two embeddings, so that the audit takes seconds. The
-method's own ``fit`` is run too, on the empty set and for a few private steps: what it releases must
-be noise, of the claimed scale on every tensor. What no audit of this kind sees: how gradients of
-the method's own network are formed and clipped (compare neighbouring sets for that).
+method's own ``fit`` is run too, for a few private steps. On the empty set every tensor that it
+releases must be noise of the claimed scale; one image more must not move the first release by more
+than C. That is one image at the initial weights: comparing many neighbouring sets sees more.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Transcript:
 
 @dataclass(frozen=True)
 class OwnNoise:
-    """What the method itself released on the empty set, in one tensor; in units of sigma C.
+    """What the method itself released on no image, in one tensor; in units of sigma C.
 
     Attributes:
         tensor: Event and name.
@@ -113,6 +113,19 @@ class OwnNoise:
     tensor: str
     sum_squares: float
     count: int
+
+
+@dataclass(frozen=True)
+class OwnReleases:
+    """What the method itself released, with its own network or features.
+
+    Attributes:
+        noise: Of each tensor.
+        contributions: For each event, the norm of what one image adds to the first sum, over C.
+    """
+
+    noise: tuple[OwnNoise, ...]
+    contributions: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -173,6 +186,13 @@ class Audit:
         return tuple(check for check in self.checks if check.alarm)
 
     @property
+    def verdict(self) -> str:
+        """The outcome in a sentence."""
+        if not self.alarms:
+            return "no check refutes the claim"
+        return f"{len(self.alarms)} of {len(self.checks)} checks refute the claim"
+
+    @property
     def limits(self) -> str:
         """What this audit can show and what it cannot, for people."""
         blunt = (
@@ -185,7 +205,8 @@ class Audit:
             "An audit refutes claims and proves none. The sharp check is the interval of sigma; "
             f"the lower bound of epsilon, from {self.guesses} guesses, {blunt}. Canaries pass "
             "through the real sampler, clipping, noise and ledger with a small network of their "
-            "own; of the method's network only the noise is checked, not its gradients."
+            "own; of the method's network the noise on every tensor is checked, and the clipping "
+            "of one image's gradient, not its training."
         )
 
 
@@ -216,7 +237,7 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
         progress.task("audit", 2 * steps + OWN_STEPS, "steps") as task,
     ):
         scratch = Path(folder)
-        own = _own_noise(mechanism, streams, scratch / "own")
+        own = _own_releases(mechanism, streams, scratch)
         task.advance(OWN_STEPS)
         owned = torch.from_numpy(np.flatnonzero(members))
         released = _canary_run(mechanism, owned, streams, scratch / "in", task)
@@ -315,7 +336,7 @@ def _canary_sum(private: PrivateImages, event: GaussianEvent) -> Tensor:
         one_hot = nn.functional.one_hot(part.labels, rows).float()
         return CANARY_NORM * event.clipping_norm / math.sqrt(2) * torch.cat([one_hot, one_hot], 1)
 
-    return _along_rows(*private.gaussian_sum(features, event).split(rows))
+    return _along_rows(*torch.split(private.gaussian_sum(features, event), rows))
 
 
 def _canary_training(
@@ -352,53 +373,77 @@ def _watch(learner: Learner, batch_size: float, keep: Callable[[dict[str, Tensor
 
 
 class _Watched(PrivateImages):
-    """A handle on no images that keeps what a method releases; trains for a few steps only."""
+    """A handle that keeps what a method releases. Everyone is in each of only a few steps.
 
-    def __init__(self, mechanism: Mechanism, streams: Streams, folder: Path) -> None:
-        spec = mechanism.info.spec
-        nobody = Images(
-            torch.zeros(0, *spec.shape, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
-        )
-        super().__init__(nobody, mechanism.info, PrivacyLedger(mechanism.budget), streams)
-        self._folder = folder
+    Its ledger has no limit: whether the budget allows the events is for the canaries to see.
+    """
+
+    def __init__(
+        self, mechanism: Mechanism, images: Images, steps: int, streams: Streams, folder: Path
+    ) -> None:
+        super().__init__(images, mechanism.info, PrivacyLedger(PrivacyBudget(math.inf)), streams)
+        folder.mkdir()
+        self._claimed, self._steps, self._folder = mechanism.budget, steps, folder
         self.spent: list[Event] = []
-        self.noise: dict[str, list[Tensor]] = {}
+        self.released: list[dict[str, list[Tensor]]] = []  # of each event, tensor and step; over C
+
+    @property
+    def budget(self) -> PrivacyBudget:
+        return self._claimed  # what methods calibrate their noise to
 
     def dp_sgd(
         self, learner: Learner, objective: Objective, event: DPSGDEvent, stage: Stage
     ) -> None:
-        def keep(gradients: dict[str, Tensor]) -> None:
-            for name, total in gradients.items():
-                self._keep(event, f"{event.purpose}: {name}", total)
-
-        self.spent.append(event)
-        _watch(learner, event.sample_rate * self.info.nominal_size, keep)
-        few = replace(event, steps=min(event.steps, OWN_STEPS))
+        self._spend(event)
+        few = replace(event, sample_rate=1.0, steps=min(event.steps, self._steps))
+        _watch(learner, float(self.info.nominal_size), self._keep)
         stage = Stage("audit", self._folder / f"{len(self.spent)}.stage", Silent())
         super().dp_sgd(learner, objective, few, stage)
 
     def gaussian_sum(self, features: Callable[[Images], Tensor], event: GaussianEvent) -> Tensor:
-        self.spent.append(event)
+        self._spend(event)
         total = super().gaussian_sum(features, event)
-        self._keep(event, event.purpose, total)
+        self._keep({"sum": total})
         return total
 
-    def _keep(self, event: Event, name: str, total: Tensor) -> None:
-        scale = event.noise_multiplier * event.clipping_norm
-        self.noise.setdefault(name, []).append(total.detach().double().cpu() / scale)
+    def _spend(self, event: Event) -> None:
+        self.spent.append(event)
+        self.released.append({})
+
+    def _keep(self, totals: dict[str, Tensor]) -> None:
+        event = self.spent[-1]
+        for name, total in totals.items():
+            steps = self.released[-1].setdefault(name, [])
+            steps.append(_finite(event.purpose, total.double().cpu()) / event.clipping_norm)
 
 
-def _own_noise(mechanism: Mechanism, streams: Streams, folder: Path) -> list[OwnNoise]:
-    """What the method's own ``fit`` releases on the empty set."""
-    folder.mkdir()
-    handle = _Watched(mechanism, streams, folder)
-    mechanism.fit(handle)
-    if tuple(handle.spent) != mechanism.events:
-        raise RunFailed(
-            f"the method spends {handle.spent} but the claim rests on {list(mechanism.events)}"
-        )
-    drawn = {name: _finite(name, torch.stack(parts)) for name, parts in handle.noise.items()}
-    return [OwnNoise(name, float(z.square().sum()), z.numel()) for name, z in drawn.items()]
+def _own_releases(mechanism: Mechanism, streams: Streams, folder: Path) -> OwnReleases:
+    """What the method's own ``fit`` releases on no image, and on one."""
+    spec = mechanism.info.spec
+    rng = streams.public("evaluation", "audit", "image")
+    # black and white, for a large gradient
+    pixels = 255 * torch.randint(0, 2, (1, *spec.shape), generator=rng, dtype=torch.uint8)
+    one = Images(pixels, torch.zeros(1, dtype=torch.int64))
+    without = _Watched(mechanism, one[:0], OWN_STEPS, streams, folder / "without")
+    with_one = _Watched(mechanism, one, 1, streams, folder / "with one")
+    for handle in (without, with_one):
+        mechanism.fit(handle)
+        if tuple(handle.spent) != mechanism.events:
+            raise RunFailed(
+                f"the method spends {handle.spent}, the claim rests on {list(mechanism.events)}"
+            )
+    noise, contributions = [], []
+    for event, nobody, somebody in zip(
+        mechanism.events, without.released, with_one.released, strict=True
+    ):
+        for name, steps in nobody.items():
+            drawn = torch.stack(steps) / event.noise_multiplier
+            tensor = f"{event.purpose}: {name}"
+            noise.append(OwnNoise(tensor, float(drawn.square().sum()), drawn.numel()))
+        # the first step only: after it the weights are not the same
+        differences = [somebody[name][0] - steps[0] for name, steps in nobody.items()]
+        contributions.append(math.hypot(*(float(part.norm()) for part in differences)))
+    return OwnReleases(tuple(noise), tuple(contributions))
 
 
 # The statistics.
@@ -407,7 +452,7 @@ def _own_noise(mechanism: Mechanism, streams: Streams, folder: Path) -> list[Own
 def judge(
     transcripts: list[Transcript],
     members: NDArray[np.bool_],
-    own: list[OwnNoise],
+    own: OwnReleases,
     budget: PrivacyBudget,
     rng: np.random.Generator,
 ) -> Audit:
@@ -416,7 +461,7 @@ def judge(
     Args:
         transcripts: One for each event.
         members: ``(canaries,)``: who was in the set, each by a fair coin.
-        own: One for each tensor that the method releases; at least one.
+        own: What the method itself released.
         budget: The claim.
         rng: Breaks ties of discrete statistics, so that their levels are exact.
     """
@@ -433,7 +478,8 @@ def judge(
     return Audit(
         checks=(
             *(check for checks in by_event for check in checks),
-            _own_check(own, level),
+            _own_noise_check(own.noise, level),
+            _own_clipping_check(own.contributions),
             Check("epsilon", "claim", budget.epsilon, lower, math.inf, lower > budget.epsilon),
         ),
         level=level,
@@ -506,7 +552,13 @@ def _spread(
     return scale_interval(float(np.square(normal).sum()), len(sizes), level)
 
 
-def _own_check(own: list[OwnNoise], level: float) -> Check:
+def _own_clipping_check(contributions: tuple[float, ...]) -> Check:
+    largest = max(contributions)
+    alarm = not largest <= 1 + TOLERANCE
+    return Check("most that one image adds, over C", "method's own", 1.0, largest, largest, alarm)
+
+
+def _own_noise_check(own: tuple[OwnNoise, ...], level: float) -> Check:
     """The tensor whose noise fits its claim worst, at a level that counts them all."""
 
     def fit(noise: OwnNoise) -> float:
