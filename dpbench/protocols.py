@@ -169,26 +169,26 @@ class EvaluationContext:
         dataset: Name of the data set that the samples imitate.
         classes: Number of classes.
         synthetic: The images under evaluation.
-        mechanism: What made them and what it claims; None where that was not declared, or is not
-            known.
         open_real: Opens a real split; only declared ones can be opened.
         profile: The resolved profile.
         device: Where to compute.
         streams: Named random streams; evaluators use ``evaluation``.
         progress: Who is told.
         cache: A folder for what can be computed again.
+        mechanism: What made the images and what it claims; None where that was not declared, or is
+            not known.
     """
 
     dataset: str
     classes: int
     synthetic: Images
-    mechanism: Mechanism | None
     open_real: Callable[[Need], Images]
     profile: Profile
     device: torch.device
     streams: Streams
     progress: Progress
     cache: Path
+    mechanism: Mechanism | None = None
 
 
 class Evaluator(Protocol):

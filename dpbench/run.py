@@ -556,13 +556,13 @@ class _Run:
             dataset=self.dataset.info.name,
             classes=self.dataset.info.classes,
             synthetic=synthetic,
-            mechanism=self._mechanism() if Need.MECHANISM in needs else None,
             open_real=open_real,
             profile=self.planned.profile,
             device=self.planned.device,
             streams=Streams(self.record.spec.seed, bytes(32)),
             progress=self.progress,
             cache=cache_folder(),
+            mechanism=self._mechanism() if Need.MECHANISM in needs else None,
         )
 
     def _mechanism(self) -> Mechanism:
