@@ -232,13 +232,15 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
     events = tuple(event for event in mechanism.events if isinstance(event, Audited))
     if events != mechanism.events:
         raise UserError("the method makes releases other than Gaussian sums: no audit knows them")
-    streams = Streams(seed, reproducible_key(Streams(seed, bytes(32)).seed("evaluation", "audit")))
-    coins = streams.public("evaluation", "audit", "membership")
+    streams = Streams(
+        seed, reproducible_key(Streams(seed, bytes(32)).seed("evaluation", "canaries"))
+    )
+    coins = streams.public("evaluation", "canaries", "membership")
     members = (torch.rand(CANARIES, generator=coins) < 0.5).numpy()
     steps = sum(event.steps for event in events)
     with (
         tempfile.TemporaryDirectory() as folder,
-        progress.task("audit", 2 * steps + OWN_STEPS, "steps") as task,
+        progress.task("canaries", 2 * steps + OWN_STEPS, "steps") as task,
     ):
         scratch = Path(folder)
         own = _own_releases(mechanism, streams, scratch)
@@ -250,7 +252,7 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
         Transcript(event, with_members, with_members - without)
         for event, with_members, without in zip(events, released, noise, strict=True)
     ]
-    rng = np.random.default_rng(streams.seed("evaluation", "audit", "ties"))
+    rng = np.random.default_rng(streams.seed("evaluation", "canaries", "ties"))
     return judge(transcripts, members, own, mechanism.budget, rng)
 
 
@@ -326,7 +328,7 @@ def _canary_run(
             sums = [_canary_sum(private, event)]
             task.advance(1)
         else:
-            stage = Stage("audit", folder / f"{number}.stage", Silent())
+            stage = Stage("canaries", folder / f"{number}.stage", Silent())
             sums = _canary_training(private, event, stage, mechanism.device, task)
         if len(sums) != event.steps:
             raise RunFailed(
@@ -407,7 +409,7 @@ class _Watched(PrivateImages):
         self._spend(event)
         few = replace(event, sample_rate=1.0, steps=min(event.steps, self._steps))
         _watch(learner, float(self.info.nominal_size), self._keep)
-        stage = Stage("audit", self._folder / f"{len(self.spent)}.stage", Silent())
+        stage = Stage("canaries", self._folder / f"{len(self.spent)}.stage", Silent())
         super().dp_sgd(learner, objective, few, stage)
 
     def gaussian_sum(self, features: Callable[[Images], Tensor], event: GaussianEvent) -> Tensor:
@@ -430,7 +432,7 @@ class _Watched(PrivateImages):
 def _own_releases(mechanism: Mechanism, streams: Streams, folder: Path) -> OwnReleases:
     """What the method's own ``fit`` releases on no image, and on one."""
     spec = mechanism.info.spec
-    rng = streams.public("evaluation", "audit", "image")
+    rng = streams.public("evaluation", "canaries", "image")
     # black and white, for a large gradient
     pixels = 255 * torch.randint(0, 2, (1, *spec.shape), generator=rng, dtype=torch.uint8)
     one = Images(pixels, torch.zeros(1, dtype=torch.int64))
