@@ -43,7 +43,7 @@ class CanaryAudit:
             ]
         for alarm in found.alarms:
             case.progress.note(f"AUDIT ALARM: {alarm.name} ({alarm.of}) refutes the claim")
-        how = f"{found.canaries} canaries, error level {found.level:.2g}"
+        how = f"{found.canaries} canaries"
         return [
             Measurement(m.name, value, m.unit, m.higher_is_better, 0, extractor=how, seed=seed)
             for m, value in zip(self.metrics, _values(found), strict=True)

@@ -426,7 +426,7 @@ class _Watched(PrivateImages):
         event = self.spent[-1]
         for name, total in totals.items():
             steps = self.released[-1].setdefault(name, [])
-            steps.append(_finite(event.purpose, total.double().cpu()) / event.clipping_norm)
+            steps.append(_finite(event.purpose, total.cpu().double()) / event.clipping_norm)
 
 
 def _own_releases(mechanism: Mechanism, streams: Streams, folder: Path) -> OwnReleases:
