@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dpbench.privacy.accounting import Event
+from dpbench.privacy.audit import Mechanism
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
@@ -185,6 +186,7 @@ class Need(enum.Enum):
     REAL_TRAIN = "train"
     REAL_VALIDATION = "validation"
     REAL_TEST = "test"
+    MECHANISM = "mechanism"
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,8 @@ class EvaluationContext:
         streams: Named random streams; evaluators use ``evaluation``.
         progress: Who is told.
         cache: A folder for what can be computed again.
+        mechanism: What made the images and what it claims; None where that was not declared, or is
+            not known.
     """
 
     dataset: str
@@ -212,6 +216,7 @@ class EvaluationContext:
     streams: Streams
     progress: Progress
     cache: Path
+    mechanism: Mechanism | None = None
 
 
 class Evaluator(Protocol):
@@ -220,7 +225,7 @@ class Evaluator(Protocol):
     Attributes:
         summary: One line for people.
         metrics: All metrics it can return.
-        needs: The real splits it opens.
+        needs: The real splits it opens, and whether it looks at the mechanism.
     """
 
     summary: ClassVar[str]

@@ -13,6 +13,7 @@ import platform
 import resource
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -29,19 +30,21 @@ from dpbench.data.load import Dataset, load
 from dpbench.errors import RunFailed, UserError
 from dpbench.files import cache_folder, replace_atomically, write_bytes, write_text, write_torch
 from dpbench.pixels import save_grid
+from dpbench.privacy.accounting import Event, event_from_json
+from dpbench.privacy.audit import Mechanism
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
 from dpbench.privacy.certificate import certify
 from dpbench.privacy.execution import AUTO, ENGINE_CACHE, Executions, check_name
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.profiles import PROFILES, Profile
-from dpbench.progress import Progress
+from dpbench.progress import Progress, Silent
 from dpbench.protocols import EvaluationContext, Need, Plan, RunContext, Sampler
 from dpbench.record import RECORD, RELEASES, RunRecord, RunSpec, read, to_json
 from dpbench.registry import OURS, entries, unknown, version_of
 from dpbench.registry import load as load_entry
 from dpbench.settings import Resolved, resolve
-from dpbench.stages import SECRET_MODE
+from dpbench.stages import SECRET_MODE, Stage
 from dpbench.streams import Streams, new_key, reproducible_key
 from dpbench.types import Images, ImageSpec, Measurement
 
@@ -146,6 +149,38 @@ def plan(request: Request) -> PlannedRun:
     return PlannedRun(
         request, resolved, version_of(entry), budget, profile, dataset, device, training
     )
+
+
+def mechanism(planned: PlannedRun, events: tuple[Event, ...]) -> Mechanism:
+    """What an audit needs to know of a run: what it claims, and its method to try.
+
+    Args:
+        planned: From ``plan``.
+        events: What the claim rests on: planned, or certified.
+    """
+
+    def fit(private: PrivateImages) -> None:
+        streams = Streams(planned.request.seed, bytes(32))
+        with tempfile.TemporaryDirectory() as folder:
+            context = _PrivatePartsOnly(
+                planned.profile, planned.device, streams, Silent(), Path(folder)
+            )
+            planned.resolved.method.fit(private, context)
+
+    info = private_set_info(planned.dataset)
+    return Mechanism(info, planned.budget, events, fit, planned.device)
+
+
+class _PrivatePartsOnly(RunContext):
+    """Leaves out every stage that the method runs itself, as on a resume past it."""
+
+    def stage(self, name: str, label: str) -> Stage:
+        return _Skipped(label, self.folder / f"{name}.stage", self.progress)
+
+
+class _Skipped(Stage):
+    def steps(self, *_: object, **__: object) -> Iterator[int]:
+        return iter(())
 
 
 def private_set_info(dataset: DatasetInfo) -> PrivateSetInfo:
@@ -531,7 +566,15 @@ class _Run:
             streams=Streams(self.record.spec.seed),
             progress=self.progress,
             cache=cache_folder(),
+            mechanism=self._mechanism() if Need.MECHANISM in needs else None,
         )
+
+    def _mechanism(self) -> Mechanism:
+        """The mechanism as certified: every event, all of whose releases were made."""
+        certified = [dict(event) for event in self.record.privacy["events"]]
+        for event in certified:
+            del event["released"]
+        return mechanism(self.planned, tuple(event_from_json(event) for event in certified))
 
     def _artifact(self, name: str) -> None:
         digest = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()

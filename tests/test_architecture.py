@@ -12,7 +12,7 @@ ORDER = (
     *("dpbench", "errors", "types", "pixels", "streams", "progress", "files", "stages"),
     *("averaging", "cores"),
     *("privacy", "privacy.budget", "privacy.accounting", "privacy.crosschecks", "privacy.ledger"),
-    *("privacy.certificate", "privacy.poisson"),
+    *("privacy.certificate", "privacy.poisson", "privacy.bounds"),
     *("privacy.clipping", "privacy.clipping.parts", "privacy.clipping.convolution"),
     *("privacy.clipping.layers", "privacy.clipping.*", "privacy.execution", "privacy.dpsgd"),
     "privacy.private_images",

@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 from conftest import TOY, Command
 
+from dpbench.evaluators.audit import EVALUATOR as AUDIT
 from dpbench.record import RunRecord, RunSpec
 from dpbench.types import Measurement
 
@@ -73,6 +74,33 @@ def test_columns_begin_as_promised(dpbench: Command) -> None:
     assert list(row)[: len(FIRST_COLUMNS)] == FIRST_COLUMNS
     assert (row["accounted_epsilon"], row["private_evaluations"]) == ("1.0", "9")
     assert row["records"] == SPEC.id[:8]
+
+
+def test_every_row_says_what_the_audits_of_its_runs_found(dpbench: Command) -> None:
+    def audited(spec: RunSpec, *values: float | None) -> RunRecord:
+        names = [metric.name for metric in AUDIT.metrics if metric.name != "audit_alarms"]
+        record = finished(spec, 50.0)
+        for name, value in zip(names, (*values, 9.0), strict=True):  # the last is no evidence
+            reason = "" if value is not None else "no claim"
+            record.measurements.append(Measurement(name, value, "", True, 0, reason=reason))
+        return record
+
+    other = replace(SPEC, method="other")
+    keep(
+        audited(SPEC, 0.97, 0.99, 0.2),
+        audited(replace(SPEC, seed=1), 0.98, 1.01, 0.3),
+        audited(other, None, None, None),
+    )
+    assert dpbench("report").code == 0
+    found = {
+        row["method"]: [row[name] for name in list(row)[-3:]]
+        for row in table()
+        if row["metric"] == "cas"
+    }
+    assert found == {"toy": ["0.3", "0.97", "1.01"], "other": ["", "", ""]}
+    assert list(table()[0])[-3:] == [
+        *("audited_epsilon_lower", "sigma_ratio_low", "sigma_ratio_high")
+    ]
 
 
 def test_mean_and_interval_are_students_over_seeds(dpbench: Command) -> None:

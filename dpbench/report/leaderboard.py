@@ -50,6 +50,11 @@ class Row:
         public_evaluations: On public images.
         fit_seconds: Mean training time.
         records: Ids of the records, 8 hex digits each.
+        audited_epsilon_lower: The largest lower bound of epsilon over seeds, from audits; None
+            where no seed has one.
+        sigma_ratio_low: Over seeds, the smallest lower end of the interval of actual over claimed
+            noise.
+        sigma_ratio_high: The largest upper end.
     """
 
     dataset: str
@@ -75,6 +80,9 @@ class Row:
     public_evaluations: int
     fit_seconds: float
     records: str
+    audited_epsilon_lower: float | None
+    sigma_ratio_low: float | None
+    sigma_ratio_high: float | None
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -213,7 +221,20 @@ def _row(group: list[tuple[RunRecord, Measurement]]) -> Row:
         public_evaluations=record.cost["public_evaluations"],
         fit_seconds=statistics.fmean(each.timings["fit"] for each, _ in group),
         records=" ".join(each.spec.id[:8] for each, _ in group),
+        audited_epsilon_lower=max(_audited(group, "audit_epsilon_lower"), default=None),
+        sigma_ratio_low=min(_audited(group, "audit_sigma_ratio_low"), default=None),
+        sigma_ratio_high=max(_audited(group, "audit_sigma_ratio_high"), default=None),
     )
+
+
+def _audited(group: list[tuple[RunRecord, Measurement]], metric: str) -> list[float]:
+    """What the audits of a group's runs gave."""
+    return [
+        found.value
+        for record, _ in group
+        for found in record.measurements
+        if found.metric == metric and found.value is not None
+    ]
 
 
 def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
