@@ -17,6 +17,7 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.profiles import Profile
 from dpbench.progress import Progress
+from dpbench.ranks import ALONE, Ranks
 from dpbench.stages import Stage
 from dpbench.streams import Streams
 from dpbench.types import Images, Measurement, MetricSpec
@@ -71,6 +72,8 @@ class RunContext:
         streams: Named random streams.
         progress: Who is told.
         folder: Where training state may be kept between interruptions; not for release.
+        ranks: The processes of the run. All of them fit alike, stage by stage and step by step;
+            private gradient sums are shared out, and the sampler of the first one is kept.
     """
 
     profile: Profile
@@ -78,10 +81,11 @@ class RunContext:
     streams: Streams
     progress: Progress
     folder: Path
+    ranks: Ranks = ALONE
 
     def stage(self, name: str, label: str) -> Stage:
         """A resumable loop whose state is kept under ``name``."""
-        return Stage(label, self.folder / f"{name}.stage", self.progress)
+        return Stage(label, self.folder / f"{name}.stage", self.progress, self.ranks)
 
 
 class Sampler(Protocol):
