@@ -226,9 +226,13 @@ def _step(load: Workload, case: Case, name: str, device: torch.device) -> Callab
     method: Engine = nonprivate if name == YARDSTICK else engine(name)
     size = max(1, _copies_at_once(device) // case.multiplicity)
 
+    def draws(chunk: int) -> torch.Generator:
+        return torch.Generator(device).manual_seed(chunk)
+
     def step() -> None:
-        rng = torch.Generator(device).manual_seed(0)
-        sums = gradient_sum(model, objective, images, batch, CLIPPING_NORM, rng, method, size)
+        sums = gradient_sum(
+            *(model, objective, images, batch, CLIPPING_NORM, draws), clipped=method, size=size
+        )
         next(iter(sums.values())).sum().item()  # waits for the device
 
     return step
