@@ -142,8 +142,8 @@ class WeightsByTheRealisedBatch(Honest):
     def objective(self) -> Objective:
         class Weighting(NoisyRegression):
             def prepare(self, pixels: Tensor) -> Tensor:
-                # what fills the batch up is an image over again
-                return 10 * super().prepare(pixels) / len(pixels.flatten(1).unique(dim=0))
+                # the rows that fill up a chunk of draws are alike
+                return 10 * super().prepare(pixels) / len(pixels.unique(dim=0))
 
         return Weighting()
 
