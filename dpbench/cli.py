@@ -372,6 +372,7 @@ def audit(
     profile: ProfileName = "laptop",
     settings: Settings = None,
     device: Device = "auto",
+    engine: EngineName = "auto",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -382,7 +383,9 @@ def audit(
     with _outcome(debug):
         from dpbench import run as runs
         from dpbench.console import progress_on
+        from dpbench.files import cache_folder
         from dpbench.privacy.audit import audit as audit_mechanism
+        from dpbench.privacy.execution import ENGINE_CACHE, Executions
 
         request = runs.Request(
             method=method,
@@ -396,8 +399,10 @@ def audit(
             device=device,
         )
         planned = runs.plan(request)
-        mechanism = runs.mechanism(planned, planned.plan.events)
-        found = audit_mechanism(mechanism, seed, progress_on(err))
+        progress = progress_on(err)
+        executions = Executions(engine, cache=cache_folder() / ENGINE_CACHE, decided=progress.note)
+        mechanism = runs.mechanism(planned, planned.plan.events, executions)
+        found = audit_mechanism(mechanism, seed, progress)
         if as_json:
             _print_json(_audit_json(planned, found))
         else:

@@ -160,12 +160,13 @@ def plan(request: Request, ranks: Ranks = ALONE) -> PlannedRun:
     )
 
 
-def mechanism(planned: PlannedRun, events: tuple[Event, ...]) -> Mechanism:
+def mechanism(planned: PlannedRun, events: tuple[Event, ...], executions: Executions) -> Mechanism:
     """What an audit needs to know of a run: what it claims, and its method to try.
 
     Args:
         planned: From ``plan``.
         events: What the claim rests on: planned, or certified.
+        executions: Choose how gradients are computed, or chose it in the run.
     """
 
     def fit(private: PrivateImages) -> None:
@@ -177,7 +178,7 @@ def mechanism(planned: PlannedRun, events: tuple[Event, ...]) -> Mechanism:
             planned.resolved.method.fit(private, context)
 
     info = private_set_info(planned.dataset)
-    return Mechanism(info, planned.budget, events, fit, planned.device)
+    return Mechanism(info, planned.budget, events, fit, planned.device, executions)
 
 
 class _PrivatePartsOnly(RunContext):
@@ -646,7 +647,8 @@ class _Run:
         certified = [dict(event) for event in self.record.privacy["events"]]
         for event in certified:
             del event["released"]
-        return mechanism(self.planned, tuple(event_from_json(event) for event in certified))
+        events = tuple(event_from_json(event) for event in certified)
+        return mechanism(self.planned, events, self._executions())
 
     def _artifact(self, name: str) -> None:
         digest = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()

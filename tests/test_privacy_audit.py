@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import _broken as broken
 import numpy as np
 import pytest
 import torch
-from _private import Copies, Gradients, convolutions
+from _private import Copies, Gradients, perceptron
 from conftest import TOY, Command
 from scipy import stats
 from torch import Tensor, nn
@@ -22,8 +21,15 @@ from dpbench.averaging import ExponentialAverage
 from dpbench.errors import RunFailed, UserError
 from dpbench.evaluators.audit import EVALUATOR
 from dpbench.privacy import audit as auditing
-from dpbench.privacy import dpsgd, ledger, private_images
-from dpbench.privacy.accounting import DPSGDEvent, Event, GaussianEvent, epsilon
+from dpbench.privacy import clipping, dpsgd, private_images
+from dpbench.privacy.accounting import (
+    DPSGDEvent,
+    Event,
+    GaussianEvent,
+    HistogramEvent,
+    SelectionEvent,
+    epsilon,
+)
 from dpbench.privacy.audit import (
     CANARIES,
     GUESSES,
@@ -44,18 +50,22 @@ from dpbench.privacy.bounds import (
     scale_interval,
 )
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.clipping import Objective, Predict
+from dpbench.privacy.clipping import Objective, Predict, as_rows, of_examples
 from dpbench.privacy.clipping.vmap import clipped_sum
 from dpbench.privacy.dpsgd import Learner, gaussian_noise
+from dpbench.privacy.execution import Executions
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.progress import Silent
 from dpbench.stages import Stage
 from dpbench.streams import Streams
 from dpbench.types import ImageSpec
 
+pytestmark = pytest.mark.usefixtures("accounted_once")
+
 BUDGET = PrivacyBudget(10.0)
 TRAINING = DPSGDEvent(0.05, 1.5, 0.3, 30, "weights")
 SUM = GaussianEvent(8.0, 0.7, "sum")
+COUNTS = HistogramEvent(20.0, "counts")
 # broken.divides_by_the_realised_batch expects batches of 1000
 INFO = PrivateSetInfo("images", ImageSpec(1, 4, 4), 10, 20_000)
 
@@ -70,26 +80,19 @@ class Steep:
         return (pixels[:, None].expand(-1, 2, -1, -1, -1).float() / 255,)
 
     def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
-        return 100 * predict(copies[0].flatten(0, 1)).view(copies[0].shape[:2]).mean(1)
-
-
-@pytest.fixture(autouse=True)
-def one_accountant(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same events are spent again and again: asked for once."""
-    monkeypatch.setattr(ledger, "epsilon", lambda events, *rest: _epsilon(tuple(events), *rest))
-
-
-_epsilon = functools.lru_cache(epsilon)
+        outputs = of_examples(predict(as_rows(copies[0])), len(copies[0]))
+        return 100 * outputs.flatten(1).mean(1)
 
 
 def fit(private: PrivateImages, training: DPSGDEvent = TRAINING) -> None:
-    """A method of two mechanisms."""
+    """A method of three mechanisms."""
+    private.label_histogram(COUNTS)
     private.gaussian_sum(lambda part: part.pixels.flatten(1).float().repeat(1, 100), SUM)
     train(private, training)
 
 
 def train(private: PrivateImages, training: DPSGDEvent = TRAINING) -> None:
-    model = convolutions()
+    model = perceptron()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     learner = Learner(model, optimizer, ExponentialAverage(model, 0.9))
     private.dp_sgd(learner, Steep(), training, Stage("", Path("unused"), Silent()))
@@ -97,10 +100,11 @@ def train(private: PrivateImages, training: DPSGDEvent = TRAINING) -> None:
 
 def mechanism(
     method: Callable[[PrivateImages], object] = fit,
-    events: tuple[Event, ...] = (SUM, TRAINING),
+    events: tuple[Event, ...] = (COUNTS, SUM, TRAINING),
+    executions: Executions | None = None,
     budget: PrivacyBudget = BUDGET,
 ) -> Mechanism:
-    return Mechanism(INFO, budget, events, method, torch.device("cpu"))
+    return Mechanism(INFO, budget, events, method, torch.device("cpu"), executions)
 
 
 def alarms(found: Audit) -> set[str]:
@@ -170,8 +174,24 @@ def test_an_honest_mechanism_raises_no_alarm() -> None:
     assert alarms(found) == set()
     assert 0.98 < found.sigma_low < 1 < found.sigma_high < 1.02
     assert found.epsilon_lower < found.epsilon_lower_gdp < found.epsilon == 10
-    assert {check.of for check in found.checks} >= {"sum", "weights"}
+    assert {check.of for check in found.checks} >= {"counts", "sum", "weights"}
     assert "cannot refute epsilon = 10" in found.limits
+
+
+@pytest.mark.parametrize("engine", ["folded", "vmap", "loop"])
+def test_the_audit_goes_by_the_engine_that_trains_the_method(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executions = Executions(engine)
+    claim = mechanism(train, (TRAINING,), executions=executions)
+    assert alarms(audit(claim, 0, Silent())) == set()
+    original = clipping.engine(engine)
+
+    def twin(m: nn.Module, o: Objective, copies: Copies, c: float) -> Gradients:
+        return original(m, o, copies, 2 * c)
+
+    monkeypatch.setattr(f"dpbench.privacy.clipping.{engine}.clipped_sum", twin)
+    assert {CLIPPING, OWN_CLIPPING} <= alarms(audit(claim, 0, Silent()))
 
 
 def test_an_audit_repeats_itself_and_another_seed_is_another_audit() -> None:
@@ -183,7 +203,7 @@ def test_an_audit_repeats_itself_and_another_seed_is_another_audit() -> None:
 @pytest.mark.parametrize("eps", [1.0, 10.0])
 def test_the_laptop_plan_of_a_real_method_is_audited_in_seconds(eps: float) -> None:
     planned = run.plan(run.Request("dpsyngen", "fashionmnist", eps, device="cpu"))
-    found = audit(run.mechanism(planned, planned.plan.events), 0, Silent())
+    found = audit(run.mechanism(planned, planned.plan.events, Executions()), 0, Silent())
     assert alarms(found) == set()
     assert 0.99 < found.sigma_low < 1 < found.sigma_high < 1.01
     # every tensor of the method's network was looked at, and its image was really clipped
@@ -349,7 +369,7 @@ def test_an_audit_catches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_guesses_refute_a_small_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
-    claim = mechanism(train, (TRAINING,), PrivacyBudget(1.0))
+    claim = mechanism(train, (TRAINING,), budget=PrivacyBudget(1.0))
     assert alarms(audit(claim, 0, Silent())) == set()
     monkeypatch.setattr(dpsgd, "gaussian_noise", broken.scaled_by(0.0))
     found = audit(claim, 0, Silent())
@@ -373,6 +393,11 @@ def test_an_audit_does_not_see(
     """Blind spots, written down: other tests catch these (streams, sampling, neighbours)."""
     monkeypatch.setattr(dpsgd, attribute, twin)
     assert alarms(audit(mechanism(), 0, Silent())) == set()
+
+
+def test_a_choice_is_not_audited() -> None:
+    with pytest.raises(UserError, match="no audit knows"):
+        audit(mechanism(events=(SelectionEvent(1.0, "best"),)), 0, Silent())
 
 
 def test_one_step_more_than_claimed_ends_the_audit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from dpbench.averaging import ExponentialAverage
 from dpbench.errors import RunFailed, UserError
-from dpbench.privacy.accounting import DPSGDEvent, Event, GaussianEvent
+from dpbench.privacy.accounting import DPSGDEvent, Event, GaussianEvent, HistogramEvent
 from dpbench.privacy.bounds import (
     gaussian_dp_epsilon,
     one_run_epsilon,
@@ -37,8 +37,9 @@ from dpbench.privacy.bounds import (
     scale_interval,
 )
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.clipping import Objective, Predict, trainable
+from dpbench.privacy.clipping import Objective, Predict, as_rows, of_examples, trainable
 from dpbench.privacy.dpsgd import Learner
+from dpbench.privacy.execution import Executions
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.progress import Progress, Silent, Task
@@ -63,7 +64,7 @@ TOLERANCE = 0.01
 TAIL = 2.0
 
 Array = NDArray[np.float32]
-Audited = GaussianEvent | DPSGDEvent
+Audited = GaussianEvent | HistogramEvent | DPSGDEvent
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Mechanism:
         events: The events that the claim rests on, in order.
         fit: Runs the method on a handle, leaving out what it does without private images.
         device: Where to compute.
+        executions: Choose how gradients are computed; the canaries go by what is chosen for the
+            method's network. None for what works for every model.
     """
 
     info: PrivateSetInfo
@@ -83,6 +86,7 @@ class Mechanism:
     events: tuple[Event, ...]
     fit: Callable[[PrivateImages], object]
     device: torch.device
+    executions: Executions | None = None
 
 
 @dataclass(frozen=True)
@@ -231,7 +235,7 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
         raise UserError("there is nothing to audit: the method releases nothing private")
     events = tuple(event for event in mechanism.events if isinstance(event, Audited))
     if events != mechanism.events:
-        raise UserError("the method makes releases other than Gaussian sums: no audit knows them")
+        raise UserError("the method makes releases that no audit knows: it knows Gaussian ones")
     streams = Streams(
         seed, reproducible_key(Streams(seed, bytes(32)).seed("evaluation", "canaries"))
     )
@@ -295,8 +299,12 @@ class CanaryObjective:
     def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
         """See ``Objective``."""
         rows, weights = copies
-        outputs = predict(rows.flatten()).view(rows.shape)
+        outputs = of_examples(predict(as_rows(rows)), len(rows))
         return self.size / math.sqrt(2) * (outputs * weights).mean(1)
+
+
+def _clipping_norm(event: Audited) -> float:
+    return 1.0 if isinstance(event, HistogramEvent) else event.clipping_norm
 
 
 def _rows(event: Audited) -> int:
@@ -318,24 +326,27 @@ def _canary_run(
 ) -> list[Array]:
     """Spend all events on the canaries ``owned``; for each event what was released, over C."""
     images = Images(torch.zeros(len(owned), 1, 1, 1, dtype=torch.uint8), owned)
-    info = replace(mechanism.info, spec=ImageSpec(1, 1, 1))
     ledger = PrivacyLedger(mechanism.budget)
-    private = PrivateImages(images, info, ledger, streams)
     folder.mkdir()
     transcripts = []
     for number, event in enumerate(events):
-        if isinstance(event, GaussianEvent):
-            sums = [_canary_sum(private, event)]
-            task.advance(1)
-        else:
+        info = replace(mechanism.info, spec=ImageSpec(1, 1, 1), classes=_rows(event))
+        private = PrivateImages(images, info, ledger, streams, mechanism.executions)
+        if isinstance(event, DPSGDEvent):
             stage = Stage("canaries", folder / f"{number}.stage", Silent())
             sums = _canary_training(private, event, stage, mechanism.device, task)
+        elif isinstance(event, HistogramEvent):
+            sums = [private.label_histogram(event)]  # each canary has a class of its own
+            task.advance(1)
+        else:
+            sums = [_canary_sum(private, event)]
+            task.advance(1)
         if len(sums) != event.steps:
             raise RunFailed(
                 f"{event.purpose}: {len(sums)} releases were made but {event.steps} are claimed"
             )
         released = _finite(event.purpose, torch.stack(sums))
-        transcripts.append((released / event.clipping_norm).numpy())
+        transcripts.append((released / _clipping_norm(event)).numpy())
     ledger.certificate(reproducible=True)  # raises where the counters do not agree
     return transcripts
 
@@ -393,7 +404,8 @@ class _Watched(PrivateImages):
     def __init__(
         self, mechanism: Mechanism, images: Images, steps: int, streams: Streams, folder: Path
     ) -> None:
-        super().__init__(images, mechanism.info, PrivacyLedger(PrivacyBudget(math.inf)), streams)
+        ledger = PrivacyLedger(PrivacyBudget(math.inf))
+        super().__init__(images, mechanism.info, ledger, streams, mechanism.executions)
         folder.mkdir()
         self._claimed, self._steps, self._folder = mechanism.budget, steps, folder
         self.spent: list[Audited] = []
@@ -418,6 +430,12 @@ class _Watched(PrivateImages):
         self._keep({"sum": total})
         return total
 
+    def label_histogram(self, event: HistogramEvent) -> Tensor:
+        self._spend(event)
+        counts = super().label_histogram(event)
+        self._keep({"counts": counts})
+        return counts
+
     def _spend(self, event: Audited) -> None:
         self.spent.append(event)
         self.released.append({})
@@ -426,7 +444,7 @@ class _Watched(PrivateImages):
         event = self.spent[-1]
         for name, total in totals.items():
             steps = self.released[-1].setdefault(name, [])
-            steps.append(_finite(event.purpose, total.cpu().double()) / event.clipping_norm)
+            steps.append(_finite(event.purpose, total.cpu().double()) / _clipping_norm(event))
 
 
 def _own_releases(mechanism: Mechanism, streams: Streams, folder: Path) -> OwnReleases:
