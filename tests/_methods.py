@@ -50,7 +50,7 @@ class NoisyRegression:
 
     def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
         x, target = copies
-        error = predict(x.flatten(0, 1)).view_as(target) - target
+        error = of_examples(predict(as_rows(x)), len(x)).view_as(target) - target
         return error.square().mean(dim=1)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from dpbench.errors import UserError
 from dpbench.pixels import from_pixels
-from dpbench.privacy.clipping import Objective, Predict
+from dpbench.privacy.clipping import Objective, Predict, as_rows, of_examples
 from dpbench.protocols import Workload
 from dpbench.registry import entries, load
 from dpbench.run import resolve_device
@@ -45,9 +45,9 @@ class Classification:
     def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
         """Mean loss of each image over its copies, ``(B,)``."""
         images, labels = copies
-        logits = predict(images.flatten(0, 1))
-        losses = functional.cross_entropy(logits, labels.flatten(), reduction="none")
-        return losses.view(labels.shape).mean(dim=1)
+        logits = predict(as_rows(images))
+        losses = functional.cross_entropy(logits, as_rows(labels), reduction="none")
+        return of_examples(losses, len(labels)).mean(dim=1)
 
 
 class _InBfloat16(nn.Module):
