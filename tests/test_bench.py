@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dpbench.bench import sample, startup, step, timing, workloads
 from dpbench.bench.accounting import EPSILONS, SAMPLE_RATE, STEPS
+from dpbench.privacy import accounting
 from dpbench.privacy.accounting import calibrate
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import ENGINES, engine
@@ -261,6 +262,20 @@ def test_calibrations_are_compared_by_one_accountant(dpbench: Command) -> None:
     assert ours["noise_multiplier"] < prv["noise_multiplier"] < rdp["noise_multiplier"]
     epsilons = [row["accounted_epsilon"] for row in (rdp, prv, ours)]
     assert epsilons == sorted(epsilons) and 0.999 < epsilons[-1] <= 1
+
+
+def test_every_repeat_calibrates_anew(dpbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    calibrations = []
+    first_guess = accounting._first_guess
+
+    def counted(*arguments: Any) -> float:
+        calibrations.append(arguments)
+        return first_guess(*arguments)
+
+    monkeypatch.setattr(accounting, "_first_guess", counted)
+    options = ("--eps", 1, "--steps", 10, "--repeats", 2)
+    assert dpbench("bench", "accounting", *options).code == 0
+    assert len(calibrations) == 3  # one to warm up
 
 
 def test_a_calibration_that_fails_is_a_row_with_the_reason(dpbench: Command) -> None:
