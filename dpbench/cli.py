@@ -23,7 +23,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import dpbench
-from dpbench.errors import RunFailed, UserError
+from dpbench.errors import RunFailed, Unheard, UserError
+from dpbench.launch import UNHEARD, end_with_launcher, is_first, is_rank, launch
 
 if TYPE_CHECKING:
     from dpbench.privacy.audit import Audit
@@ -78,6 +79,15 @@ EngineName = Annotated[
         "opacus. All give the same numbers.",
     ),
 ]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Share private training out over so many processes of this machine, each with a CUDA "
+        "device of its own, or its part of the cores. For several machines use torchrun -m dpbench "
+        "run.",
+    ),
+]
 Reproducible = Annotated[
     bool,
     typer.Option(
@@ -121,7 +131,11 @@ def _outcome(debug: bool, interrupted: str = "Interrupted.") -> Iterator[None]:
         yield
     except typer.Exit:
         raise
+    except Unheard:
+        raise typer.Exit(UNHEARD) from None
     except KeyboardInterrupt:
+        if not is_first():
+            raise typer.Exit(UNHEARD) from None
         err.print(interrupted)
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
@@ -169,6 +183,7 @@ def run(
     data_root: DataRoot = None,
     device: Device = "auto",
     engine: EngineName = "auto",
+    processes: Processes = None,
     reproducible: Reproducible = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
@@ -180,8 +195,12 @@ def run(
     An interrupted run continues where it stopped when the same command is given again.
     """
     with _outcome(debug, "Interrupted: the same command continues where this one stopped."):
+        if processes not in (None, 1) and not is_rank():
+            raise typer.Exit(launch(processes, sys.argv[1:]))
+        end_with_launcher()
         from dpbench import run as runs
         from dpbench.console import progress_on
+        from dpbench.ranks import joined
 
         request = runs.Request(
             method=method,
@@ -196,15 +215,20 @@ def run(
             device=device,
             engine=engine,
         )
-        planned = runs.plan(request)
-        _print_plan(planned)
-        if dry_run:
-            if as_json:
-                _print_json(_plan_json(planned))
-            return
-        record, folder = runs.execute(
-            planned, progress_on(err), runs_dir, out_folder, data_root, overwrite, debug
-        )
+        with joined(processes) as ranks:
+            planned = runs.plan(request, ranks)
+            if not ranks.first:
+                if not dry_run:
+                    runs.assist(planned, data_root)
+                return
+            _print_plan(planned)
+            if dry_run:
+                if as_json:
+                    _print_json(_plan_json(planned))
+                return
+            record, folder = runs.execute(
+                planned, progress_on(err), runs_dir, out_folder, data_root, overwrite, debug
+            )
         if as_json:
             typer.echo(record.dumps(), nl=False)
         else:
@@ -258,6 +282,8 @@ def _print_plan(planned: PlannedRun) -> None:
     ]
     if planned.plan.parameters:
         lines.append(("network", f"{planned.plan.parameters:,} parameters on {planned.device}"))
+    if planned.ranks.size > 1:
+        lines.append(("processes", f"{planned.ranks.size}, which share private training out"))
     for event in planned.plan.events:
         text = f"noise multiplier {event.noise_multiplier:.4g}"
         if isinstance(event, DPSGDEvent):

@@ -21,11 +21,23 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_sharing = 1
+
+
 def core_count() -> int:
-    """The number of cores that this process may use."""
+    """The number of cores that this process may use, and other processes of its run do not."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, cores // _sharing)
+
+
+def share_cores(processes: int) -> None:
+    """Use one part of the cores, now that so many processes of a run are on this machine."""
+    global _sharing
+    _sharing = processes
+    _pool.cache_clear()
 
 
 @functools.cache

@@ -9,3 +9,7 @@ class UserError(Exception):
 
 class RunFailed(Exception):
     """A run or a check that failed through no mistake of the user's (exit code 1)."""
+
+
+class Unheard(Exception):
+    """This process of a run ends, and leaves it to another one to say why: exit code 3."""

@@ -19,6 +19,7 @@ from dpbench.privacy.clipping import Objective
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.profiles import Profile
 from dpbench.progress import Progress
+from dpbench.ranks import ALONE, Ranks
 from dpbench.stages import Stage
 from dpbench.streams import Streams
 from dpbench.types import Images, ImageSpec, Measurement, MetricSpec, Precision
@@ -73,6 +74,8 @@ class RunContext:
         streams: Named random streams.
         progress: Who is told.
         folder: Where training state may be kept between interruptions; not for release.
+        ranks: The processes of the run. All of them fit alike, stage by stage and step by step;
+            private gradient sums are shared out, and the sampler of the first one is kept.
     """
 
     profile: Profile
@@ -80,10 +83,11 @@ class RunContext:
     streams: Streams
     progress: Progress
     folder: Path
+    ranks: Ranks = ALONE
 
     def stage(self, name: str, label: str) -> Stage:
         """A resumable loop whose state is kept under ``name``."""
-        return Stage(label, self.folder / f"{name}.stage", self.progress)
+        return Stage(label, self.folder / f"{name}.stage", self.progress, self.ranks)
 
 
 class Sampler(Protocol):

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dpbench.cores import core_count
+from dpbench.cores import core_count, share_cores
 from dpbench.data.catalog import CATALOG, DatasetInfo
 from dpbench.data.load import Dataset, load
 from dpbench.errors import RunFailed, UserError
@@ -40,6 +40,7 @@ from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.profiles import PROFILES, Profile
 from dpbench.progress import Progress, Silent
 from dpbench.protocols import EvaluationContext, Need, Plan, RunContext, Sampler
+from dpbench.ranks import ALONE, Ranks
 from dpbench.record import RECORD, RELEASES, RunRecord, RunSpec, read, to_json
 from dpbench.registry import OURS, entries, unknown, version_of
 from dpbench.registry import load as load_entry
@@ -50,6 +51,7 @@ from dpbench.types import Images, ImageSpec, Measurement
 
 CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
 SAMPLING_CHUNK = 1000
+NOTHING_TO_FIT = b""  # what the first rank tells the others in place of the key
 _PACKAGES = (OURS, "torch", "torchvision", "numpy", "scipy", "dp-accounting", "opacus")
 
 
@@ -97,6 +99,7 @@ class PlannedRun:
         dataset: What is known of the data set without loading it.
         device: Where it will run.
         plan: What training will do and spend.
+        ranks: The processes that will train.
     """
 
     request: Request
@@ -107,19 +110,25 @@ class PlannedRun:
     dataset: DatasetInfo
     device: torch.device
     plan: Plan
+    ranks: Ranks = ALONE
 
     @functools.cached_property
     def estimated_seconds(self) -> float:
         """Training time, from one step of each stage on random tensors on this machine."""
         return sum(
-            stage.evaluations / stage.probe(self.device)
+            # ranks share private work out, and do public work each
+            stage.evaluations / stage.probe(self.device) / (self.ranks.size if stage.private else 1)
             for stage in self.plan.stages
             if stage.probe is not None
         )
 
 
-def plan(request: Request) -> PlannedRun:
+def plan(request: Request, ranks: Ranks = ALONE) -> PlannedRun:
     """Check a request and cost it.
+
+    Args:
+        request: What is asked for.
+        ranks: The processes that are to train.
 
     Raises:
         UserError: Anything about the request that cannot work.
@@ -141,13 +150,13 @@ def plan(request: Request) -> PlannedRun:
             f"{request.method} is not private: it has no finite epsilon, run it with --eps inf"
         )
     profile, dataset = PROFILES[request.profile], CATALOG[request.dataset]
-    device = resolve_device(request.device)
+    device = resolve_device(request.device, ranks)
     resolved = resolve(kind, request.method, profile.name, dataset.name, epsilon, request.settings)
     training = resolved.method.plan(private_set_info(dataset), budget)
     _check_compute(request.method, training, profile)
     entry = entries("method")[request.method]
     return PlannedRun(
-        request, resolved, version_of(entry), budget, profile, dataset, device, training
+        request, resolved, version_of(entry), budget, profile, dataset, device, training, ranks
     )
 
 
@@ -189,14 +198,28 @@ def private_set_info(dataset: DatasetInfo) -> PrivateSetInfo:
     return PrivateSetInfo(dataset.name, spec, dataset.classes, dataset.train)
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     """The device that a name means; ``auto`` is CUDA where there is one.
+
+    Each of several ranks on a machine has a CUDA device of its own.
 
     Raises:
         UserError: There is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if ranks.size > 1:
+        if name not in ("cuda", "cpu"):
+            raise UserError(
+                f"--device {name} is no device for {ranks.size} processes: use --device cuda, "
+                "where each has one of its own, or cpu"
+            )
+        if name == "cuda" and ranks.local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"{ranks.local_size} processes need as many CUDA devices; here are "
+                f"{torch.cuda.device_count()}: start fewer, or use --device cpu"
+            )
+        name = name if name == "cpu" else f"cuda:{ranks.local_rank}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -230,10 +253,10 @@ def execute(
     overwrite: bool = False,
     debug: bool = False,
 ) -> tuple[RunRecord, Path]:
-    """Run what was planned, or what is left of it.
+    """Run what was planned, or what is left of it; the other ranks, if any, ``assist``.
 
     Args:
-        planned: From ``plan``.
+        planned: From ``plan``, on the first rank.
         progress: Who is told.
         runs_dir: The run's folder is made below it by data set, method and id.
         out: The run's folder itself, instead.
@@ -252,18 +275,20 @@ def execute(
     progress.note(f"{dataset.info.name} from {dataset.source}")
     _check_writable(out or runs_dir)
     spec = _spec(planned, dataset)
+    planned.ranks.broadcast(spec.id.encode())
     folder = out if out is not None else runs_dir / spec.folder
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         record = _open(folder, spec, overwrite)
         if record.status == "complete":
+            planned.ranks.broadcast(NOTHING_TO_FIT)
             progress.note(f"this run is complete already: {folder} (--overwrite runs it again)")
             return record, folder
-        if planned.device.type == "cpu":
-            torch.set_num_threads(1)  # cores are used by whole pieces of work: see dpbench.cores
+        _prepare(planned.device)
         run = _Run(planned, dataset, record, folder, progress)
         try:
             run.fit()
+            share_cores(1)  # the other ranks have ended
             run.sample()
             run.evaluate(debug)
         except Exception as error:
@@ -277,6 +302,57 @@ def execute(
         record.status, record.error = "complete", None
         run.save()
     return record, folder
+
+
+def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
+    """Do the part of a rank that is not the first: its share of training.
+
+    Args:
+        planned: From ``plan``.
+        data_root: Where to look for data first.
+
+    Raises:
+        UserError: Not the run that the first rank executes.
+    """
+    first_id = planned.ranks.broadcast().decode()  # comes when the first rank has fetched the data
+    dataset = load(planned.request.dataset, data_root, Silent())
+    if _spec(planned, dataset).id != first_id:
+        raise UserError(
+            f"rank {planned.ranks.rank} has other data or another version of "
+            f"{planned.request.method} than the first rank: give all the same"
+        )
+    key = planned.ranks.broadcast()
+    if key != NOTHING_TO_FIT:
+        _prepare(planned.device)
+        # only the first rank keeps a journal: nothing is released without its part of a sum
+        ledger = PrivacyLedger(planned.budget)
+        with tempfile.TemporaryDirectory() as folder:
+            executions = Executions(ranks=planned.ranks)
+            _fit(planned, dataset, key, ledger, executions, Silent(), Path(folder))
+
+
+def _prepare(device: torch.device) -> None:
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # cores are used by whole pieces of work: see dpbench.cores
+    elif device.index is not None:
+        torch.cuda.set_device(device)
+
+
+def _fit(
+    planned: PlannedRun,
+    dataset: Dataset,
+    key: bytes,
+    ledger: PrivacyLedger,
+    executions: Executions,
+    progress: Progress,
+    folder: Path,
+) -> Sampler:
+    seed, info = planned.request.seed, private_set_info(planned.dataset)
+    private = PrivateImages(dataset.splits.train, info, ledger, Streams(seed, key), executions)
+    context = RunContext(
+        *(planned.profile, planned.device, Streams(seed), progress, folder, planned.ranks)
+    )
+    return planned.resolved.method.fit(private, context)
 
 
 def _described(error: Exception) -> str:
@@ -393,6 +469,7 @@ class _Run:
                 "by_hand": list(planned.resolved.by_hand),
                 "device": str(planned.device),
                 "cores": core_count(),
+                "processes": planned.ranks.size,
             }
             record.environment = _environment()
         record.status, record.error = "started", None
@@ -420,23 +497,19 @@ class _Run:
     def fit(self) -> None:
         """Train; leaves the sampler, the certificate and the costs, and destroys the key."""
         training = self.folder / TRAINING
-        if "fit" not in self.record.done:
+        if "fit" in self.record.done:
+            self.planned.ranks.broadcast(NOTHING_TO_FIT)
+        else:
             training.mkdir(mode=0o700, exist_ok=True)
-            seed = self.record.spec.seed
+            key = self._key(training)
+            self.planned.ranks.broadcast(key)
             ledger = PrivacyLedger(self.planned.budget, training / "ledger.json")
-            info = private_set_info(self.planned.dataset)
-            private = PrivateImages(
-                self.dataset.splits.train,
-                info,
-                ledger,
-                Streams(seed, self._key(training)),
-                self._executions(),
-            )
-            context = RunContext(
-                self.planned.profile, self.planned.device, Streams(seed), self.progress, training
-            )
             with self._part("fit"):
-                sampler = self.planned.resolved.method.fit(private, context)
+                executions = self._executions()
+                sampler = _fit(
+                    *(self.planned, self.dataset, key, ledger, executions),
+                    *(self.progress, training),
+                )
                 self.progress.note("certifying: epsilon by three accountants")
                 self.record.privacy = certify(ledger, self.record.spec.reproducible, _code())
                 self.record.cost.update(
@@ -462,7 +535,7 @@ class _Run:
 
         chosen = self.record.resolved.setdefault("gradients", {})
         cache = cache_folder() / ENGINE_CACHE
-        return Executions(self.planned.request.engine, chosen, cache, decided)
+        return Executions(self.planned.request.engine, chosen, cache, decided, self.planned.ranks)
 
     def _key(self, training: Path) -> bytes:
         """The secret key of this run: made at its start, kept until training is over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ import torch
 
 from dpbench.files import write_torch
 from dpbench.progress import Progress
+from dpbench.ranks import ALONE, Ranks
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 SECRET_MODE = 0o600
@@ -31,12 +33,12 @@ class Stateful(Protocol):
 
 
 @contextmanager
-def deferred_interrupts() -> Iterator[Callable[[], None]]:
-    """Hold the first SIGINT or SIGTERM until the returned function is called.
+def deferred_interrupts() -> Iterator[Callable[[], bool]]:
+    """Hold the first SIGINT or SIGTERM.
 
-    A step of training must not be torn in the middle. The first signal is remembered and raised as
-    KeyboardInterrupt by the returned function, which the loop calls between steps; a second signal
-    is not held. Outside the main thread signals cannot be held, and nothing happens.
+    A step of training must not be torn in the middle. The first signal is remembered, and the
+    returned function, which the loop calls between steps, says so; a second signal is not held, and
+    raises KeyboardInterrupt. Outside the main thread signals cannot be held, and nothing happens.
     """
     received: list[int] = []
 
@@ -45,18 +47,17 @@ def deferred_interrupts() -> Iterator[Callable[[], None]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    def raise_if_received() -> None:
-        if received:
-            raise KeyboardInterrupt
+    def interrupted() -> bool:
+        return bool(received)
 
     if threading.current_thread() is not threading.main_thread():
-        yield raise_if_received
+        yield interrupted
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for number in before:
             signal.signal(number, remember)
-        yield raise_if_received
+        yield interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -69,10 +70,13 @@ class Stage:
         label: What a person reads beside the progress bar.
         file: Where the state is kept (mode 0600: training state is no release).
         progress: Who is told.
+        ranks: Those that take each step together. They start from the first one's state, stop after
+            the same step when one of them is interrupted, and the first one saves.
     """
 
-    def __init__(self, label: str, file: Path, progress: Progress) -> None:
+    def __init__(self, label: str, file: Path, progress: Progress, ranks: Ranks = ALONE) -> None:
         """Keep the arguments."""
+        self.ranks = ranks
         self._label = label
         self._file = file
         self._progress = progress
@@ -99,34 +103,43 @@ class Stage:
         """
         done = self._load(state)
         with (
-            deferred_interrupts() as raise_if_interrupted,
+            deferred_interrupts() as interrupted,
             self._progress.task(self._label, total * per_step, unit, done * per_step) as task,
         ):
             saved_at = time.monotonic()
             for step in range(done, total):
                 yield step
-                task.advance(per_step, note(step + 1))
-                try:
-                    raise_if_interrupted()
-                except KeyboardInterrupt:
+                task.advance(per_step, note(step + 1) if self.ranks.first else "")
+                if self.ranks.any(interrupted()):
                     self._save(step + 1, state)
-                    raise
+                    raise KeyboardInterrupt
                 if time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS or step + 1 == total:
                     self._save(step + 1, state)
                     saved_at = time.monotonic()
-            raise_if_interrupted()  # a signal may have come during the last save
+            if self.ranks.any(interrupted()):  # a signal may have come during the last save
+                raise KeyboardInterrupt
 
     def _load(self, state: Mapping[str, Stateful]) -> int:
-        if not self._file.exists():
+        content = b""
+        if self.ranks.first and self._file.exists():
+            content = self._file.read_bytes()
+        elif self.ranks.first and self.ranks.size > 1:
+            # what was computed before this stage may differ in its last bits from rank to rank
+            buffer = io.BytesIO()
+            torch.save(_content(0, state), buffer)
+            content = buffer.getvalue()
+        content = self.ranks.broadcast(content)
+        if not content:
             return 0
-        saved = torch.load(self._file, map_location="cpu", weights_only=True)
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         for name, part in state.items():
             part.load_state_dict(saved["state"][name])
         return int(saved["done"])
 
     def _save(self, done: int, state: Mapping[str, Stateful]) -> None:
-        content = {
-            "done": done,
-            "state": {name: part.state_dict() for name, part in state.items()},
-        }
-        write_torch(self._file, content, SECRET_MODE)
+        if self.ranks.first:
+            write_torch(self._file, _content(done, state), SECRET_MODE)
+
+
+def _content(done: int, state: Mapping[str, Stateful]) -> dict[str, Any]:
+    return {"done": done, "state": {name: part.state_dict() for name, part in state.items()}}

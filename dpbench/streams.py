@@ -8,9 +8,10 @@ Whoever knows the noise of a differentially private release can subtract it, and
 subsampling holds for unknown batches only. The streams ``dp-noise`` and ``poisson`` are therefore
 keyed by 256 bits of entropy that never leave the run's folder, and drawn with Philox under a
 128-bit key. So is ``private-copies``, the noise levels and augmentations of private images: the
-examples of a batch draw one after another, so with known draws one example less would give every
-later one other copies, and the sum would change by more than the clipping norm. With unknown draws,
-which are alike for all examples, the neighbours can be compared draw by draw.
+draws of an example go by its place in the batch, so with known draws one example less would give
+every later one other copies, and the sum would change by more than the clipping norm. With unknown
+draws, which are alike for all places, the neighbours can be compared draw by draw, with the place
+of the missing example left empty.
 """
 
 from __future__ import annotations

@@ -88,17 +88,17 @@ def takes_norms_in_bfloat16(m: nn.Module, o: Objective, copies: Copies, c: float
 
 
 def drops_the_ragged_batch(
-    m: nn.Module, o: Objective, images: Images, batch: Tensor, c: float, rng: torch.Generator
+    m: nn.Module, o: Objective, images: Images, batch: Tensor, *rest: Any
 ) -> Gradients:
     size = physical_batch_size(o.multiplicity)
-    return gradient_sum(m, o, images, batch[: len(batch) // size * size], c, rng)
+    return gradient_sum(m, o, images, batch[: len(batch) // size * size], *rest)
 
 
 def divides_by_the_realised_batch(
-    m: nn.Module, o: Objective, images: Images, batch: Tensor, c: float, rng: torch.Generator
+    m: nn.Module, o: Objective, images: Images, batch: Tensor, *rest: Any
 ) -> Gradients:
     # the loop divides by the expected batch, 1000 here: taken back
-    total = gradient_sum(m, o, images, batch, c, rng)
+    total = gradient_sum(m, o, images, batch, *rest)
     return {name: part * 1000 / max(1, len(batch)) for name, part in total.items()}
 
 

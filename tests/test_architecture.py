@@ -9,13 +9,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Each part of the harness may import what stands above it, and itself.
 ORDER = (
-    *("dpbench", "errors", "types", "pixels", "streams", "progress", "files", "stages"),
-    *("averaging", "cores"),
+    *("dpbench", "errors", "types", "pixels", "streams", "progress", "files", "cores", "launch"),
+    *("ranks", "stages", "averaging"),
     *("privacy", "privacy.budget", "privacy.accounting", "privacy.crosschecks", "privacy.ledger"),
     *("privacy.certificate", "privacy.poisson", "privacy.bounds"),
     *("privacy.clipping", "privacy.clipping.parts", "privacy.clipping.convolution"),
-    *("privacy.clipping.layers", "privacy.clipping.*", "privacy.execution", "privacy.dpsgd"),
-    "privacy.private_images",
+    *("privacy.clipping.layers", "privacy.clipping.*", "privacy.execution", "privacy.copies"),
+    *("privacy.dpsgd", "privacy.private_images"),
     # replaying stands in for the handle on private images, so it knows that and no method
     *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
     # checking a method fits it as a run does

@@ -296,7 +296,7 @@ def check_physical_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = []
     for copies_at_once in (2, 10, 64, 1000):
         monkeypatch.setattr(dpsgd, "PHYSICAL_COPIES", copies_at_once)
-        total = dpsgd.gradient_sum(perceptron(), Regression(2), images, batch, 0.5, rng())
+        total = dpsgd.gradient_sum(perceptron(), Regression(2), images, batch, 0.5, rng)
         sums.append(flat(total))
     for other in sums[1:]:
         assert_close(other, sums[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,12 @@ from dpbench.cores import map_on_cores
 from dpbench.privacy.accounting import DPSGDEvent
 from dpbench.privacy.clipping import Engine, Objective, engine, trainable
 from dpbench.privacy.clipping.vmap import clipped_sum
+from dpbench.privacy.copies import Copies, Draws, drawn_copies
 from dpbench.privacy.execution import CPU_COPIES as PHYSICAL_COPIES
 from dpbench.privacy.execution import Execution
 from dpbench.privacy.ledger import Allowance
 from dpbench.privacy.poisson import poisson_sample
+from dpbench.ranks import ALONE, Ranks
 from dpbench.stages import Stage, Stateful
 from dpbench.streams import Streams
 from dpbench.types import Images
@@ -67,7 +70,7 @@ def train(
         objective: Loss and multiplicity.
         allowance: Of a ``DPSGDEvent``.
         streams: ``poisson``, ``private-copies`` and ``dp-noise``.
-        stage: Resumes, reports and checkpoints.
+        stage: Resumes, reports and checkpoints; its ranks share the work of each step.
         note: What to show after a number of steps.
         execution: How gradients are computed; None for what works for every model.
     """
@@ -89,9 +92,10 @@ def train(
         batch = poisson_sample(
             streams.secret("poisson", event.purpose, step), len(images), event.sample_rate
         )
-        rng = streams.secret_torch("private-copies", event.purpose, step, device=device)
+        draws = partial(streams.secret_torch, "private-copies", event.purpose, step, device=device)
         total = gradient_sum(
-            learner.model, objective, images, batch, event.clipping_norm, rng, *chosen
+            *(learner.model, objective, images, batch, event.clipping_norm, draws, stage.ranks),
+            *chosen,
         )
         noise = gaussian_noise(total, streams, event.purpose, step)
         scale = event.noise_multiplier * event.clipping_norm
@@ -108,7 +112,8 @@ def gradient_sum(
     images: Images,
     batch: Tensor,
     clipping_norm: float,
-    rng: torch.Generator,
+    draws: Draws,
+    ranks: Ranks = ALONE,
     clipped: Engine | None = None,
     size: int | None = None,
 ) -> dict[str, Tensor]:
@@ -123,26 +128,30 @@ def gradient_sum(
         images: Where the batch is taken from.
         batch: ``(B,)``, int64 indices; B may be 0.
         clipping_norm: C, above 0.
-        rng: For the objective's draws; on the model's device.
+        draws: For the objective's draws; see ``drawn_copies``.
+        ranks: Those that were given the same batch and draws. Each sums a part.
         clipped: The engine; None for the one that works for every model.
         size: Examples of a physical batch; None for ``physical_batch_size``.
 
     Returns:
-        For each trainable parameter, a float32 tensor of its shape.
+        For each trainable parameter, a float32 tensor of its shape: the sum over the whole batch,
+        the same on all ranks.
     """
     total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in trainable(model).items()}
-    size = size or physical_batch_size(objective.multiplicity)
+    device = next(iter(total.values())).device
+    copies = drawn_copies(objective, images, batch, draws, device)
+    size, share = size or physical_batch_size(objective.multiplicity), ranks.share(len(batch))
 
-    def physical_batches() -> Iterator[tuple[Tensor, ...]]:
-        for start in range(0, len(batch), size):
-            part = images[batch[start : start + size]]
-            yield objective.draw(part.pixels.to(rng.device), part.labels.to(rng.device), rng)
+    def physical_batches() -> Iterator[Copies]:
+        for start in share[::size]:
+            yield copies(start, min(start + size, share.stop))
 
-    def sum_of_one(copies: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    def sum_of_one(copies: Copies) -> dict[str, Tensor]:
         return (clipped or clipped_sum)(model, objective, copies, clipping_norm)
 
-    for partial in map_on_cores(sum_of_one, physical_batches(), rng.device):
-        torch._foreach_add_(list(total.values()), list(partial.values()))
+    for partial_sum in map_on_cores(sum_of_one, physical_batches(), device):
+        torch._foreach_add_(list(total.values()), list(partial_sum.values()))
+    ranks.add_up(list(total.values()))
     return total
 
 

@@ -23,6 +23,7 @@ from dpbench.cores import core_count
 from dpbench.errors import RunFailed, UserError
 from dpbench.files import write_text
 from dpbench.privacy.clipping import ENGINES, Objective, engine, trainable
+from dpbench.ranks import ALONE, Ranks
 from dpbench.types import ImageSpec
 
 AUTO = "auto"
@@ -70,6 +71,7 @@ class Executions:
         chosen: What was chosen before, by purpose; filled in.
         cache: Keeps what was timed on this machine, for other runs; None for no cache.
         decided: Called after a choice with a line for people, so that it can be kept.
+        ranks: The first one chooses for all.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class Executions:
         chosen: dict[str, Any] | None = None,
         cache: Path | None = None,
         decided: Callable[[str], None] = lambda line: None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Nothing is chosen yet."""
         self._engine = check_name(engine)
         self._chosen = {} if chosen is None else chosen
         self._cache = cache
         self._decided = decided
+        self._ranks = ranks
 
     def of(
         self, purpose: str, model: nn.Module, objective: Objective, spec: ImageSpec
@@ -99,11 +103,12 @@ class Executions:
         Raises:
             UserError: The engine that was asked for cannot differentiate this model.
         """
-        if purpose not in self._chosen:
+        if self._ranks.first and purpose not in self._chosen:
             execution = choose(model, objective, spec, self._engine, self._cache)
             self._chosen[purpose] = asdict(execution)
             self._decided(f"{purpose}: {execution}")
-        return Execution(**self._chosen[purpose])
+        told = self._ranks.broadcast(json.dumps(self._chosen.get(purpose)).encode())
+        return Execution(**json.loads(told))
 
 
 def check_name(name: str) -> str:

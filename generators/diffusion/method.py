@@ -212,9 +212,9 @@ class DiffusionMethod:
                 images,
                 torch.arange(max(1, count // self.multiplicity)),
                 self.clipping_norm,
-                rng,
-                engine(execution.engine),
-                execution.physical_batch,
+                lambda chunk: rng,
+                clipped=engine(execution.engine),
+                size=execution.physical_batch,
             )
             next(iter(sums.values())).sum().item()  # waits for the device
 
