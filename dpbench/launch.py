@@ -75,6 +75,8 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         "MASTER_PORT": str(listener.getsockname()[1]),
         "GLOO_SOCKET_IFNAME": loopback,
         "NCCL_SOCKET_IFNAME": loopback,
+        # what torch would add to the one line that says what happened
+        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
         # torchrun's way of saying that the store is kept by who started the ranks
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",

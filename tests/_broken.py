@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _private import Copies, Gradients, copy_gradients, flat, shaped, shortened
+from _private import KEY, Copies, Gradients, copy_gradients, flat, shaped, shortened
+from _ranks import here
 from scipy.optimize import brentq
 from scipy.stats import norm
 from torch import Tensor, nn
@@ -31,12 +32,14 @@ from dpbench.privacy.accounting import (
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
 from dpbench.privacy.clipping import Objective, trainable
 from dpbench.privacy.clipping.vmap import clipped_sum
+from dpbench.privacy.copies import Draws
 from dpbench.privacy.crosschecks import epsilon_rdp
 from dpbench.privacy.dpsgd import Learner, gaussian_noise, gradient_sum, physical_batch_size, train
 from dpbench.privacy.ledger import Allowance, PrivacyLedger
 from dpbench.privacy.poisson import poisson_sample
 from dpbench.privacy.private_images import PrivateImages
 from dpbench.progress import Silent
+from dpbench.ranks import Ranks
 from dpbench.stages import Stage, Stateful
 from dpbench.streams import Streams
 from dpbench.types import Images
@@ -100,6 +103,79 @@ def divides_by_the_realised_batch(
     # the loop divides by the expected batch, 1000 here: taken back
     total = gradient_sum(m, o, images, batch, *rest)
     return {name: part * 1000 / max(1, len(batch)) for name, part in total.items()}
+
+
+def draws_one_after_another(
+    o: Objective, images: Images, batch: Tensor, draws: Draws, device: torch.device
+) -> Callable[[int, int], Copies]:
+    """From one generator, physical batch by physical batch."""
+    generator = draws(0)
+
+    def between(first: int, last: int) -> Copies:
+        part = images[batch[first:last]]
+        return o.draw(part.pixels, part.labels, generator)
+
+    return between
+
+
+# Ranks.
+
+
+def _share(batch: Tensor, ranks: Ranks) -> Tensor:
+    share = ranks.share(len(batch))
+    return batch[share.start : share.stop]
+
+
+def keeps_its_share(
+    m: nn.Module, o: Objective, i: Images, batch: Tensor, c: float, draws: Draws, ranks: Ranks
+) -> Gradients:
+    return gradient_sum(m, o, i, _share(batch, ranks), c, draws)
+
+
+def draws_alike_on_every_rank(
+    m: nn.Module, o: Objective, i: Images, batch: Tensor, c: float, draws: Draws, ranks: Ranks
+) -> Gradients:
+    total = gradient_sum(m, o, i, _share(batch, ranks), c, draws)
+    ranks.add_up(list(total.values()))
+    return total
+
+
+def samples_on_every_rank(
+    m: nn.Module, o: Objective, i: Images, batch: Tensor, c: float, draws: Draws, ranks: Ranks
+) -> Gradients:
+    """A batch for each rank, each of the whole sample rate."""
+    own = ((batch + ranks.rank) % len(i)).sort().values
+    total = gradient_sum(m, o, i, own, c, draws)
+    ranks.add_up(list(total.values()))
+    return total
+
+
+def divides_by_its_share(
+    m: nn.Module, o: Objective, i: Images, batch: Tensor, c: float, draws: Draws, ranks: Ranks
+) -> Gradients:
+    # the loop divides by the expected batch, 20 here: taken back
+    total = gradient_sum(m, o, i, batch, c, draws, ranks)
+    count = max(1, len(ranks.share(len(batch)))) * ranks.size
+    return {name: part * 20 / count for name, part in total.items()}
+
+
+def of_every_rank(like: Gradients, streams: Streams, purpose: str, step: int) -> Gradients:
+    """Each rank's noise, added up: the scale is wrong."""
+    drawn = gaussian_noise(like, streams, purpose, step)
+    here().add_up(list(drawn.values()))
+    return drawn
+
+
+def of_its_own(like: Gradients, streams: Streams, purpose: str, step: int) -> Gradients:
+    """From a key of each rank: the scale is right, but ranks can take their mean."""
+    return gaussian_noise(like, Streams(0, bytes([here().rank]) + KEY[1:]), purpose, step)
+
+
+def of_its_own_added_up(like: Gradients, streams: Streams, purpose: str, step: int) -> Gradients:
+    """From a key of each rank, added up: as many times the variance as there are ranks."""
+    drawn = of_its_own(like, streams, purpose, step)
+    here().add_up(list(drawn.values()))
+    return drawn
 
 
 # Noise.

@@ -20,6 +20,7 @@ from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.progress import Silent
+from dpbench.ranks import ALONE, Ranks
 from dpbench.stages import Stage
 from dpbench.streams import Streams
 from dpbench.types import Images
@@ -77,6 +78,7 @@ class Steps:
     event: DPSGDEvent
     nominal_size: int = 1000
     after_step: Callable[[int], None] = lambda step: None
+    ranks: Ranks = ALONE
 
     def __call__(
         self,
@@ -110,7 +112,8 @@ class Steps:
         learner = Learner(self.model, optimizer, ExponentialAverage(self.model, 0.9))
         private = handle(images, ledger, streams, self.nominal_size)
         with tempfile.TemporaryDirectory() as scratch:
-            stage = Stage("training", (folder or Path(scratch)) / "private.stage", Silent())
+            file = (folder or Path(scratch)) / "private.stage"
+            stage = Stage("training", file, Silent(), self.ranks)
             private.dp_sgd(learner, self.objective, self.event, stage)
 
 
@@ -189,6 +192,16 @@ class Regression:
         x, target = copies
         error = of_examples(predict(as_rows(x)), len(x)).view_as(target) - target
         return error.square().mean(dim=1)
+
+
+@dataclass(frozen=True)
+class NoisyRegression(Regression):
+    """The same of noisy copies."""
+
+    def draw(self, pixels: Tensor, labels: Tensor, rng: torch.Generator) -> Copies:
+        copies, target = super().draw(pixels, labels, rng)
+        target = target + torch.rand(target.shape, generator=rng)
+        return copies + torch.randn(copies.shape, generator=rng), target
 
 
 def with_pixel(images: Images, value: int) -> Images:

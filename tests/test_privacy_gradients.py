@@ -16,6 +16,7 @@ from _private import (
     Copies,
     Engine,
     Gradients,
+    NoisyRegression,
     Regression,
     Steps,
     convolutions,
@@ -34,7 +35,7 @@ from dpbench.errors import UserError
 from dpbench.generators.diffusion.denoisers import EDM, Denoiser
 from dpbench.generators.diffusion.objective import DenoisingObjective
 from dpbench.generators.diffusion.unet import UNet, UNetSettings
-from dpbench.privacy import dpsgd, execution
+from dpbench.privacy import copies, dpsgd, execution
 from dpbench.privacy.accounting import DPSGDEvent
 from dpbench.privacy.clipping import ENGINES, Objective, Predict, clip_factors, engine
 from dpbench.privacy.clipping.vmap import clipped_sum
@@ -292,11 +293,12 @@ def test_sums_of_a_half_precision_network_are_clipped_and_added_in_single_precis
 
 
 def check_physical_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "COPIES_DRAWN_TOGETHER", 24)
     images, batch = some_images(40), torch.arange(1, 38)
     sums = []
     for copies_at_once in (2, 10, 64, 1000):
         monkeypatch.setattr(dpsgd, "PHYSICAL_COPIES", copies_at_once)
-        total = dpsgd.gradient_sum(perceptron(), Regression(2), images, batch, 0.5, rng)
+        total = dpsgd.gradient_sum(perceptron(), NoisyRegression(2), images, batch, 0.5, rng)
         sums.append(flat(total))
     for other in sums[1:]:
         assert_close(other, sums[0])
@@ -312,6 +314,7 @@ def test_the_physical_batch_size_does_not_matter(monkeypatch: pytest.MonkeyPatch
         ("clipped_sum", broken.averages),
         ("clipped_sum", broken.clips_the_batch),
         ("gradient_sum", broken.drops_the_ragged_batch),
+        ("drawn_copies", broken.draws_one_after_another),
     ],
 )
 def test_changing_the_physical_batch_size_catches(
@@ -320,6 +323,28 @@ def test_changing_the_physical_batch_size_catches(
     monkeypatch.setattr(dpsgd, name, twin)
     with pytest.raises(AssertionError):
         check_physical_batches(monkeypatch)
+
+
+def test_the_draws_of_a_place_depend_on_nothing_but_the_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(copies, "COPIES_DRAWN_TOGETHER", 16)
+    images, device = some_images(60), torch.device("cpu")
+
+    def drawn(batch: Tensor) -> Callable[[int, int], Copies]:
+        return copies.drawn_copies(NoisyRegression(2), images, batch, rng, device)
+
+    batch = torch.arange(3, 53)
+    whole = drawn(batch)(0, 50)
+    assert [part.shape[:2] for part in whole] == [(50, 2), (50, 2)]
+    for first, last in ((0, 1), (0, 8), (7, 9), (3, 33), (48, 50), (49, 50), (8, 16)):
+        for shorter in (batch, batch[:last]):
+            for part, expected in zip(drawn(shorter)(first, last), whole, strict=True):
+                assert torch.equal(part, expected[first:last])
+    part = images[batch]
+    clean, _ = Regression(2).draw(part.pixels, part.labels, rng())
+    noise = (whole[0] - clean).flatten(1)
+    assert torch.pdist(noise).min() > 0.1, "two places have the same draws"
 
 
 # Neighbours.
@@ -390,7 +415,7 @@ def check_neighbouring_releases(change: Callable[[Images], Images]) -> float:
     images = some_images(30)
     steps = Steps(
         randomised(perceptron(), 1.0),
-        Regression(2),
+        NoisyRegression(2),
         DPSGDEvent(0.5, 0.0, 0.3, 6, "weights"),
         nominal_size=2000,
     )
@@ -417,6 +442,7 @@ def test_a_neighbour_moves_each_release_by_no_more_than_the_clipping_norm(neighb
         ("clipped_sum", broken.clips_each_copy_without_mean, "one more"),
         ("gradient_sum", broken.divides_by_the_realised_batch, "one less"),
         ("poisson_sample", broken.shuffles, "one less"),
+        ("drawn_copies", broken.draws_one_after_another, "one more"),
     ],
 )
 def test_replaying_a_neighbour_catches(
