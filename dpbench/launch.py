@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from dpbench.errors import RunFailed
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch._C._distributed_c10d import TCPStore
 
 # Exit code of a process that leaves it to another one to say why the run ends.
 UNHEARD = 3
@@ -129,9 +129,9 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
 
 
 def _store(listener: socket.socket, processes: int) -> TCPStore:
-    from torch.distributed import TCPStore  # takes seconds, so only after the children were started
+    import torch.distributed as dist  # takes seconds, so only after the children were started
 
-    return TCPStore(
+    return dist.TCPStore(  # type: ignore[attr-defined]  # mypy sees no stub of it
         "127.0.0.1",
         listener.getsockname()[1],
         processes,

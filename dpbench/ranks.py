@@ -21,15 +21,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from dpbench.cores import share_cores
 from dpbench.errors import RunFailed, Unheard, UserError
 from dpbench.launch import is_rank
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 # A rank that died is noticed at once, because its connections close: this is for one that hangs.
 # It must outlast whatever one rank may do while others wait, such as making synthetic images.
@@ -123,14 +127,14 @@ class _Group(Ranks):
         notes: What ranks ended with, by rank: kind and message.
     """
 
-    store: dist.Store
+    store: Store
     notes: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
     def join(cls) -> _Group:
         cuda = torch.cuda.is_available() and dist.is_nccl_available()
         try:
-            store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+            store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
                 store=store,
