@@ -42,6 +42,7 @@ from test_privacy_ledger import (
     send,
 )
 from test_privacy_noise import check_average, check_noise, check_noise_is_secret
+from test_privacy_ranks import check_ranks
 from test_privacy_sampling import check_empty_batches, check_sampler
 
 from dpbench import run as runs
@@ -101,6 +102,7 @@ autograd = Detector(
     lambda lab: check_against_autograd(dpsgd.clipped_sum, case("convolutions", 8)),
 )
 physical_batches = Detector("physical batch sizes", lambda lab: check_physical_batches(lab.patch))
+several_ranks = Detector("one process and several", lambda lab: check_ranks(lab.patch))
 executed = Detector("executed against accounted", lambda lab: check_executed(lab.folder))
 resumed = Detector(
     "the same after an interruption",
@@ -514,6 +516,32 @@ MUTANTS = (
         "mechanisms only",
         neighbour_replay,
         method(methods.ClipsAtAQuantileOfTheImages),
+    ),
+    # several processes
+    Mutant(
+        "noise of every rank added up",
+        "noise",
+        several_ranks,
+        noise(broken.of_its_own_added_up),
+    ),
+    Mutant("each rank its own noise", "noise", several_ranks, noise(broken.of_its_own)),
+    Mutant(
+        "each rank its own batch",
+        "sampling",
+        several_ranks,
+        instead(dpsgd, "gradient_sum", broken.samples_on_every_rank),
+    ),
+    Mutant(
+        "divisor by a rank's share",
+        "sensitivity",
+        several_ranks,
+        instead(dpsgd, "gradient_sum", broken.divides_by_its_share),
+    ),
+    Mutant(
+        "copies drawn one after another",
+        "one image, one gradient",
+        physical_batches,
+        instead(dpsgd, "drawn_copies", broken.draws_one_after_another),
     ),
     # the key
     Mutant("key in the record", "secrecy of noise", key_attack, key_in_the_record),

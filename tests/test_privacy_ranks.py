@@ -24,13 +24,10 @@ def released(ranks: Ranks = ALONE, key: bytes = KEY) -> torch.Tensor:
 
 
 def check_ranks(
-    monkeypatch: pytest.MonkeyPatch,
-    twin: Callable[[], None] = lambda: None,
-    work: Callable[[Ranks], torch.Tensor] = released,
+    monkeypatch: pytest.MonkeyPatch, work: Callable[[Ranks], torch.Tensor] = released
 ) -> None:
     monkeypatch.setattr(copies, "COPIES_DRAWN_TOGETHER", 16)
     alone = released()
-    twin()
     for size in (2, 3):
         first, *others = on_ranks(size, work)
         torch.testing.assert_close(first, alone, rtol=1e-5, atol=1e-5)
@@ -60,8 +57,9 @@ def test_any_number_of_ranks_releases_what_one_process_does(
 def test_comparing_ranks_with_one_process_catches(
     name: str, twin: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dpsgd, name, twin)
     with pytest.raises(AssertionError):
-        check_ranks(monkeypatch, lambda: monkeypatch.setattr(dpsgd, name, twin))
+        check_ranks(monkeypatch)
 
 
 def test_it_also_catches_ranks_without_a_common_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +67,7 @@ def test_it_also_catches_ranks_without_a_common_key(monkeypatch: pytest.MonkeyPa
         return released(ranks, bytes([ranks.rank]) + KEY[1:])
 
     with pytest.raises(AssertionError):
-        check_ranks(monkeypatch, work=with_its_own_key)
+        check_ranks(monkeypatch, with_its_own_key)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
