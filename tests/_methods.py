@@ -13,7 +13,7 @@ from torch import Tensor
 from dpbench.averaging import ExponentialAverage
 from dpbench.privacy.accounting import DPSGDEvent, GaussianEvent
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.clipping import Objective, Predict
+from dpbench.privacy.clipping import Objective, Predict, as_rows, of_examples
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.protocols import Plan, RunContext
