@@ -30,8 +30,9 @@ AUTO = "auto"
 ENGINE_CACHE = "engines.json"
 # Opacus is there to compare with; it has never been the fastest.
 CANDIDATES = ("folded", "vmap", "loop")
-# Copies that go through the network at once on each core. On CPUs more is hardly faster.
-CPU_COPIES, CUDA_COPIES = 64, 4096
+# Copies that go through the network at once on each core. On CPUs fewer are slower: what Python does
+# for a physical batch is shared by fewer, and one core waits for the other meanwhile.
+CPU_COPIES, CUDA_COPIES = 128, 4096
 # Share of the machine's memory that private training may plan with.
 MEMORY_SHARE = 0.25
 # Activations that are alive at a time, in units of what the backward pass needs.
