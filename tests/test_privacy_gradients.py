@@ -218,13 +218,22 @@ class MixesExamples(Regression):
         return losses * losses.mean()
 
 
-def test_an_engine_is_held_against_autograd_before_it_is_used() -> None:
-    for objective, choosing in ((Regression(2), "folded"), (MixesExamples(2), None)):
-        if choosing:
-            assert choose(perceptron(), objective, ImageSpec(1, 4, 4), choosing).engine == choosing
-            continue
-        with pytest.raises(UserError, match="influence each other"):
-            choose(perceptron(), objective, ImageSpec(1, 4, 4), "folded")
+@dataclass(frozen=True)
+class ExamplesOutermost(Regression):
+    """Gives the network its rows in another order than ``as_rows``."""
+
+    def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
+        x, target = copies
+        return (predict(x.flatten(0, 1)).view_as(target) - target).square().mean(dim=1)
+
+
+@pytest.mark.parametrize("objective", [MixesExamples(2), ExamplesOutermost(2)])
+def test_an_engine_is_held_against_autograd_before_it_is_used(objective: Objective) -> None:
+    spec = ImageSpec(1, 4, 4)
+    assert choose(perceptron(), Regression(2), spec, "folded").engine == "folded"
+    with pytest.raises(UserError, match="disagree on"):
+        choose(perceptron(), objective, spec, "folded")
+    assert choose(perceptron(), objective, spec, "auto").engine in ("vmap", "loop")
 
 
 def test_auto_takes_an_engine_that_can_do_the_model() -> None:

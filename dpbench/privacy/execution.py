@@ -30,8 +30,8 @@ AUTO = "auto"
 ENGINE_CACHE = "engines.json"
 # Opacus is there to compare with; it has never been the fastest.
 CANDIDATES = ("folded", "vmap", "loop")
-# Copies that go through the network at once on each core. On CPUs fewer are slower: what Python does
-# for a physical batch is shared by fewer, and one core waits for the other meanwhile.
+# Copies that go through the network at once on each core. On CPUs fewer are slower: what Python
+# does for a physical batch is shared by fewer, and one core waits for the other meanwhile.
 CPU_COPIES, CUDA_COPIES = 128, 4096
 # Share of the machine's memory that private training may plan with.
 MEMORY_SHARE = 0.25
