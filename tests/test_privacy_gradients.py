@@ -31,6 +31,7 @@ from _private import (
 )
 from torch import Tensor, nn
 
+from dpbench.bench.workloads import chosen, random_images
 from dpbench.errors import UserError
 from dpbench.generators.diffusion.denoisers import EDM, Denoiser
 from dpbench.generators.diffusion.objective import DenoisingObjective
@@ -39,10 +40,12 @@ from dpbench.privacy import copies, dpsgd, execution
 from dpbench.privacy.accounting import DPSGDEvent
 from dpbench.privacy.clipping import ENGINES, Objective, Predict, clip_factors, engine
 from dpbench.privacy.clipping.vmap import clipped_sum
+from dpbench.privacy.copies import drawn_copies
 from dpbench.privacy.execution import choose
 from dpbench.types import Images, ImageSpec
 
 EXAMPLES = 5
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,31 @@ def test_an_engine_gives_what_a_loop_of_autograd_gives(
         pytest.skip("Opacus' hooks forbid changes in place")
     check_against_autograd(engine(name), case(network, multiplicity))
     check_additive(engine(name), case(network, multiplicity))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+@pytest.mark.parametrize("multiplicity", [1, 8])
+@pytest.mark.parametrize("network", ["unet-laptop", "unet-paper", "unet-cifar10", "cnn"])
+def test_engines_agree_with_autograd_on_the_networks_of_the_project(
+    network: str, multiplicity: int
+) -> None:
+    (load,) = chosen([network])
+    model, objective = load.build(multiplicity, "float32")
+    with torch.no_grad():
+        for parameter in model.parameters():  # some start at zero and stop all gradients
+            parameter.add_(torch.randn(parameter.shape, generator=rng()), alpha=0.05)
+    images, batch = random_images(load, 5), torch.arange(5)
+    gradients = Case(model, objective, drawn_copies(objective, images, batch, rng, CPU)(0, 5))
+    expected = shortened(gradients.gradients, gradients.median_norm).sum(dim=0)
+    for name in ENGINES:
+        # physical batches of 2, 2 and 1
+        total = dpsgd.gradient_sum(
+            *(model, objective, images, batch, gradients.median_norm, rng),
+            clipped=engine(name),
+            size=2,
+        )
+        assert_close(flat(total), expected)
 
 
 class Scaled(nn.Module):
