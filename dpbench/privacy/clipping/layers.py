@@ -9,7 +9,7 @@ each are K * B rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -109,75 +109,69 @@ class Lookup:
         yield self._name, Ghost(squares.clamp(min=0).sqrt(), contract, g)
 
 
-class GroupNormalisation:
-    """``group_norm``."""
+class _Normalisation:
+    """A normalisation with a scale and an offset."""
 
     def __init__(
         self,
         names: Names,
         input: Tensor,  # noqa: A002 (torch calls it so)
-        num_groups: int,
+        over: Any,
         weight: Tensor | None = None,
         bias: Tensor | None = None,
         eps: float = 1e-5,
     ) -> None:
-        """Keep what went in."""
+        """Keep what went in; ``over`` says what is normalised over."""
         self.inputs = input.detach()
         self._names = names.get(id(weight)), names.get(id(bias))
-        self._groups, self._eps = num_groups, eps
+        self._over, self._eps = over, eps
+
+    def _parts(self, scale: Tensor, offset: Tensor) -> Iterator[tuple[str, Part]]:
+        """From each example's gradients of scale and offset."""
+        for name, rows in zip(self._names, (scale, offset), strict=True):
+            if name is not None:
+                yield name, Rows(rows)
+
+
+class GroupNormalisation(_Normalisation):
+    """``group_norm``."""
 
     def weight_gradients(self, gradient: Tensor, examples: int) -> Iterator[tuple[str, Part]]:
         """See ``Layer``."""
         rows, channels = self.inputs.shape[:2]
         places = self.inputs[0, 0].numel()
-        _, mean, scale = torch.native_group_norm(
-            self.inputs, None, None, rows, channels, places, self._groups, self._eps
+        _, mean, deviation = torch.native_group_norm(
+            self.inputs, None, None, rows, channels, places, self._over, self._eps
         )
         # with the examples as further channels, the layer's own backward pass adds up the copies
         copies, wide = rows // examples, examples * channels
-        _, scaled, plain = torch.ops.aten.native_group_norm_backward(
+        _, scale, offset = torch.ops.aten.native_group_norm_backward(
             gradient.reshape(copies, wide, places),
             self.inputs.reshape(copies, wide, places),
             mean.view(copies, -1),
-            scale.view(copies, -1),
+            deviation.view(copies, -1),
             gradient.new_empty(wide),  # only its shape matters
             copies,
             wide,
             places,
-            examples * self._groups,
+            examples * self._over,
             (False, True, True),
         )
-        for name, rows_of_all in zip(self._names, (scaled, plain), strict=True):
-            if name is not None:
-                yield name, Rows(rows_of_all.view(examples, channels))
+        yield from self._parts(scale.view(examples, channels), offset.view(examples, channels))
 
 
-class LayerNormalisation:
+class LayerNormalisation(_Normalisation):
     """``layer_norm``."""
-
-    def __init__(
-        self,
-        names: Names,
-        input: Tensor,  # noqa: A002 (torch calls it so)
-        normalized_shape: Sequence[int],
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        eps: float = 1e-5,
-    ) -> None:
-        """Keep what went in."""
-        self.inputs = input.detach()
-        self._names = names.get(id(weight)), names.get(id(bias))
-        self._shape, self._eps = list(normalized_shape), eps
 
     def weight_gradients(self, gradient: Tensor, examples: int) -> Iterator[tuple[str, Part]]:
         """See ``Layer``."""
-        normalised = F.layer_norm(self.inputs.float(), self._shape, eps=self._eps)
-        g = gradient.float()
-        per_copy = (len(g), -1, *self._shape)
-        scaled, plain = ((g * normalised).view(per_copy).sum(1), g.view(per_copy).sum(1))
-        for name, rows in zip(self._names, (scaled, plain), strict=True):
-            if name is not None:
-                yield name, Rows(of_examples(rows, examples).sum(dim=1))
+        over = list(self._over)
+        normalised = F.layer_norm(self.inputs.float(), over, eps=self._eps)
+        scale, offset = (
+            of_examples(each.reshape(len(each), -1, *over).sum(dim=1), examples).sum(dim=1)
+            for each in (gradient.float() * normalised, gradient.float())
+        )
+        yield from self._parts(scale, offset)
 
 
 LAYERS: dict[Callable[..., Any], Callable[..., Layer]] = {

@@ -68,9 +68,9 @@ class Ghost:
 
     Attributes:
         norms: See ``Part``.
-        contract: Maps the gradient of the layer's output, each row times its example's factor, to
-            the parameter's gradient.
-        gradient: Of the layer's output, float32.
+        contract: Maps the gradient of the layer's output, each example's times its factor, to the
+            parameter's gradient.
+        gradient: Of the layer's output, ``(B, ...)``, float32.
     """
 
     norms: Tensor
@@ -79,5 +79,5 @@ class Ghost:
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """See ``Part``."""
-        weights = factors.repeat(len(self.gradient) // len(factors))
-        return self.contract(self.gradient * weights.view(-1, *(1,) * (self.gradient.ndim - 1)))
+        weights = factors.view(-1, *(1,) * (self.gradient.ndim - 1))
+        return self.contract(self.gradient * weights)
