@@ -23,8 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import dpbench
-from dpbench.errors import RunFailed, Unheard, UserError
-from dpbench.launch import UNHEARD, end_with_launcher, is_first, is_rank, launch
+from dpbench.errors import UNHEARD, RunFailed, Unheard, UserError
 
 if TYPE_CHECKING:
     from dpbench.privacy.audit import Audit
@@ -134,6 +133,8 @@ def _outcome(debug: bool, interrupted: str = "Interrupted.") -> Iterator[None]:
     except Unheard:
         raise typer.Exit(UNHEARD) from None
     except KeyboardInterrupt:
+        from dpbench.launch import is_first
+
         if not is_first():
             raise typer.Exit(UNHEARD) from None
         err.print(interrupted)
@@ -195,6 +196,8 @@ def run(
     An interrupted run continues where it stopped when the same command is given again.
     """
     with _outcome(debug, "Interrupted: the same command continues where this one stopped."):
+        from dpbench.launch import end_with_launcher, is_rank, launch
+
         if processes not in (None, 1) and not is_rank():
             raise typer.Exit(launch(processes, sys.argv[1:]))
         end_with_launcher()

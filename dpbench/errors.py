@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+UNHEARD = 3  # exit code of a process that ends with ``Unheard``
+
 
 class UserError(Exception):
     """The user's mistake: one line that says what is wrong and what to do (exit code 2)."""
@@ -12,4 +14,4 @@ class RunFailed(Exception):
 
 
 class Unheard(Exception):
-    """This process of a run ends, and leaves it to another one to say why: exit code 3."""
+    """This process of a run ends, and leaves it to another one to say why."""

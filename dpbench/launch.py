@@ -17,13 +17,11 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from dpbench.errors import RunFailed
+from dpbench.errors import UNHEARD, RunFailed
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import TCPStore
 
-# Exit code of a process that leaves it to another one to say why the run ends.
-UNHEARD = 3
 # How long processes may go on after one of them has ended badly. They notice by themselves, unless
 # they are in the middle of something long, which is lost in any case.
 GRACE_SECONDS = 30.0
