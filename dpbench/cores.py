@@ -33,6 +33,11 @@ def core_count() -> int:
     return max(1, cores // _sharing)
 
 
+def sharing() -> int:
+    """The number of processes of a run that are on this machine."""
+    return _sharing
+
+
 def share_cores(processes: int) -> None:
     """Use one part of the cores, now that so many processes of a run are on this machine."""
     global _sharing

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpbench.cores import core_count
+from dpbench.cores import core_count, sharing
 from dpbench.errors import RunFailed, UserError
 from dpbench.files import write_text
 from dpbench.privacy.clipping import ENGINES, Objective, engine, trainable
@@ -203,7 +203,8 @@ def _physical_batch(model: nn.Module, objective: Objective, spec: ImageSpec, nam
     gradient = 4 * sum(p.numel() for p in trainable(model).values())
     per_example = ACTIVATIONS * activations + GRADIENTS.get(name, multiplicity) * gradient
     on_cpu = rng.device.type == "cpu"
-    memory = MEMORY_SHARE * _memory(rng.device) / (core_count() if on_cpu else 1)
+    users = core_count() * sharing() if on_cpu else 1
+    memory = MEMORY_SHARE * _memory(rng.device) / users
     useful = max(1, (CPU_COPIES if on_cpu else CUDA_COPIES) // multiplicity)
     return max(1, min(useful, int(memory // per_example)))
 
