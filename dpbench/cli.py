@@ -670,6 +670,8 @@ def report(
             _print_json([asdict(row) for row in rows])
         else:
             _print_rows(rows)
+            if any(row.audited_epsilon_lower is not None for row in rows):
+                out.print(leaderboard.AUDIT_NOTE, highlight=False)
 
 
 def _print_rows(rows: list[Row]) -> None:

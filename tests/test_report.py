@@ -91,7 +91,8 @@ def test_every_row_says_what_the_audits_of_its_runs_found(dpbench: Command) -> N
         audited(replace(SPEC, seed=1), 0.98, 1.01, 0.3),
         audited(other, None, None, None),
     )
-    assert dpbench("report").code == 0
+    ended = dpbench("report")
+    assert ended.code == 0 and "does not prove it" in " ".join(ended.out.split())
     found = {
         row["method"]: [row[name] for name in list(row)[-3:]]
         for row in table()
@@ -101,6 +102,11 @@ def test_every_row_says_what_the_audits_of_its_runs_found(dpbench: Command) -> N
     assert list(table()[0])[-3:] == [
         *("audited_epsilon_lower", "sigma_ratio_low", "sigma_ratio_high")
     ]
+
+
+def test_without_audits_nothing_is_said_of_them(dpbench: Command) -> None:
+    keep(finished(SPEC, 50.0))
+    assert "canaries" not in dpbench("report").out
 
 
 def test_mean_and_interval_are_students_over_seeds(dpbench: Command) -> None:

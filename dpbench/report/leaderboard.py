@@ -85,6 +85,12 @@ class Row:
     sigma_ratio_high: float | None
 
 
+AUDIT_NOTE = (
+    "Audits send canaries through a run's mechanisms. A noise interval (audit_sigma_ratio) without "
+    "1 in it, or a lower bound above the accounted epsilon, refutes the claim. Their absence does "
+    "not prove it: one run cannot refute epsilon = 10 even by perfect guesses, and of the method's "
+    "own training an audit sees the noise and the clipping of one image only."
+)
 COLUMNS = tuple(field.name for field in fields(Row))
 
 
