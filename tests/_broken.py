@@ -87,6 +87,10 @@ def takes_norms_in_bfloat16(m: nn.Module, o: Objective, copies: Copies, c: float
     return shaped(m, torch.where(norms.isfinite(), scaled, 0).sum(dim=0))
 
 
+def rounds_sums_to_bfloat16(m: nn.Module, o: Objective, copies: Copies, c: float) -> Gradients:
+    return {name: s.bfloat16().float() for name, s in clipped_sum(m, o, copies, c).items()}
+
+
 # Sums over a logical batch.
 
 

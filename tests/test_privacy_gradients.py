@@ -226,15 +226,28 @@ def test_in_every_engine_one_example_moves_the_sum_by_no_more_than_the_clipping_
 @pytest.mark.parametrize("name", ["folded", "vmap", "loop"])
 @pytest.mark.parametrize("multiplicity", [1, 2])
 def test_in_bfloat16_norms_and_sums_are_single_precision(name: str, multiplicity: int) -> None:
+    check_lower_precision(engine(name), multiplicity)
+
+
+@pytest.mark.parametrize(
+    "twin", [broken.takes_norms_in_bfloat16, broken.rounds_sums_to_bfloat16, broken.never_clips]
+)
+def test_lower_precision_catches(twin: Engine) -> None:
+    with pytest.raises(AssertionError):
+        check_lower_precision(twin, 2)
+
+
+def check_lower_precision(engine: Engine, multiplicity: int) -> None:
+    """Norms and sums are single precision where the network computes in bfloat16."""
     given = case("unet", multiplicity)
     assert isinstance(given.model, Denoiser)
     lower = Denoiser(given.model.network, EDM(), "bfloat16")
     bound = 0.01 * given.median_norm
     for i in range(EXAMPLES):
-        one = engine(name)(lower, given.objective, tuple(c[i : i + 1] for c in given.copies), bound)
+        one = engine(lower, given.objective, tuple(c[i : i + 1] for c in given.copies), bound)
         assert {part.dtype for part in one.values()} == {torch.float32}
         assert float(flat(one).norm()) == pytest.approx(bound, rel=1e-5)
-    got = flat(engine(name)(lower, given.objective, given.copies, bound))
+    got = flat(engine(lower, given.objective, given.copies, bound))
     expected = shortened(given.gradients, bound).sum(dim=0)
     distance = float((got - expected).norm() / expected.norm())
     assert 1e-5 < distance < 0.1  # it was lower precision, and the gradient is right
