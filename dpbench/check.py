@@ -29,7 +29,7 @@ from dpbench.privacy.replay import (
 from dpbench.profiles import SMOKE
 from dpbench.progress import Progress, Silent
 from dpbench.protocols import Generator, RunContext
-from dpbench.run import private_set_info
+from dpbench.run import private_set_info, uniform_labels
 from dpbench.settings import resolve
 from dpbench.streams import Streams, reproducible_key
 
@@ -137,7 +137,7 @@ def _fit(
         sampler = method.fit(private, run)
     checkpoint = io.BytesIO()
     torch.save(sampler, checkpoint)
-    labels = torch.arange(SAMPLES_PER_CLASS * info.classes) % info.classes
+    labels = uniform_labels(SAMPLES_PER_CLASS * info.classes, info.classes)
     samples: Tensor = sampler.sample(labels, streams.public("sampling"))
     return _Fitted(
         private.releases, private.comparisons(), checkpoint.getvalue(), samples.flatten().tolist()

@@ -386,9 +386,8 @@ def audit(
     with _outcome(debug):
         from dpbench import run as runs
         from dpbench.console import progress_on
-        from dpbench.files import cache_folder
         from dpbench.privacy.audit import audit as audit_mechanism
-        from dpbench.privacy.execution import ENGINE_CACHE, Executions
+        from dpbench.privacy.execution import Executions, engine_cache
 
         request = runs.Request(
             method=method,
@@ -403,7 +402,7 @@ def audit(
         )
         planned = runs.plan(request)
         progress = progress_on(err)
-        executions = Executions(engine, cache=cache_folder() / ENGINE_CACHE, decided=progress.note)
+        executions = Executions(engine, cache=engine_cache(), decided=progress.note)
         mechanism = runs.mechanism(planned, planned.plan.events, executions)
         found = audit_mechanism(mechanism, seed, progress)
         if as_json:
@@ -419,8 +418,6 @@ def _alarm_names(found: Audit) -> list[str]:
 
 
 def _audit_json(planned: PlannedRun, found: Audit) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from dpbench.privacy.accounting import event_to_json
 
     return {
@@ -445,7 +442,7 @@ def _print_audit(title: str, found: Audit) -> None:
         table.add_column(column, justify="right")
     for check in found.checks:
         seen = f"{check.low:.4g}"
-        if check.high == float("inf"):
+        if check.high == math.inf:
             seen = f"at least {seen}"
         elif check.high != check.low:
             seen += f" to {check.high:.4g}"
@@ -580,8 +577,6 @@ def check(
     most its sensitivity, and nothing else may differ.
     """
     with _outcome(debug):
-        from dataclasses import asdict
-
         from dpbench.check import check as compare
         from dpbench.console import progress_on
         from dpbench.privacy.replay import NOT_SHOWN
@@ -773,7 +768,9 @@ def bench_step(
     ] = None,
     copies: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Images x K of a step; may be repeated; default: 64 a core."),
+        typer.Option(
+            min=1, help="Images x K of a step; may be repeated; default: a physical batch a core."
+        ),
     ] = None,
     repeats: Repeats = 5,
     device: Device = "auto",

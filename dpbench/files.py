@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,12 @@ def write_torch(file: Path, content: Any, mode: int | None = None) -> None:
             torch.save(content, handle)
 
     replace_atomically(file, write, mode)
+
+
+def sha256(file: Path) -> str:
+    """Of a file's content, 64 hex digits."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:

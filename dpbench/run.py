@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import hashlib
 import json
 import math
 import os
@@ -28,13 +27,20 @@ from dpbench.cores import core_count, share_cores
 from dpbench.data.catalog import CATALOG, DatasetInfo
 from dpbench.data.load import Dataset, load
 from dpbench.errors import RunFailed, UserError
-from dpbench.files import cache_folder, replace_atomically, write_bytes, write_text, write_torch
+from dpbench.files import (
+    cache_folder,
+    replace_atomically,
+    sha256,
+    write_bytes,
+    write_text,
+    write_torch,
+)
 from dpbench.pixels import save_grid
-from dpbench.privacy.accounting import Event, event_from_json
+from dpbench.privacy.accounting import Event
 from dpbench.privacy.audit import Mechanism
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
-from dpbench.privacy.certificate import certify
-from dpbench.privacy.execution import AUTO, ENGINE_CACHE, Executions, check_name
+from dpbench.privacy.certificate import certify, events_of
+from dpbench.privacy.execution import AUTO, Executions, check_name, engine_cache
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.profiles import PROFILES, Profile
@@ -170,7 +176,7 @@ def mechanism(planned: PlannedRun, events: tuple[Event, ...], executions: Execut
     """
 
     def fit(private: PrivateImages) -> None:
-        streams = Streams(planned.request.seed, bytes(32))
+        streams = Streams(planned.request.seed)
         with tempfile.TemporaryDirectory() as folder:
             context = _PrivatePartsOnly(
                 planned.profile, planned.device, streams, Silent(), Path(folder)
@@ -437,13 +443,8 @@ def _discard(folder: Path) -> None:
     """Remove an earlier run, and nothing else that a user may keep beside it."""
     if (folder / TRAINING).exists():
         shutil.rmtree(folder / TRAINING)
-    for name in (
-        CHECKPOINT,
-        RELEASES,
-        SAMPLES,
-        GRID,
-        RECORD,
-    ):  # the record last: it marks the folder
+    # the record last: it marks the folder
+    for name in (CHECKPOINT, RELEASES, SAMPLES, GRID, RECORD):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -534,8 +535,8 @@ class _Run:
             self.save()
 
         chosen = self.record.resolved.setdefault("gradients", {})
-        cache = cache_folder() / ENGINE_CACHE
-        return Executions(self.planned.request.engine, chosen, cache, decided, self.planned.ranks)
+        engine, ranks = self.planned.request.engine, self.planned.ranks
+        return Executions(engine, chosen, engine_cache(), decided, ranks)
 
     def _key(self, training: Path) -> bytes:
         """The secret key of this run: made at its start, kept until training is over."""
@@ -644,15 +645,10 @@ class _Run:
 
     def _mechanism(self) -> Mechanism:
         """The mechanism as certified: every event, all of whose releases were made."""
-        certified = [dict(event) for event in self.record.privacy["events"]]
-        for event in certified:
-            del event["released"]
-        events = tuple(event_from_json(event) for event in certified)
-        return mechanism(self.planned, events, self._executions())
+        return mechanism(self.planned, events_of(self.record.privacy), self._executions())
 
     def _artifact(self, name: str) -> None:
-        digest = hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
-        self.record.artifacts[name] = digest
+        self.record.artifacts[name] = sha256(self.folder / name)
 
 
 def uniform_labels(count: int, classes: int) -> Tensor:

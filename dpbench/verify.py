@@ -8,7 +8,6 @@ mechanisms are there for that.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 from dpbench.data.catalog import CATALOG
 from dpbench.errors import UserError
+from dpbench.files import sha256
 from dpbench.privacy.accounting import ACCOUNTANT, Event, epsilon, event_to_json
 from dpbench.privacy.certificate import events_of, is_old, schema_violations
 from dpbench.privacy.crosschecks import cross_checks
@@ -213,7 +213,7 @@ class _Checks:
                 self.wrong.append(f"{name!r} is not beside the record")
             elif not file.is_file():
                 missing.append(name)
-            elif _sha256(file) != expected:
+            elif sha256(file) != expected:
                 self.wrong.append(f"{name} is not the file that the run wrote: its hash differs")
         if missing:
             self.unchecked.append(f"{', '.join(missing)}: not beside the record")
@@ -238,8 +238,3 @@ def _number(check: dict[str, Any]) -> float | None:
 def _said(check: dict[str, Any]) -> str:
     number = _number(check)
     return f"nothing ({check['reason']})" if number is None else f"{number:.6g}"
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -21,6 +21,7 @@ from dpbench.cores import map_on_cores
 from dpbench.errors import UserError
 from dpbench.progress import Progress, Task
 from dpbench.protocols import Workload
+from dpbench.run import uniform_labels
 from dpbench.types import Precision
 
 FORWARD_ONLY = "forward only"
@@ -104,7 +105,7 @@ def _row(
 ) -> Row:
     model = load.build(1, precision)[0].to(device)
     sampler = load.samplers[solver](model)
-    labels = torch.arange(images) % load.classes
+    labels = uniform_labels(images, load.classes)
 
     def draw() -> None:
         sampler.sample(labels, torch.Generator(device).manual_seed(0))

@@ -24,7 +24,7 @@ from dpbench.cores import core_count
 from dpbench.privacy import clipping
 from dpbench.privacy.clipping import ENGINES, Engine, Objective, engine, trainable
 from dpbench.privacy.dpsgd import gradient_sum
-from dpbench.privacy.execution import CPU_COPIES, CUDA_COPIES
+from dpbench.privacy.execution import copies_at_once
 from dpbench.progress import Progress, Task
 from dpbench.protocols import Workload
 from dpbench.run import peak_memory_mb
@@ -139,7 +139,7 @@ def bench_step(
     cases = itertools.product(
         multiplicities or MULTIPLICITIES,
         chosen_precisions(precisions),
-        copies or [_copies_at_once(device) * (core_count() if device.type == "cpu" else 1)],
+        copies or [copies_at_once(device) * (core_count() if device.type == "cpu" else 1)],
     )
     by_case = {Case(load.name, *each): load for load, each in itertools.product(loads, cases)}
     steps = len(by_case) * len(engines) * (repeats + 2)  # one to see the memory, one to warm up
@@ -212,11 +212,6 @@ def _rows(
     return rows
 
 
-def _copies_at_once(device: torch.device) -> int:
-    """Copies of a physical batch, where memory does not call for fewer."""
-    return CPU_COPIES if device.type == "cpu" else CUDA_COPIES
-
-
 def _step(load: Workload, case: Case, name: str, device: torch.device) -> Callable[[], None]:
     """A step that can be taken again and again: the gradient sum of one logical batch."""
     model, objective = load.build(case.multiplicity, case.precision)
@@ -224,7 +219,7 @@ def _step(load: Workload, case: Case, name: str, device: torch.device) -> Callab
     images = random_images(load, case.images)
     batch = torch.arange(case.images)
     method: Engine = nonprivate if name == YARDSTICK else engine(name)
-    size = max(1, _copies_at_once(device) // case.multiplicity)
+    size = max(1, copies_at_once(device) // case.multiplicity)
 
     def draws(chunk: int) -> torch.Generator:
         return torch.Generator(device).manual_seed(chunk)

@@ -53,9 +53,35 @@ class _Checked:
                 raise ValueError(f"{name} must {must}, got {value}")
 
 
+class _OneGaussian(_Checked):
+    """One release with Gaussian noise.
+
+    Attributes:
+        replaced: Most that replacing an image moves the release, in units of what adding one does.
+    """
+
+    steps: ClassVar[int] = 1
+    replaced: ClassVar[float]
+
+    noise_multiplier: float
+
+    def equivalent(self, adjacency: Adjacency) -> dp_accounting.GaussianDpEvent:
+        """The release as an event of dp-accounting that costs the same under add/remove."""
+        sensitivity = self.replaced if adjacency == "replace_one" else 1
+        return dp_accounting.GaussianDpEvent(self.noise_multiplier / sensitivity)
+
+    def loss(self, adjacency: Adjacency, width: float) -> Loss:
+        """The privacy loss, counted in cells of width ``width``."""
+        return pld.privacy_loss_distribution.from_gaussian_mechanism(
+            self.equivalent(adjacency).noise_multiplier, value_discretization_interval=width
+        )
+
+
 @dataclass(frozen=True)
-class GaussianEvent(_Checked):
+class GaussianEvent(_OneGaussian):
     """One release of a sum with Gaussian noise, over the whole private set.
+
+    Replacing an image moves the sum by up to twice the clipping norm.
 
     Attributes:
         noise_multiplier: Standard deviation of the noise over the clipping norm.
@@ -66,28 +92,25 @@ class GaussianEvent(_Checked):
         ValueError: A parameter is out of its range.
     """
 
-    steps: ClassVar[int] = 1
+    replaced: ClassVar[float] = 2
 
     noise_multiplier: float
     clipping_norm: float
     purpose: str
 
-    def equivalent(self, adjacency: Adjacency) -> dp_accounting.DpEvent | None:
-        """One release as an event of dp-accounting that costs the same under add/remove.
-
-        Replacing an image moves the sum by up to twice the clipping norm.
-        """
-        sensitivity = 2 if adjacency == "replace_one" else 1
-        return dp_accounting.GaussianDpEvent(self.noise_multiplier / sensitivity)
-
-    def loss(self, adjacency: Adjacency, width: float) -> Loss:
-        """The privacy loss, counted in cells of width ``width``."""
-        return _gaussian_loss(self.equivalent(adjacency), width)
+    @property
+    def sensitivity(self) -> float:
+        """Most that one image more or less moves a release: C."""
+        return self.clipping_norm
 
 
 @dataclass(frozen=True)
-class HistogramEvent(_Checked):
+class HistogramEvent(_OneGaussian):
     """One release of the number of images in each class, with Gaussian noise on every count.
+
+    An image is a one-hot vector, of norm 1. Replacing it moves one count down and another up:
+    ``|e_i - e_j| = sqrt(2)``, less than the 2 of vectors that may be opposite. That norm is all
+    that the Gaussian mechanism asks for (Balle and Wang 2018, arXiv 1805.06530, theorem 8).
 
     Attributes:
         noise_multiplier: Standard deviation of the noise, in images.
@@ -97,25 +120,15 @@ class HistogramEvent(_Checked):
         ValueError: A parameter is out of its range.
     """
 
-    steps: ClassVar[int] = 1
+    replaced: ClassVar[float] = math.sqrt(2)
 
     noise_multiplier: float
     purpose: str
 
-    def equivalent(self, adjacency: Adjacency) -> dp_accounting.DpEvent | None:
-        """One release as an event of dp-accounting that costs the same under add/remove.
-
-        An image is a one-hot vector, of norm 1. Replacing it moves one count down and another up:
-        ``|e_i - e_j| = sqrt(2)``, less than the 2 of vectors that may be opposite. That norm is
-        all that the Gaussian mechanism asks for (Balle and Wang 2018, arXiv 1805.06530, theorem
-        8).
-        """
-        sensitivity = math.sqrt(2) if adjacency == "replace_one" else 1
-        return dp_accounting.GaussianDpEvent(self.noise_multiplier / sensitivity)
-
-    def loss(self, adjacency: Adjacency, width: float) -> Loss:
-        """The privacy loss, counted in cells of width ``width``."""
-        return _gaussian_loss(self.equivalent(adjacency), width)
+    @property
+    def sensitivity(self) -> float:
+        """Most that one image more or less moves a release: one count by 1."""
+        return 1.0
 
 
 @dataclass(frozen=True)
@@ -182,6 +195,11 @@ class DPSGDEvent(_Checked):
     steps: int
     purpose: str
 
+    @property
+    def sensitivity(self) -> float:
+        """Most that one image more or less moves a release: C."""
+        return self.clipping_norm
+
     def equivalent(self, adjacency: Adjacency) -> dp_accounting.DpEvent | None:
         """One release as an event of dp-accounting under add/remove; None for replace-one."""
         if adjacency == "replace_one":
@@ -203,12 +221,6 @@ class DPSGDEvent(_Checked):
             neighboring_relation=_RELATIONS[adjacency],
         )
         return once.self_compose(self.steps)
-
-
-def _gaussian_loss(event: dp_accounting.GaussianDpEvent, width: float) -> Loss:
-    return pld.privacy_loss_distribution.from_gaussian_mechanism(
-        event.noise_multiplier, value_discretization_interval=width
-    )
 
 
 Event = GaussianEvent | HistogramEvent | SelectionEvent | DPSGDEvent

@@ -236,9 +236,7 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
     events = tuple(event for event in mechanism.events if isinstance(event, Audited))
     if events != mechanism.events:
         raise UserError("the method makes releases that no audit knows: it knows Gaussian ones")
-    streams = Streams(
-        seed, reproducible_key(Streams(seed, bytes(32)).seed("evaluation", "canaries"))
-    )
+    streams = Streams(seed, reproducible_key(Streams(seed).seed("evaluation", "canaries")))
     coins = streams.public("evaluation", "canaries", "membership")
     members = (torch.rand(CANARIES, generator=coins) < 0.5).numpy()
     steps = sum(event.steps for event in events)
@@ -303,10 +301,6 @@ class CanaryObjective:
         return self.size / math.sqrt(2) * (outputs * weights).mean(1)
 
 
-def _clipping_norm(event: Audited) -> float:
-    return 1.0 if isinstance(event, HistogramEvent) else event.clipping_norm
-
-
 def _rows(event: Audited) -> int:
     return CANARIES + max(CANARIES, SPARE_DRAWS // event.steps)
 
@@ -346,7 +340,7 @@ def _canary_run(
                 f"{event.purpose}: {len(sums)} releases were made but {event.steps} are claimed"
             )
         released = _finite(event.purpose, torch.stack(sums))
-        transcripts.append((released / _clipping_norm(event)).numpy())
+        transcripts.append((released / event.sensitivity).numpy())
     ledger.certificate(reproducible=True)  # raises where the counters do not agree
     return transcripts
 
@@ -444,7 +438,7 @@ class _Watched(PrivateImages):
         event = self.spent[-1]
         for name, total in totals.items():
             steps = self.released[-1].setdefault(name, [])
-            steps.append(_finite(event.purpose, total.cpu().double()) / _clipping_norm(event))
+            steps.append(_finite(event.purpose, total.cpu().double()) / event.sensitivity)
 
 
 def _own_releases(mechanism: Mechanism, streams: Streams, folder: Path) -> OwnReleases:

@@ -7,6 +7,7 @@ done on random images, on the network as it starts: private ones have no part in
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 import os
@@ -21,13 +22,12 @@ from torch import Tensor, nn
 
 from dpbench.cores import core_count, sharing
 from dpbench.errors import RunFailed, UserError
-from dpbench.files import write_text
+from dpbench.files import cache_folder, write_text
 from dpbench.privacy.clipping import ENGINES, Objective, engine, trainable
 from dpbench.ranks import ALONE, Ranks
 from dpbench.types import ImageSpec
 
 AUTO = "auto"
-ENGINE_CACHE = "engines.json"
 # Opacus is there to compare with; it has never been the fastest.
 CANDIDATES = ("folded", "vmap", "loop")
 # Copies that go through the network at once on each core. On CPUs fewer are slower: what Python
@@ -41,6 +41,8 @@ ACTIVATIONS = 3
 GRADIENTS = {"folded": 1, "vmap": 2, "loop": 0}
 # Rounding in bfloat16 moves a tensor of clipped gradients by a few percent, a mistake by far more.
 TOLERANCE = 0.25
+# So small a clipping norm that every example counts alike.
+SMALL_NORM = 1e-3
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,16 @@ class Executions:
         return Execution(**json.loads(told))
 
 
+def engine_cache() -> Path:
+    """Where this user's machine keeps what was timed."""
+    return cache_folder() / "engines.json"
+
+
+def copies_at_once(device: torch.device) -> int:
+    """Copies of a physical batch, where memory does not call for fewer."""
+    return CPU_COPIES if device.type == "cpu" else CUDA_COPIES
+
+
 def check_name(name: str) -> str:
     """Hold that an engine exists.
 
@@ -137,12 +149,13 @@ def choose(
     known = _read(cache)
     if key in known:
         return Execution(**known[key])
+    reference = functools.cache(lambda: _Reference.of(model, objective, spec))
     sizes: dict[str, int] = {}
     speeds: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for each in CANDIDATES if name == AUTO else (name,):
         try:
-            _hold_against_autograd(model, objective, spec, each)
+            _hold_against_autograd(reference(), objective, each)
             sizes[each] = _physical_batch(model, objective, spec, each)
             best = max(speeds.values(), default=0.0)
             speeds[each] = _copies_per_s(model, objective, spec, each, sizes[each], best)
@@ -159,23 +172,29 @@ def choose(
     return execution
 
 
-def _hold_against_autograd(
-    model: nn.Module, objective: Objective, spec: ImageSpec, name: str
-) -> None:
-    """Compare an engine with one example after another, on random images and weights.
+@dataclass(frozen=True)
+class _Reference:
+    """What plain autograd gives, one example after another, on random images and weights."""
 
-    Catches a model that the engine misunderstands, or that lets examples influence each other.
-    """
-    moved = copy.deepcopy(model)  # where some weights start at zero, others have no gradient
-    copies, rng = _random_copies(objective, spec, 3, next(model.parameters()).device)
-    with torch.no_grad():
-        for parameter in trainable(moved).values():
-            noise = torch.randn(parameter.shape, generator=rng, device=rng.device)
-            parameter.add_(noise, alpha=0.05)
-    # so small that every example counts alike
-    expected = engine("loop")(moved, objective, copies, 1e-3)
-    got = engine(name)(moved, objective, copies, 1e-3)
-    for parameter_name, want in expected.items():
+    model: nn.Module
+    copies: tuple[Tensor, ...]
+    sums: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, model: nn.Module, objective: Objective, spec: ImageSpec) -> _Reference:
+        moved = copy.deepcopy(model)  # where some weights start at zero, others have no gradient
+        copies, rng = _random_copies(objective, spec, 3, next(model.parameters()).device)
+        with torch.no_grad():
+            for parameter in trainable(moved).values():
+                noise = torch.randn(parameter.shape, generator=rng, device=rng.device)
+                parameter.add_(noise, alpha=0.05)
+        return cls(moved, copies, engine("loop")(moved, objective, copies, SMALL_NORM))
+
+
+def _hold_against_autograd(reference: _Reference, objective: Objective, name: str) -> None:
+    """Catch a model that an engine misunderstands, or that lets examples influence each other."""
+    got = engine(name)(reference.model, objective, reference.copies, SMALL_NORM)
+    for parameter_name, want in reference.sums.items():
         distance = float((got[parameter_name] - want).norm())
         if not distance <= TOLERANCE * float(want.norm()) + 1e-9:
             raise UserError(
@@ -205,7 +224,7 @@ def _physical_batch(model: nn.Module, objective: Objective, spec: ImageSpec, nam
     on_cpu = rng.device.type == "cpu"
     users = core_count() * sharing() if on_cpu else 1
     memory = MEMORY_SHARE * _memory(rng.device) / users
-    useful = max(1, (CPU_COPIES if on_cpu else CUDA_COPIES) // multiplicity)
+    useful = max(1, copies_at_once(rng.device) // multiplicity)
     return max(1, min(useful, int(memory // per_example)))
 
 

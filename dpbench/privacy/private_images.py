@@ -137,9 +137,7 @@ class PrivateImages:
         """
         self._ledger.spend(event).release(0)
         total = self._sum(lambda part: _clipped_row_sum(part, features, event.clipping_norm))
-        rng = self.__streams.secret("dp-noise", event.purpose, 0)
-        noise = torch.from_numpy(rng.standard_normal(len(total), dtype="float32"))
-        return total + event.noise_multiplier * event.clipping_norm * noise
+        return self._with_noise(total, event)
 
     def label_histogram(self, event: HistogramEvent) -> Tensor:
         """Release the noisy number of images in each class; spends ``event``.
@@ -157,9 +155,7 @@ class PrivateImages:
         # a label that is no class counts nowhere, so that the shape tells nothing of the images
         classes = torch.arange(self.info.classes)
         counts = self._sum(lambda part: (part.labels[:, None] == classes).sum(0))
-        rng = self.__streams.secret("dp-noise", event.purpose, 0)
-        noise = torch.from_numpy(rng.standard_normal(len(counts), dtype="float32"))
-        return counts + event.noise_multiplier * noise
+        return self._with_noise(counts, event)
 
     def select(
         self,
@@ -206,6 +202,12 @@ class PrivateImages:
         starts = range(0, max(1, len(self.__images)), ROWS_AT_ONCE)
         parts = (self.__images[start : start + ROWS_AT_ONCE] for start in starts)
         return torch.stack([of_part(part) for part in parts]).sum(0)
+
+    def _with_noise(self, total: Tensor, event: GaussianEvent | HistogramEvent) -> Tensor:
+        """The release of an event, from its ``(D,)`` sum."""
+        rng = self.__streams.secret("dp-noise", event.purpose, 0)
+        noise = torch.from_numpy(rng.standard_normal(len(total), dtype="float32"))
+        return total + event.noise_multiplier * event.sensitivity * noise
 
     def unprotected(self) -> Images:
         """The images themselves, for reference points that are not private.

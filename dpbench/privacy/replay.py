@@ -218,7 +218,7 @@ class ReplayedImages(PrivateImages):
             weights = _digest(*learner.model.state_dict().values())
             # gradients are kept divided, so that D' gets exactly those of D
             held = self._release(
-                Release(event, next(steps), weights, value, event.clipping_norm, self._computed),
+                Release(event, next(steps), weights, value, event.sensitivity, self._computed),
                 scale=event.sample_rate * self.info.nominal_size,
             )
             parts = torch.split(held, [gradient.numel() for gradient in gradients])
@@ -240,12 +240,12 @@ class ReplayedImages(PrivateImages):
             return rows
 
         value = super().gaussian_sum(watched, event)
-        return self._release(Release(event, 0, b"", value, event.clipping_norm, self._computed))
+        return self._release(Release(event, 0, b"", value, event.sensitivity, self._computed))
 
     def label_histogram(self, event: HistogramEvent) -> Tensor:
         """See ``PrivateImages``; on D' the counts are D's."""
         value = super().label_histogram(event)
-        return self._release(Release(event, 0, b"", value, 1.0, self._computed))
+        return self._release(Release(event, 0, b"", value, event.sensitivity, self._computed))
 
     def select(
         self,

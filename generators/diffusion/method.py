@@ -11,12 +11,11 @@ import torch
 from dpbench.averaging import ExponentialAverage
 from dpbench.cores import core_count
 from dpbench.errors import UserError
-from dpbench.files import cache_folder
 from dpbench.privacy.accounting import DPSGDEvent, calibrate
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import engine
 from dpbench.privacy.dpsgd import Learner, gradient_sum
-from dpbench.privacy.execution import AUTO, ENGINE_CACHE, choose
+from dpbench.privacy.execution import AUTO, choose, engine_cache
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.protocols import PlannedStage, RunContext
 from dpbench.streams import Streams
@@ -200,7 +199,7 @@ class DiffusionMethod:
         """Gradient evaluations per second of the private step, on random tensors."""
         denoiser = self._denoiser(info, Streams(0), "probe").to(device)
         objective = self._objective(info.classes, self.multiplicity)
-        execution = choose(denoiser, objective, info.spec, AUTO, cache_folder() / ENGINE_CACHE)
+        execution = choose(denoiser, objective, info.spec, AUTO, engine_cache())
         examples = core_count() * execution.physical_batch
         images = blank_images(info, examples)
         rng = torch.Generator(device).manual_seed(0)
