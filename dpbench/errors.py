@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
 UNHEARD = 3  # exit code of a process that ends with ``Unheard``
 
 

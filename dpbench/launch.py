@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,7 @@ def is_first() -> bool:
 
 
 def end_with_launcher() -> None:
-    """Have this process interrupted when ``launch``, which started it, is killed."""
+    """Have this process interrupted when the one that did ``start`` it is killed."""
 
     def watch() -> None:
         os.read(0, 1)  # nothing is ever written: this returns when the other end is gone
@@ -47,6 +47,27 @@ def end_with_launcher() -> None:
 
     if os.environ.get(_WATCHED):
         threading.Thread(target=watch, daemon=True).start()
+
+
+def start(
+    arguments: Sequence[str], environment: Mapping[str, str], stdout: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start ``dpbench`` with ``arguments`` in a process that ends when this one is killed.
+
+    It is in a session of its own, so that Ctrl-C reaches it through this process alone.
+
+    Args:
+        arguments: What follows ``dpbench``.
+        environment: What it has besides this process's environment.
+        stdout: The file descriptor that it prints to instead of standard output.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "dpbench", *arguments],
+        env={**os.environ, **environment, _WATCHED: "1"},
+        stdin=subprocess.PIPE,  # closes when this process dies: see end_with_launcher
+        stdout=stdout,
+        start_new_session=True,
+    )
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
@@ -78,7 +99,6 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         # torchrun's way of saying that the store is kept by who started the ranks
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
-        _WATCHED: "1",
     }
     children: list[subprocess.Popen[bytes]] = []
     interrupted: list[int] = []
@@ -91,14 +111,8 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for rank in range(processes):
-            children.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "dpbench", *arguments],
-                    env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                    stdin=subprocess.PIPE,  # closes when this process dies: see end_with_launcher
-                    start_new_session=True,  # so that Ctrl-C reaches it once, through this process
-                )
-            )
+            environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            children.append(start(arguments, environment))
         store = _store(listener, processes)
         codes = _wait(children)
         del store

@@ -166,6 +166,31 @@ def plan(request: Request, ranks: Ranks = ALONE) -> PlannedRun:
     )
 
 
+def spec_of(planned: PlannedRun, dataset_hash: str) -> RunSpec:
+    """What the record of a planned run will say that was asked for; its id names the folder.
+
+    Args:
+        planned: From ``plan``.
+        dataset_hash: SHA-256 of the data set's arrays, from ``load``.
+    """
+    return RunSpec(
+        method=planned.request.method,
+        method_version=planned.method_version,
+        method_args=dict(planned.resolved.arguments),
+        dataset=planned.dataset.name,
+        dataset_hash=dataset_hash,
+        epsilon=planned.budget.epsilon,
+        delta=planned.budget.delta,
+        adjacency=planned.budget.adjacency,
+        seed=planned.request.seed,
+        profile=planned.profile.name,
+        compute=asdict(planned.profile.compute),
+        samples=planned.profile.samples,
+        precision=planned.resolved.arguments.get("precision", "float32"),
+        reproducible=planned.request.reproducible,
+    )
+
+
 def mechanism(planned: PlannedRun, events: tuple[Event, ...], executions: Executions) -> Mechanism:
     """What an audit needs to know of a run: what it claims, and its method to try.
 
@@ -281,7 +306,7 @@ def execute(
     dataset = load(planned.request.dataset, data_root, progress)
     progress.note(f"{dataset.info.name} from {dataset.source}")
     _check_writable(out or runs_dir)
-    spec = _spec(planned, dataset)
+    spec = spec_of(planned, dataset.content_hash)
     planned.ranks.broadcast(spec.id.encode())
     folder = out if out is not None else runs_dir / spec.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -323,7 +348,7 @@ def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
     """
     first_id = planned.ranks.broadcast().decode()  # comes when the first rank has fetched the data
     dataset = load(planned.request.dataset, data_root, Silent())
-    if _spec(planned, dataset).id != first_id:
+    if spec_of(planned, dataset.content_hash).id != first_id:
         raise UserError(
             f"rank {planned.ranks.rank} has other data or another version of "
             f"{planned.request.method} than the first rank: give all the same"
@@ -363,25 +388,6 @@ def _fit(
 
 def _described(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def _spec(planned: PlannedRun, dataset: Dataset) -> RunSpec:
-    return RunSpec(
-        method=planned.request.method,
-        method_version=planned.method_version,
-        method_args=dict(planned.resolved.arguments),
-        dataset=dataset.info.name,
-        dataset_hash=dataset.content_hash,
-        epsilon=planned.budget.epsilon,
-        delta=planned.budget.delta,
-        adjacency=planned.budget.adjacency,
-        seed=planned.request.seed,
-        profile=planned.profile.name,
-        compute=asdict(planned.profile.compute),
-        samples=planned.profile.samples,
-        precision=planned.resolved.arguments.get("precision", "float32"),
-        reproducible=planned.request.reproducible,
-    )
 
 
 def _check_writable(folder: Path) -> None:

@@ -52,7 +52,7 @@ def resolve(
         UserError: An unknown name, a value that does not parse, or no preset for this run.
     """
     hints = get_type_hints(kind)
-    fields = [field.name for field in dataclasses.fields(kind) if field.init]  # type: ignore[arg-type]
+    fields = hyperparameters(kind)
     by_hand: dict[str, Any] = {}
     for assignment in assignments:
         field, equals, text = assignment.partition("=")
@@ -65,6 +65,11 @@ def resolve(
     method = kind(**{**preset.values, **by_hand})
     arguments = {field: getattr(method, field) for field in fields}
     return Resolved(method, arguments, tuple(by_hand), preset.source)
+
+
+def hyperparameters(kind: type[Generator]) -> list[str]:
+    """The names that a method's ``--set`` takes."""
+    return [field.name for field in dataclasses.fields(kind) if field.init]  # type: ignore[arg-type]
 
 
 def _preset(kind: type[Generator], name: str, profile: str, dataset: str, epsilon: float) -> Preset:
