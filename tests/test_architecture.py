@@ -19,8 +19,9 @@ ORDER = (
     # replaying stands in for the handle on private images, so it knows that and no method
     *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
     # checking a method fits it as a run does
-    *("record", "verify", "run", "check", "sweep", "report", "console", "bench", "cli"),
-    "__main__",
+    *("record", "verify", "run", "check", "sweep", "report", "console", "bench"),
+    # a command knows what all of them share, and no other command
+    *("cli.app", "cli.options", "cli.*", "cli", "__main__"),
 )
 FORBIDDEN = {"report": ("protocols", "run"), "record": ("protocols",), "registry": ("protocols",)}
 CONTRIBUTED = ("generators", "baselines", "evaluators")
@@ -156,6 +157,11 @@ def test_the_harness_knows_no_method_and_no_metric_by_name() -> None:
         ("run", "from dpbench.evaluators.fidelity import Fidelity"),
         ("record", "from . import types"),
         ("settings", "from dpbench.console import duration"),
+        ("bench", "from dpbench.cli.app import out"),
+        ("cli.app", "from dpbench.cli.options import Debug"),
+        ("cli.audit", "from dpbench.cli.run import run"),
+        ("cli.audit", "from dpbench.cli import run"),
+        ("cli.audit", "from dpbench.cli import main"),
     ],
 )
 def test_a_wrong_import_in_the_harness_is_caught(module: str, source: str) -> None:
@@ -167,7 +173,9 @@ def test_a_wrong_import_in_the_harness_is_caught(module: str, source: str) -> No
     [
         ("data.load", "from dpbench.data.idx import FILES"),
         ("privacy.clipping.new", "from dpbench.privacy.clipping import Objective"),
-        ("cli", "from dpbench.report import leaderboard"),
+        ("cli.report", "from dpbench.report import leaderboard"),
+        ("cli.report", "from dpbench.cli.app import out"),
+        ("cli", "from dpbench.cli import report"),
         ("run", "import torch\nfrom dpbench import streams"),
     ],
 )

@@ -87,7 +87,7 @@ def test_an_interruption_while_data_is_loaded_writes_nothing(
 def test_other_commands_promise_nothing_when_interrupted(
     dpbench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dpbench.cli._list_datasets", interrupt)
+    monkeypatch.setattr("dpbench.cli.listing._list_datasets", interrupt)
     ended = dpbench("list", "datasets")
     assert (ended.code, ended.err) == (130, "Interrupted.\n")
 

@@ -1,0 +1,124 @@
+"""``dpbench audit``: try the mechanisms of a planned run with canaries."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from dpbench.cli.app import err, new_table, out, outcome, print_json
+from dpbench.cli.options import (
+    AdjacencyName,
+    AsJson,
+    DatasetName,
+    Debug,
+    Delta,
+    Device,
+    EngineName,
+    Epsilon,
+    Method,
+    ProfileName,
+    Seed,
+    Settings,
+)
+from dpbench.errors import RunFailed
+
+if TYPE_CHECKING:
+    from dpbench.privacy.audit import Audit
+    from dpbench.run import PlannedRun
+
+
+def audit(
+    method: Method,
+    dataset: DatasetName,
+    eps: Epsilon = None,
+    delta: Delta = 1e-5,
+    adjacency: AdjacencyName = "add_remove",
+    seed: Seed = 0,
+    profile: ProfileName = "laptop",
+    settings: Settings = None,
+    device: Device = "auto",
+    engine: EngineName = "auto",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Put canaries through the mechanisms of a planned run and look for what refutes its claim.
+
+    Takes seconds and reads no data. Ends with exit code 1 where a check raises an alarm.
+    """
+    with outcome(debug):
+        from dpbench import run as runs
+        from dpbench.console import progress_on
+        from dpbench.privacy.audit import audit as audit_mechanism
+        from dpbench.privacy.execution import Executions, engine_cache
+
+        request = runs.Request(
+            method=method,
+            dataset=dataset,
+            epsilon=eps,
+            delta=delta,
+            adjacency=adjacency,  # type: ignore[arg-type]  # checked by PrivacyBudget
+            seed=seed,
+            profile=profile,
+            settings=tuple(settings or ()),
+            device=device,
+        )
+        planned = runs.plan(request)
+        progress = progress_on(err)
+        executions = Executions(engine, cache=engine_cache(), decided=progress.note)
+        mechanism = runs.mechanism(planned, planned.plan.events, executions)
+        found = audit_mechanism(mechanism, seed, progress)
+        if as_json:
+            print_json(_audit_json(planned, found))
+        else:
+            _print_audit(f"{method} on {dataset}, epsilon {planned.budget.epsilon:g}", found)
+        if found.alarms:
+            raise RunFailed(f"{found.verdict} of {method}: {', '.join(_alarm_names(found))}")
+
+
+def _alarm_names(found: Audit) -> list[str]:
+    return [f"{check.name} ({check.of})" for check in found.alarms]
+
+
+def _audit_json(planned: PlannedRun, found: Audit) -> dict[str, Any]:
+    from dpbench.privacy.accounting import event_to_json
+
+    return {
+        "method": planned.request.method,
+        "dataset": planned.dataset.name,
+        "delta": planned.budget.delta,
+        "adjacency": planned.budget.adjacency,
+        "profile": planned.profile.name,
+        "seed": planned.request.seed,
+        "events": [event_to_json(event) for event in planned.plan.events],
+        **asdict(found),
+        "alarms": _alarm_names(found),
+        "limits": found.limits,
+    }
+
+
+def _print_audit(title: str, found: Audit) -> None:
+    table = new_table(title)
+    for column in ("check", "of"):
+        table.add_column(column, overflow="fold")
+    for column in ("claimed", "seen", ""):
+        table.add_column(column, justify="right")
+    for check in found.checks:
+        seen = f"{check.low:.4g}"
+        if check.high == math.inf:
+            seen = f"at least {seen}"
+        elif check.high != check.low:
+            seen += f" to {check.high:.4g}"
+        mark = "[bold red]ALARM[/]" if check.alarm else "ok"
+        table.add_row(check.name, escape(check.of), f"{check.claimed:g}", seen, mark)
+    out.print(table)
+    guessed = f"{found.correct} of {found.guesses} guesses right, {found.canaries} canaries"
+    for label, text in (
+        ("verdict", f"{found.verdict}; each check errs with probability {found.level:.2g}"),
+        ("epsilon", f"at least {found.epsilon_lower:.3g} in this audit ({guessed})"),
+        ("if normal", f"at least {found.epsilon_lower_gdp:.3g}: parametric, no claim"),
+        ("limits", found.limits),
+    ):
+        out.print(f"{label:9}  {text}", soft_wrap=True, highlight=False, markup=False)

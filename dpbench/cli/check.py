@@ -1,0 +1,82 @@
+"""``dpbench check``: neighbour replay of one method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from dpbench.cli.app import err, new_table, out, outcome, print_json
+from dpbench.cli.options import AsJson, DataRoot, DatasetName, Debug
+from dpbench.errors import RunFailed
+
+if TYPE_CHECKING:
+    from dpbench.privacy.replay import Comparison
+
+
+def check(
+    method: Annotated[str, typer.Argument(help="Generator or baseline: `dpbench list methods`.")],
+    dataset: DatasetName = "digits",
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Check by neighbour replay that a method learns through its mechanisms alone.
+
+    The method is fitted, with its smoke preset and without noise, on a data set and on neighbours
+    of it; what the first fit released is held fixed in the others. Each release may differ by at
+    most its sensitivity, and nothing else may differ.
+    """
+    with outcome(debug):
+        from dpbench.check import check as compare
+        from dpbench.console import progress_on
+        from dpbench.privacy.replay import NOT_SHOWN
+
+        comparisons = compare(method, dataset, data_root, progress_on(err))
+        failed = [each for each in comparisons if not each.ok]
+        if as_json:
+            rows = [{**asdict(each), "ok": each.ok} for each in comparisons]
+            print_json(
+                {
+                    "method": method,
+                    "dataset": dataset,
+                    "ok": not failed,
+                    "comparisons": rows,
+                    "not_shown": list(NOT_SHOWN),
+                }
+            )
+        else:
+            _print_comparisons(f"{method} on {dataset}", comparisons)
+            out.print("These neighbours and draws only: a check, not a proof. It does not show")
+            for each in NOT_SHOWN:
+                out.print(f"- {each}", soft_wrap=True, highlight=False)
+        if failed:
+            raise RunFailed(
+                f"{method} failed {len(failed)} of {len(comparisons)} comparisons: what is marked "
+                "with NO depends on a private image by more than is accounted for"
+            )
+
+
+def _print_comparisons(title: str, comparisons: Sequence[Comparison]) -> None:
+    """The release that differs most for each neighbour and purpose; other things if they do."""
+    groups: dict[tuple[str, str], list[Comparison]] = {}
+    for each in comparisons:
+        purpose = each.purpose if each.release is not None or not each.ok else "all else"
+        groups.setdefault((each.neighbour, purpose), []).append(each)
+    table = new_table(title)
+    for column in ("neighbour", "purpose", "release", "difference", "sensitivity", "ok"):
+        right = column in ("release", "difference", "sensitivity")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for (neighbour, purpose), group in groups.items():
+        worst = max(group, key=lambda each: each.difference)
+        ok = "yes" if all(each.ok for each in group) else "[bold red]NO[/]"
+        if worst.release is None:
+            values = ("", "none" if worst.ok else "some", "none")
+        else:
+            release = f"{worst.release + 1} of {len(group)}"
+            values = (release, f"{worst.difference:.6g}", f"{worst.sensitivity:g}")
+        table.add_row(escape(neighbour), escape(purpose), *values, ok)
+    out.print(table)

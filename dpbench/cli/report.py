@@ -1,0 +1,81 @@
+"""``dpbench report``: from records to leaderboards."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from dpbench.cli.app import err, new_table, out, outcome, print_json
+from dpbench.cli.options import AsJson, Debug, RunsDir
+from dpbench.errors import RunFailed, UserError
+
+if TYPE_CHECKING:
+    from dpbench.report.leaderboard import Row
+
+
+def report(
+    runs_dir: RunsDir = Path("runs"),
+    leaderboards: Annotated[
+        Path, typer.Option("--out", help="Where records are collected and CSVs written.")
+    ] = Path("leaderboards"),
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only say whether the CSVs are what their records give."),
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Derive the leaderboards from records: one CSV per data set, and a table here."""
+    with outcome(debug):
+        from dpbench.report import leaderboard
+
+        if not check:
+            _, incomplete = leaderboard.collect(runs_dir, leaderboards)
+            for file in incomplete:
+                err.print(f"left out, not complete: {escape(str(file))}", soft_wrap=True)
+        rows = leaderboard.rows(leaderboards)
+        stale = leaderboard.stale(rows, leaderboards)
+        if check and stale:
+            names = ", ".join(map(str, stale))
+            raise RunFailed(f"{names}: not what the records give; run `dpbench report`")
+        if not rows:
+            raise UserError(
+                f"no complete run in {runs_dir} or {leaderboards}: `dpbench run` makes one"
+            )
+        if not check:
+            for file in leaderboard.write(rows, leaderboards):
+                err.print(f"wrote {escape(str(file))}", soft_wrap=True, highlight=False)
+        if as_json:
+            print_json([asdict(row) for row in rows])
+        else:
+            _print_rows(rows)
+            if any(row.audited_epsilon_lower is not None for row in rows):
+                out.print(leaderboard.AUDIT_NOTE, highlight=False)
+
+
+def _print_rows(rows: list[Row]) -> None:
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        table = new_table(dataset)
+        for column in ("profile", "method", "metric", "against"):
+            table.add_column(column, overflow="fold")
+        for column in ("eps", "mean", "95% CI", "seeds"):
+            table.add_column(column, justify="right")
+        for row in rows:
+            if row.dataset != dataset or row.mean is None:
+                continue
+            interval = "1 seed" if row.ci_low is None else f"{row.ci_low:.4g} to {row.ci_high:.4g}"
+            table.add_row(
+                row.profile,
+                escape(row.method),
+                row.metric,
+                row.split,
+                f"{row.epsilon:g}",
+                f"{row.mean:.4g} {row.unit}".rstrip(),
+                interval,
+                str(row.seeds),
+            )
+        out.print(table)

@@ -1,0 +1,221 @@
+"""``dpbench run``: carry out one run, or print its plan."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dpbench.cli.app import err, new_table, out, outcome, print_json
+from dpbench.cli.options import (
+    AdjacencyName,
+    AsJson,
+    DataRoot,
+    DatasetName,
+    Debug,
+    Delta,
+    Device,
+    DryRun,
+    EngineName,
+    Epsilon,
+    Method,
+    Overwrite,
+    Processes,
+    ProfileName,
+    Reproducible,
+    RunFolder,
+    RunsDir,
+    Seed,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from dpbench.record import RunRecord
+    from dpbench.run import PlannedRun
+
+
+def run(
+    method: Method,
+    dataset: DatasetName,
+    eps: Epsilon = None,
+    delta: Delta = 1e-5,
+    adjacency: AdjacencyName = "add_remove",
+    seed: Seed = 0,
+    profile: ProfileName = "laptop",
+    settings: Settings = None,
+    runs_dir: RunsDir = Path("runs"),
+    out_folder: RunFolder = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    engine: EngineName = "auto",
+    processes: Processes = None,
+    reproducible: Reproducible = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train a method under a privacy budget, sample from it and score the samples.
+
+    An interrupted run continues where it stopped when the same command is given again.
+    """
+    with outcome(debug, "Interrupted: the same command continues where this one stopped."):
+        from dpbench.launch import end_with_launcher, is_rank, launch
+
+        if processes not in (None, 1) and not is_rank():
+            raise typer.Exit(launch(processes, sys.argv[1:]))
+        end_with_launcher()
+        from dpbench import run as runs
+        from dpbench.console import progress_on
+        from dpbench.ranks import joined
+
+        request = runs.Request(
+            method=method,
+            dataset=dataset,
+            epsilon=eps,
+            delta=delta,
+            adjacency=adjacency,  # type: ignore[arg-type]  # checked by PrivacyBudget
+            seed=seed,
+            profile=profile,
+            settings=tuple(settings or ()),
+            reproducible=reproducible,
+            device=device,
+            engine=engine,
+        )
+        with joined(processes) as ranks:
+            planned = runs.plan(request, ranks)
+            if not ranks.first:
+                if not dry_run:
+                    runs.assist(planned, data_root)
+                return
+            _print_plan(planned)
+            if dry_run:
+                if as_json:
+                    print_json(_plan_json(planned))
+                return
+            record, folder = runs.execute(
+                planned, progress_on(err), runs_dir, out_folder, data_root, overwrite, debug
+            )
+        if as_json:
+            typer.echo(record.dumps(), nl=False)
+        else:
+            _print_result(record, folder)
+
+
+def _plan_json(planned: PlannedRun) -> dict[str, Any]:
+    from dpbench.privacy.accounting import event_to_json
+
+    return {
+        "method": planned.request.method,
+        "dataset": planned.dataset.name,
+        "epsilon": planned.budget.epsilon,
+        "delta": planned.budget.delta,
+        "adjacency": planned.budget.adjacency,
+        "profile": planned.profile.name,
+        "preset": planned.resolved.source,
+        "method_args": dict(planned.resolved.arguments),
+        "parameters": planned.plan.parameters,
+        "events": [event_to_json(event) for event in planned.plan.events],
+        "stages": [
+            {
+                "name": stage.name,
+                "steps": stage.steps,
+                "evaluations": stage.evaluations,
+                "private": stage.private,
+            }
+            for stage in planned.plan.stages
+        ],
+        "private_evaluations": planned.plan.evaluations(private=True),
+        "public_evaluations": planned.plan.evaluations(private=False),
+        "estimated_train_seconds": planned.estimated_seconds,
+    }
+
+
+def _print_plan(planned: PlannedRun) -> None:
+    from dpbench.console import duration
+    from dpbench.privacy.accounting import DPSGDEvent
+
+    budget, compute = planned.budget, planned.profile.compute
+    guarantee = (
+        f"epsilon {budget.epsilon:g}, delta {budget.delta:g}, {budget.adjacency}"
+        if budget.private
+        else "none: this run is not private"
+    )
+    lines = [
+        ("method", f"{planned.request.method} on {planned.dataset.name}"),
+        ("profile", f"{planned.profile.name}: {planned.profile.description}"),
+        ("preset", planned.resolved.source),
+        ("guarantee", guarantee),
+    ]
+    if planned.plan.parameters:
+        lines.append(("network", f"{planned.plan.parameters:,} parameters on {planned.device}"))
+    if planned.ranks.size > 1:
+        lines.append(("processes", f"{planned.ranks.size}, which share private training out"))
+    for event in planned.plan.events:
+        text = f"noise multiplier {event.noise_multiplier:.4g}"
+        if isinstance(event, DPSGDEvent):
+            text += f", sample rate {event.sample_rate:.4g}, {event.steps:,} steps"
+        lines.append((event.purpose, text))
+    for stage in planned.plan.stages:
+        text = f"{stage.steps:,} steps, {stage.evaluations:,} gradient evaluations"
+        lines.append((stage.name, text))
+    if planned.plan.stages:
+        used = [
+            f"{planned.plan.evaluations(private):,} of {limit:,} {word}"
+            for private, word, limit in (
+                (True, "private", compute.private_evaluations),
+                (False, "public", compute.public_evaluations),
+            )
+        ]
+        seconds = planned.estimated_seconds
+        lines.append(("compute", ", ".join(used) + " evaluations"))
+        lines.append(("training time", f"about {duration(seconds)} on this machine"))
+        if seconds > 1.5 * compute.train_seconds:
+            lines.append(("note", f"the profile means {duration(compute.train_seconds)}"))
+    table = Table.grid(padding=(0, 2))
+    for name, text in lines:
+        table.add_row(f"[bold]{escape(name)}[/]", escape(text))
+    err.print(table)
+
+
+def _print_result(record: RunRecord, folder: Path) -> None:
+    from dpbench.record import RECORD
+    from dpbench.run import GRID
+
+    table = new_table(f"{record.spec.method} on {record.spec.dataset}")
+    for column in ("metric", "against", "value", "", "n", "by"):
+        justify: Literal["left", "right"] = "right" if column in ("value", "n") else "left"
+        table.add_column(column, justify=justify, overflow="fold")
+    missing: dict[str, list[str]] = {}
+    for m in record.measurements:
+        if m.value is None:
+            missing.setdefault(m.reason, []).append(m.metric)
+        else:
+            table.add_row(m.metric, m.split, f"{m.value:.4g}", m.unit, f"{m.n:,}", m.extractor)
+    if table.rows:
+        out.print(table)
+    lines = [
+        (f"no {', '.join(dict.fromkeys(metrics))}", reason) for reason, metrics in missing.items()
+    ]
+    privacy = record.privacy
+    if privacy["release"] != "not private":
+        lines.append(
+            (
+                "privacy",
+                f"epsilon {float(privacy['epsilon']):.6g}, delta {privacy['delta']:g}, "
+                f"{privacy['adjacency']} ({privacy['accountant']})",
+            )
+        )
+    lines += [
+        ("release", privacy["release"]),
+        ("record", str(folder / RECORD)),
+        ("samples", str(folder / GRID)),
+    ]
+    width = max(len(label) for label, _ in lines)
+    for label, text in lines:
+        # never wrapped by us, so that paths can be copied
+        out.print(f"{label:{width}}  {text}", soft_wrap=True, highlight=False, markup=False)

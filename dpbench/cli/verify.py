@@ -1,0 +1,73 @@
+"""``dpbench verify``: whether records bear out their privacy claims."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpbench.cli.app import err, out, outcome, print_json
+from dpbench.cli.options import AsJson, Debug
+from dpbench.errors import UserError
+
+if TYPE_CHECKING:
+    from dpbench.verify import Verdict
+
+
+def verify(
+    records: Annotated[
+        list[Path], typer.Argument(metavar="RECORD...", help="Records, or folders of runs.")
+    ],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Check privacy claims: epsilon again from the events, and all that the record says twice.
+
+    Exit code 0: verified; 1: rejected, with a line for each thing that is wrong; 2: no record.
+    """
+    with outcome(debug):
+        from dpbench.console import progress_on
+        from dpbench.verify import record_at
+        from dpbench.verify import verify as verified
+
+        verdicts, unreadable = [], []
+        with progress_on(err).task("verifying", len(records), "records") as task:
+            for path in records:
+                try:
+                    verdicts.append(verified(record_at(path)))
+                except UserError as error:  # the others are checked all the same
+                    unreadable.append(str(error))
+                task.advance(1)
+        if as_json:
+            print_json([_verdict_json(verdict) for verdict in verdicts])
+        else:
+            for verdict in verdicts:
+                _print_verdict(verdict)
+        if unreadable:
+            raise UserError("; ".join(unreadable))
+        if not all(verdict.verified for verdict in verdicts):
+            raise typer.Exit(1)
+
+
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "record": str(verdict.file),
+        "verified": verdict.verified,
+        "epsilon": verdict.epsilon,
+        "recomputed": verdict.recomputed,
+        "wrong": list(verdict.wrong),
+        "unchecked": list(verdict.unchecked),
+    }
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    lines = [f"{'verified' if verdict.verified else 'REJECTED'}  {verdict.file}"]
+    if verdict.recomputed is not None:
+        lines.append(f"epsilon {verdict.epsilon:.6g}, recomputed {verdict.recomputed:.6g}")
+    elif verdict.epsilon == math.inf:
+        lines.append("not private: there is no epsilon to recompute")
+    lines += [f"wrong: {line}" for line in verdict.wrong]
+    lines += [f"not checked: {line}" for line in verdict.unchecked]
+    out.print("\n  ".join(lines), soft_wrap=True, highlight=False, markup=False)
