@@ -84,7 +84,7 @@ class Estimate:
     """How long a cell will take, or what is left of it.
 
     Attributes:
-        seconds: Wall time.
+        seconds: Wall time, without the start of its process.
         runs: How many complete runs like it were measured; 0 where there is none, and only its
             training was estimated, from one step of each stage.
     """
@@ -195,6 +195,14 @@ def _requests(grid: Grid, mistakes: _Mistakes) -> list[Request]:
     for name in grid.methods:
         with mistakes.kept():
             kinds[name] = load_entry("method", name)
+    for option, given in (
+        ("--methods", grid.methods),
+        ("--datasets", grid.datasets),
+        ("--eps", grid.epsilons),
+        ("--seeds", grid.seeds),
+    ):
+        if not given:
+            mistakes.add(f"{option} is empty: give one or more, separated by commas")
     fields = {name: hyperparameters(kind) for name, kind in kinds.items()}
     settings = {assignment: assignment.partition("=")[0] for assignment in grid.common.settings}
     for field in settings.values():

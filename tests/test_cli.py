@@ -73,6 +73,10 @@ def test_a_mistake_is_one_line_that_says_what_to_do_and_leaves_nothing(
         (("run", "--dataset", "digits"), "'--method'"),
         (("rum",), "'rum'"),
         (("list", "nonsense"), "choose methods, datasets, evaluators, profiles"),
+        (("sweep", "--datasets", "digits"), "'--methods'"),
+        (("sweep", "--methods", "real", "--datasets", ","), "--datasets is empty"),
+        (("sweep", "--methods", "real", "--datasets", "digits", "--eps", "1,x"), "'x'"),
+        (("sweep", "--methods", "real", "--datasets", "digits", "--seeds", "2-1"), "got '2-1'"),
         (("report",), "no complete run in runs or leaderboards"),
         (("report", "--check"), "no complete run in runs or leaderboards"),
         (("bench", "stp"), "'stp'"),
@@ -310,8 +314,8 @@ def test_the_papers_configurations_can_be_planned_anywhere(
 
 def test_the_documentation_of_every_command_is_there(dpbench: Command) -> None:
     parts = [("bench", part) for part in ("step", "sample", "accounting", "startup")]
-    commands = [(name,) for name in ("run", "list", "report", "verify", "check", "bench")]
-    for command in ((), *commands, *parts):
+    commands = [(name,) for name in ("run", "sweep", "list", "report", "verify", "check")]
+    for command in ((), *commands, ("bench",), *parts):
         ended = dpbench(*command, "--help")
         assert ended.code == 0 and "Usage" in ended.out and not ended.err
 
@@ -332,7 +336,13 @@ sys.exit(code)
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("run", "--help"), ("verify", "--help"), ("bench", "step", "--help")]
+    [
+        ("--help",),
+        ("run", "--help"),
+        ("sweep", "--help"),
+        ("verify", "--help"),
+        ("bench", "step", "--help"),
+    ]
     + [("--version",), ("list",), ("list", "methods", "--json")],
 )
 def test_nothing_heavy_is_imported_to_list_or_to_help(

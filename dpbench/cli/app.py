@@ -15,9 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import dpbench
-from dpbench.errors import UNHEARD, RunFailed, Unheard, UserError
+from dpbench.errors import INTERRUPTED, UNHEARD, RunFailed, Unheard, UserError
 
-INTERRUPTED = 130
 out, err = Console(), Console(stderr=True)
 app = typer.Typer(
     name="dpbench",
