@@ -15,10 +15,11 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from dpbench.data import catalog, pictures
-from dpbench.data.arrays import Original, Part
+from dpbench.data.arrays import Original, Part, Pixels
 from dpbench.data.catalog import DatasetInfo
 from dpbench.data.pictures import Expected, Picture
 from dpbench.data.roots import locate, not_found
@@ -70,8 +71,8 @@ def find(
     return Original(info, folder, (ATTRIBUTES, PARTITION, *files), RECIPE, decode)
 
 
-def _prepared(image: Image.Image) -> Image.Image:
-    return image.crop(CROP).resize((32, 32), Image.Resampling.LANCZOS)
+def _prepared(image: Image.Image) -> Pixels:
+    return np.asarray(image.crop(CROP).resize((32, 32), Image.Resampling.LANCZOS))
 
 
 def _zipped(file: Path, names: Iterable[str], labels: Mapping[str, int]) -> Iterator[Picture]:

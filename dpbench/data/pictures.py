@@ -65,14 +65,14 @@ class Expected:
 def decode(
     pictures: Iterable[Picture],
     expected: Expected,
-    prepare: Callable[[Image.Image], Image.Image] = lambda image: image,
+    prepare: Callable[[Image.Image], Pixels] = np.asarray,
 ) -> Iterator[Part]:
     """Decode pictures on all cores, in order, some at a time.
 
     Args:
         pictures: Taken only as fast as they are decoded.
         expected: What they must be.
-        prepare: Crops, resizes or converts one.
+        prepare: Crops, resizes or converts one, to ``(H, W)`` or ``(H, W, C)``, uint8.
 
     Returns:
         Pixels ``(n, C, H, W)``, uint8, and labels ``(n,)``, int64.
@@ -91,14 +91,14 @@ def decode(
 
 
 def _decoded(
-    picture: Picture, expected: Expected, prepare: Callable[[Image.Image], Image.Image]
+    picture: Picture, expected: Expected, prepare: Callable[[Image.Image], Pixels]
 ) -> Pixels:
     try:
         with Image.open(io.BytesIO(picture.content), formats=expected.formats) as image:
             # the head alone was read so far, so an image of any size can be refused
             found = f"{image.width}x{image.height} pixels of mode {image.mode}"
             right = image.size == expected.size and image.mode in expected.modes
-            pixels = np.asarray(prepare(image)) if right else None
+            pixels = prepare(image) if right else None
     except Exception as error:  # the bytes of a bad file provoke whatever they like
         reason = "no such image" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(
