@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from dpbench import registry
-from dpbench.data.catalog import CATALOG
-from dpbench.data.load import load
+from dpbench.data.load import find_info, load
 from dpbench.errors import RunFailed, UserError
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.ledger import PrivacyLedger
@@ -45,7 +44,7 @@ def check(
 
     Args:
         name: The method's CLI name.
-        dataset: The data set's CLI name.
+        dataset: The data set's CLI name, or ``imagefolder:PATH``.
         data_root: Where to look for data first.
         progress: Who is told.
 
@@ -54,14 +53,13 @@ def check(
         RunFailed: The method breaks on D itself.
     """
     kind = registry.load("method", name)
-    if dataset not in CATALOG:
-        raise UserError(registry.unknown("dataset", dataset, CATALOG))
+    found = find_info(dataset)
     if not kind.private:
         raise UserError(
             f"{name} is not private: it reads the images themselves, so there is nothing to check"
         )
-    method = resolve(kind, name, SMOKE.name, dataset, BUDGET.epsilon, ()).method
-    info = private_set_info(CATALOG[dataset])
+    method = resolve(kind, name, SMOKE.name, found.name, BUDGET.epsilon, ()).method
+    info = private_set_info(found)
     images = load(dataset, data_root, progress).splits.train
     return replay(method, info, neighbours(images), progress)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,11 @@ def sha256(file: Path) -> str:
     """Of a file's content, 64 hex digits."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def safe_name(name: str) -> str:
+    """A name as one part of a path: letters, digits, ``_``, ``.``, ``+`` and ``-`` stay."""
+    return re.sub(r"[^\w.+-]+", "-", name)
 
 
 def cache_folder() -> Path:

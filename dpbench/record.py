@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dpbench.errors import UserError
+from dpbench.files import safe_name
 from dpbench.types import Measurement
 
 SCHEMA_VERSION = 1
@@ -72,7 +73,7 @@ class RunSpec:
     def folder(self) -> Path:
         """Where the run lives below the runs folder."""
         name = f"eps{self.epsilon:g}-seed{self.seed}-{self.id[:8]}"
-        return Path(self.dataset) / self.method / name
+        return Path(safe_name(self.dataset)) / self.method / name
 
 
 @dataclass

@@ -7,19 +7,17 @@ Third-party packages announce theirs by the entry points ``dpbench.generators`` 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.metadata
 import inspect
 import pkgutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from dpbench import __version__
-from dpbench.errors import UserError
+from dpbench.errors import UserError, unknown
 
 Kind = Literal["method", "evaluator"]
 _PACKAGES = {"method": ("generators", "baselines"), "evaluator": ("evaluators",)}
@@ -109,11 +107,3 @@ def version_of(entry: Entry) -> str:
     source = inspect.getsourcefile(importlib.import_module(entry.module))
     digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12] if source else "unknown"
     return f"{entry.distribution} {entry.version} {digest}"
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is not known, with the nearest one that is."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(known)}."
-    return f"Unknown {what} {name!r}. {hint} See `dpbench list {what}s`"

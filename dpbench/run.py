@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from dpbench.cores import core_count, share_cores
-from dpbench.data.catalog import CATALOG, DatasetInfo
-from dpbench.data.load import Dataset, load
-from dpbench.errors import RunFailed, UserError
+from dpbench.data.catalog import DatasetInfo
+from dpbench.data.load import Dataset, find_info, load
+from dpbench.errors import RunFailed, UserError, unknown
 from dpbench.files import (
     cache_folder,
     replace_atomically,
@@ -48,7 +48,7 @@ from dpbench.progress import Progress, Silent
 from dpbench.protocols import EvaluationContext, Need, Plan, RunContext, Sampler
 from dpbench.ranks import ALONE, Ranks
 from dpbench.record import RECORD, RELEASES, RunRecord, RunSpec, read, to_json
-from dpbench.registry import OURS, entries, unknown, version_of
+from dpbench.registry import OURS, entries, version_of
 from dpbench.registry import load as load_entry
 from dpbench.settings import Resolved, resolve
 from dpbench.stages import SECRET_MODE, Stage
@@ -67,7 +67,7 @@ class Request:
 
     Attributes:
         method: CLI name.
-        dataset: CLI name.
+        dataset: CLI name, or ``imagefolder:PATH``.
         epsilon: Of the budget; None is 1 for private methods and inf for the others.
         delta: Of the budget.
         adjacency: Of the budget.
@@ -141,8 +141,7 @@ def plan(request: Request, ranks: Ranks = ALONE) -> PlannedRun:
     """
     if request.profile not in PROFILES:
         raise UserError(unknown("profile", request.profile, PROFILES))
-    if request.dataset not in CATALOG:
-        raise UserError(unknown("dataset", request.dataset, CATALOG))
+    dataset = find_info(request.dataset)
     if not 0 <= request.seed < 2**63:
         raise UserError(f"--seed must lie in [0, 2^63), got {request.seed}")
     check_name(request.engine)
@@ -155,7 +154,7 @@ def plan(request: Request, ranks: Ranks = ALONE) -> PlannedRun:
         raise UserError(
             f"{request.method} is not private: it has no finite epsilon, run it with --eps inf"
         )
-    profile, dataset = PROFILES[request.profile], CATALOG[request.dataset]
+    profile = PROFILES[request.profile]
     device = resolve_device(request.device, ranks)
     resolved = resolve(kind, request.method, profile.name, dataset.name, epsilon, request.settings)
     training = resolved.method.plan(private_set_info(dataset), budget)

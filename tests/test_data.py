@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -38,7 +38,7 @@ from dpbench.data.idx import (
 )
 from dpbench.data.load import load
 from dpbench.data.sources import SOURCES, find
-from dpbench.data.splits import split, stratified_order
+from dpbench.data.splits import hold_out, split, stratified_order
 from dpbench.errors import UserError
 from dpbench.progress import Silent
 from dpbench.types import Images
@@ -211,6 +211,53 @@ def test_a_smaller_holdout_is_part_of_a_larger_one() -> None:
     small, large = split(images, 20)[1], split(images, 40)[1]
     assert small.labels.tolist() == images.labels[sorted(order[-20:])].tolist()
     assert large.labels.tolist() == images.labels[sorted(order[-40:])].tolist()
+
+
+def numbered(labels: torch.Tensor) -> Images:
+    """Images that hold their own number."""
+    pixels = torch.zeros(len(labels), 1, 1, 2, dtype=torch.uint8)
+    pixels[:, 0, 0, 0], pixels[:, 0, 0, 1] = torch.arange(550) % 256, torch.arange(550) // 256
+    return Images(pixels, labels)
+
+
+def numbers(images: Images) -> set[int]:
+    return set((images.pixels[:, 0, 0, 0].int() + 256 * images.pixels[:, 0, 0, 1].int()).tolist())
+
+
+Splitting = Callable[[Images, int], tuple[Images, Images]]
+
+
+def moved_by_one_label(splitting: Splitting) -> int:
+    """How many images change sides when one image of 550 has another label, at most."""
+    labels = uneven_images().labels
+    before = numbers(splitting(numbered(labels), 55)[1])
+    moved = []
+    for place in range(0, 550, 50):
+        other = labels.clone()
+        other[place] = 9 - other[place]
+        moved.append(len(before ^ numbers(splitting(numbered(other), 55)[1])))
+    return max(moved)
+
+
+def test_no_image_decides_about_another_being_held_out() -> None:
+    assert moved_by_one_label(hold_out) == 0
+    assert moved_by_one_label(split) > 0, "the stratified order must be caught"
+
+
+def test_what_is_held_out_is_disjoint_whole_and_grows() -> None:
+    images = numbered(uneven_images().labels)
+    kept, held = map(numbers, hold_out(images, 55))
+    assert (len(kept), len(held), len(kept | held)) == (495, 55, 550)
+    assert held < numbers(hold_out(images, 56)[1])
+    digests = {hashlib.sha256(str(place).encode()).digest(): place for place in range(550)}
+    assert held == {digests[digest] for digest in sorted(digests)[-55:]}
+
+
+def test_held_out_classes_are_roughly_in_proportion() -> None:
+    images = Images(torch.zeros(5_000, 1, 1, 1, dtype=torch.uint8), torch.arange(5_000) % 10)
+    counts = hold_out(images, 1_000)[1].labels.bincount()
+    # the counts are hypergeometric with mean 100 and standard deviation 8.5
+    assert (counts - 100).abs().max() < 4 * 8.5
 
 
 # --- what is in the files
@@ -620,8 +667,10 @@ def test_the_real_fashionmnist_has_the_pinned_hashes() -> None:
         "a06d3266794aa0147787f49603795ec5e8a32fac55270d9b4ac38d415b342e8c"
     )
     assert dataset.splits.validation is not None
-    assert dataset.splits.validation.labels.bincount().tolist() == [500] * 10
-    assert dataset.splits.train.labels.bincount().tolist() == [5_500] * 10
+    held_out = dataset.splits.validation.labels.bincount()
+    assert held_out.sum() == 5_000
+    assert (held_out - 500).abs().max() < 4 * 20.3  # standard deviations, hypergeometric
+    assert torch.equal(dataset.splits.train.labels.bincount(), 6_000 - held_out)
 
 
 NOBODY = 65534

@@ -303,15 +303,15 @@ def test_another_version_of_the_accountant_is_allowed_its_rounding(run: Path) ->
     assert any("epsilon is" in line for line in verify(run / "record.json").wrong)
 
 
-def written(folder: Path, event: Event, **args: object) -> Path:
-    """A record, by hand, of a run on digits that spent one event."""
+def written(folder: Path, event: Event, dataset: str = "digits", **args: object) -> Path:
+    """A record, by hand, of a run that spent one event."""
     budget = PrivacyBudget(10.0)
     spent = PrivacyLedger(budget)
     allowance = spent.spend(event)
     for step in range(event.steps):
         allowance.release(step)
     spec = RunSpec(
-        *("by-hand", "by-hand 1", args, "digits", "00ff", budget.epsilon, budget.delta),
+        *("by-hand", "by-hand 1", args, dataset, "00ff", budget.epsilon, budget.delta),
         *(budget.adjacency, 0, "smoke", {}, 10),
     )
     record = RunRecord(spec, status="complete", privacy=certify(spent, False, CODE))
@@ -334,6 +334,13 @@ def test_an_event_and_the_hyper_parameters_of_the_same_name_must_agree(
     total = GaussianEvent(4.0, 0.5, "sum")
     assert verify(written(tmp_path, total, **args)).verified, "steps and batches are not its own"
     assert bool(verify(written(tmp_path, total, **{name: value})).wrong) == (name in vars(total))
+
+
+def test_the_sample_rate_on_a_set_of_unknown_size_is_said_to_be_unchecked(tmp_path: Path) -> None:
+    training = DPSGDEvent(0.1, 2.0, 0.5, 3, "weights")
+    verdict = verify(written(tmp_path, training, "imagefolder:pets", batch_size=150))
+    assert verdict.verified
+    assert "sample_rate: the size of imagefolder:pets is not known here" in verdict.unchecked
 
 
 # What is no record.

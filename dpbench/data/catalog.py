@@ -17,6 +17,7 @@ class DatasetInfo:
         train: Number of images of the official train split.
         test: Number of images of the official test split.
         description: One line for people.
+        validation: Number of images of the official validation split; 0 where there is none.
     """
 
     name: str
@@ -26,6 +27,7 @@ class DatasetInfo:
     train: int
     test: int
     description: str
+    validation: int = 0
 
 
 _DIGIT_NAMES = tuple("0123456789")
@@ -68,4 +70,56 @@ DIGITS = DatasetInfo(
     test=360,
     description="scikit-learn's 8x8 digits, enlarged to 16x16: needs no download; for trying out",
 )
-CATALOG = {info.name: info for info in (FASHIONMNIST, MNIST, DIGITS)}
+CIFAR10 = DatasetInfo(
+    name="cifar10",
+    shape=(3, 32, 32),
+    classes=10,
+    class_names=(
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ),
+    train=50_000,
+    test=10_000,
+    description="CIFAR-10: small photographs of objects and animals (Krizhevsky, 2009)",
+)
+CELEBA = DatasetInfo(
+    name="celeba",
+    shape=(3, 32, 32),
+    classes=2,
+    class_names=("female", "male"),
+    train=162_770,
+    validation=19_867,
+    test=19_962,
+    description="CelebA at 32x32: faces of celebrities, by the attribute Male (Liu et al., 2015)",
+)
+CAMELYON17 = DatasetInfo(
+    name="camelyon17",
+    shape=(3, 32, 32),
+    classes=2,
+    class_names=("normal", "tumor"),
+    train=302_436,
+    validation=34_904,
+    test=85_054,
+    description="Camelyon17-WILDS at 32x32: lymph nodes, test on a new hospital (Koh et al., 2021)",
+)
+IMAGENET32 = DatasetInfo(
+    name="imagenet32",
+    shape=(3, 32, 32),
+    classes=1_000,
+    class_names=tuple(map(str, range(1, 1_001))),  # the files know numbers only
+    train=1_281_167,
+    test=50_000,
+    description="ImageNet at 32x32, tested on its validation images (Chrabaszcz et al., 2017)",
+)
+CATALOG = {
+    info.name: info
+    for info in (FASHIONMNIST, MNIST, CIFAR10, CELEBA, CAMELYON17, IMAGENET32, DIGITS)
+}

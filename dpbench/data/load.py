@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,17 +10,26 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from dpbench.data import catalog, idx
+from dpbench.data import arrays, camelyon, catalog, celeba, cifar, folders, idx, imagenet32
+from dpbench.data.arrays import Original
 from dpbench.data.catalog import CATALOG, DatasetInfo
 from dpbench.data.idx import Array
 from dpbench.data.sources import SOURCES, find
-from dpbench.data.splits import split
-from dpbench.errors import UserError
+from dpbench.data.splits import hold_out, split
+from dpbench.errors import UserError, unknown
 from dpbench.progress import Progress
 from dpbench.types import Images, Splits
 
 ENLARGED = 2  # 8x8 digits to 16x16
 DIGITS_WHITE = 16  # scikit-learn's digits have values 0 to 16
+
+# data sets that are mapped into memory, by name
+ORIGINALS: dict[str, Callable[[Path | None, Progress], Original]] = {
+    "cifar10": cifar.find,
+    "celeba": celeba.find,
+    "camelyon17": camelyon.find,
+    "imagenet32": imagenet32.find,
+}
 
 
 @dataclass(frozen=True)
@@ -31,8 +39,8 @@ class Dataset:
     Attributes:
         info: What it is.
         splits: Train is the whole official train split, less what was held out for validation.
-        content_hash: SHA-256 over the arrays of both official splits, hexadecimal; the same with
-            and without validation.
+        content_hash: SHA-256 over the arrays of all official splits, hexadecimal; the same whatever
+            is held out.
         source: Where it was found, for people.
     """
 
@@ -42,16 +50,33 @@ class Dataset:
     source: str
 
 
-def load(name: str, data_root: Path | None, progress: Progress, holdout: int = 0) -> Dataset:
-    """Load a data set, downloading it into the user's cache where it is nowhere to be found.
+def find_info(name: str) -> DatasetInfo:
+    """What is known of a data set before it is loaded; of an image folder, by a look at it.
 
     Args:
-        name: A name in ``CATALOG``.
+        name: A name in ``CATALOG``, or ``imagefolder:PATH``, whose info has the last part of the
+            path alone in its name.
+
+    Raises:
+        UserError: The name is unknown, or the path is no folder of images.
+    """
+    if name.startswith(folders.PREFIX):
+        return folders.look(name).info
+    if name not in CATALOG:
+        raise UserError(unknown("dataset", name, (*CATALOG, f"{folders.PREFIX}PATH")))
+    return CATALOG[name]
+
+
+def load(name: str, data_root: Path | None, progress: Progress, holdout: int = 0) -> Dataset:
+    """Load a data set, downloading it into the user's cache where it can be had from nowhere else.
+
+    Args:
+        name: A name in ``CATALOG``, or ``imagefolder:PATH``.
         data_root: The user's own folder, looked into first; None for the environment's
             ``DPBENCH_DATA``.
-        progress: Who is told of downloads.
-        holdout: Number of train images to hold out for validation: a fixed, class-stratified
-            choice that does not depend on any seed; a smaller one is part of a larger one.
+        progress: Who is told of downloads and decoding.
+        holdout: Number of train images to hold out for validation, in place of an official
+            validation split: see ``splits.hold_out``. Both parts are then copied into memory.
 
     Returns:
         The data set.
@@ -60,11 +85,7 @@ def load(name: str, data_root: Path | None, progress: Progress, holdout: int = 0
         UserError: The name is unknown, the data set cannot be had or has bad files, or
             ``holdout`` is not in [0, number of train images).
     """
-    if name not in CATALOG:
-        close = difflib.get_close_matches(name, CATALOG, n=1)
-        suggestion = f"Did you mean {close[0]!r}? " if close else ""
-        raise UserError(f"Unknown data set {name!r}. {suggestion}`dpbench list datasets`")
-    info = CATALOG[name]
+    info = find_info(name)
     if not 0 <= holdout < info.train:
         raise UserError(
             f"cannot hold out {holdout} of the {info.train} train images of {name}; "
@@ -72,16 +93,29 @@ def load(name: str, data_root: Path | None, progress: Progress, holdout: int = 0
         )
     if name == catalog.DIGITS.name:
         train, test = _digits()
-        source = "scikit-learn's load_digits"
+        splits, source = Splits(train, None, test), "scikit-learn's load_digits"
+        content_hash = _content_hash(train, test)
+    elif name in SOURCES:
+        found, source = find(SOURCES[name], data_root, progress)
+        train = _images(found[idx.TRAIN_IMAGES], found[idx.TRAIN_LABELS])
+        test = _images(found[idx.TEST_IMAGES], found[idx.TEST_LABELS])
+        splits, content_hash = Splits(train, None, test), _content_hash(train, test)
     else:
-        arrays, source = find(SOURCES[name], data_root, progress)
-        train = _images(arrays[idx.TRAIN_IMAGES], arrays[idx.TRAIN_LABELS])
-        test = _images(arrays[idx.TEST_IMAGES], arrays[idx.TEST_LABELS])
-    content_hash = _content_hash(train, test)
-    validation = None
+        if name in ORIGINALS:
+            original = ORIGINALS[name](data_root, progress)
+        else:
+            original = folders.find(name)
+        mapped = arrays.mapped(original, progress)
+        parts = {
+            split: Images(torch.from_numpy(pixels), torch.from_numpy(labels))
+            for split, (pixels, labels) in mapped.parts.items()
+        }
+        splits = Splits(parts["train"], parts.get("validation"), parts["test"])
+        source, content_hash = str(original.folder), mapped.content_hash
     if holdout:
-        train, validation = split(train, holdout)
-    return Dataset(info, Splits(train, validation, test), content_hash, source)
+        train, validation = hold_out(splits.train, holdout)
+        splits = Splits(train, validation, splits.test)
+    return Dataset(info, splits, content_hash, source)
 
 
 def _digits() -> tuple[Images, Images]:
@@ -99,9 +133,4 @@ def _images(pixels: Array, labels: Array) -> Images:
 
 
 def _content_hash(*parts: Images) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(str(tuple(part.pixels.shape)).encode())  # the arrays' border is content too
-        digest.update(part.pixels.contiguous().numpy().data)
-        digest.update(part.labels.numpy().astype("<i8").data)
-    return digest.hexdigest()
+    return arrays.content_hash([(part.pixels.numpy(), part.labels.numpy()) for part in parts])

@@ -6,11 +6,11 @@ import hashlib
 import http.client
 import time
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from dpbench.data.idx import IdxSource
 from dpbench.progress import Progress, Task
 
 ANSWER_SECONDS = 10.0
@@ -18,12 +18,21 @@ FILE_SECONDS = 300.0
 CHUNK_BYTES = 1 << 16
 
 
-def fetch(mirror: str, source: IdxSource, folder: Path, progress: Progress) -> Path:
+def fetch(
+    mirror: str,
+    dataset: str,
+    md5: Mapping[str, str],
+    megabytes: float,
+    folder: Path,
+    progress: Progress,
+) -> Path:
     """Download all files of a data set.
 
     Args:
         mirror: URL that the names are appended to.
-        source: Names and MD5 of the files.
+        dataset: Its name.
+        md5: MD5 of each file, by name.
+        megabytes: Size of all files, MB.
         folder: Where to put them.
         progress: Who is told.
 
@@ -35,9 +44,9 @@ def fetch(mirror: str, source: IdxSource, folder: Path, progress: Progress) -> P
             something else than the files.
     """
     try:
-        with progress.task(f"download {source.info.name}", source.megabytes, "MB") as task:
-            for name, md5 in source.md5.items():
-                _download(mirror + name, md5, folder / name, task)
+        with progress.task(f"download {dataset}", megabytes, "MB") as task:
+            for name, expected in md5.items():
+                _download(mirror + name, expected, folder / name, task)
     except http.client.HTTPException as error:
         raise OSError(f"no proper HTTP answer ({error!r})") from None
     return folder

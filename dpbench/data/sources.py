@@ -14,6 +14,7 @@ from torchvision import datasets
 
 from dpbench.data import catalog, debian, mirrors
 from dpbench.data.idx import FILES, Array, BadIdx, IdxSource, present, read_folder
+from dpbench.data.roots import user_root
 from dpbench.errors import UserError
 from dpbench.progress import Progress
 
@@ -119,15 +120,11 @@ def find(
 
 def _places(source: IdxSource, data_root: Path | None) -> list[Place]:
     places = []
-    root, told_by = data_root, "--data-root"
-    if root is None and (variable := os.environ.get("DPBENCH_DATA")):
-        root, told_by = Path(variable), "DPBENCH_DATA"
+    root = user_root(data_root)
     if root is not None:
-        if not root.is_dir():
-            raise UserError(f"{told_by} names {root}, which is no folder")
-        folders = (*(root / folder for folder in source.folders), root)
-        advice = f"replace it with an intact copy, or name another folder in {told_by}"
-        places.append(Place(f"{told_by} {root}", folders, advice))
+        folders = (*(root.folder / folder for folder in source.folders), root.folder)
+        advice = f"replace it with an intact copy, or name another folder in {root.told_by}"
+        places.append(Place(f"{root.told_by} {root.folder}", folders, advice))
     cache = _cache(source)
     places.append(Place(f"cache {cache}", (cache,), "delete it to have it downloaded again", True))
     if source.debian_folder is not None:
@@ -146,7 +143,14 @@ def _downloads(source: IdxSource, progress: Progress) -> list[tuple[str, Callabl
     """Names of downloads, and functions that fill an empty folder and say where the files lie."""
     downloads: list[tuple[str, Callable[[Path], Path]]] = []
     for mirror in source.mirrors:
-        fetch = partial(mirrors.fetch, mirror, source, progress=progress)
+        fetch = partial(
+            mirrors.fetch,
+            mirror,
+            source.info.name,
+            source.md5,
+            source.megabytes,
+            progress=progress,
+        )
         downloads.append((urlsplit(mirror).netloc, fetch))
     if source.debian_package is not None and source.debian_folder is not None:
         fetch = partial(

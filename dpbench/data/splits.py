@@ -1,4 +1,4 @@
-"""Fixed, class-stratified splits that depend on no library's random numbers."""
+"""Fixed splits that depend on no library's random numbers."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ def stratified_order(labels: Tensor) -> list[int]:
 def split(images: Images, held_out: int) -> tuple[Images, Images]:
     """All but the last ``held_out`` images of the stratified order, and those; in their old order.
 
+    For public images: the order of all depends on the labels of all.
+
     Args:
         images: What to split.
         held_out: Size of the second part, 0 to N.
@@ -43,13 +45,33 @@ def split(images: Images, held_out: int) -> tuple[Images, Images]:
     Returns:
         The two parts.
     """
-    order = stratified_order(images.labels)
-    border = len(order) - held_out
-    return _part(images, order[:border]), _part(images, order[border:])
+    return _parts(images, stratified_order(images.labels), held_out)
+
+
+def hold_out(images: Images, held_out: int) -> tuple[Images, Images]:
+    """Split private images so that no image decides about another one.
+
+    The places 0 to N - 1 that are held out are those of the ``held_out`` largest SHA-256, whatever
+    is there: an image with another label, or none, in the place of an image leaves all others where
+    they are. Classes are in proportion only as far as chance has it.
+
+    Args:
+        images: What to split.
+        held_out: Size of the second part, 0 to N; a smaller one is part of a larger one.
+
+    Returns:
+        The two parts, in their old order.
+    """
+    return _parts(images, sorted(range(len(images)), key=_digest), held_out)
 
 
 def _digest(index: int) -> bytes:
     return hashlib.sha256(str(index).encode()).digest()
+
+
+def _parts(images: Images, order: list[int], held_out: int) -> tuple[Images, Images]:
+    border = len(order) - held_out
+    return _part(images, order[:border]), _part(images, order[border:])
 
 
 def _part(images: Images, indices: list[int]) -> Images:

@@ -14,7 +14,7 @@ from pathlib import Path
 from scipy.stats import t as student_t
 
 from dpbench.errors import UserError
-from dpbench.files import write_text
+from dpbench.files import safe_name, write_text
 from dpbench.record import RunRecord, find, read
 from dpbench.types import Measurement
 
@@ -170,7 +170,7 @@ def stale(table: Iterable[Row], leaderboards: Path) -> list[Path]:
 def _files(table: Iterable[Row], leaderboards: Path) -> dict[Path, str]:
     by_dataset: dict[str, list[Row]] = defaultdict(list)
     for row in table:
-        by_dataset[row.dataset].append(row)
+        by_dataset[safe_name(row.dataset)].append(row)
     return {leaderboards / f"{name}.csv": to_csv(part) for name, part in by_dataset.items()}
 
 

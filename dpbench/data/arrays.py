@@ -1,0 +1,220 @@
+"""Large data sets, decoded once to arrays on disk and mapped into memory from then on.
+
+Mapped pages belong to the files: the system reads them when they are looked at and may drop them
+again, so a data set of any size costs a run no memory of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpbench.data.catalog import DatasetInfo
+from dpbench.errors import UserError
+from dpbench.files import cache_folder, safe_name
+from dpbench.progress import Progress, Task
+
+HASH = "sha256"
+HASHED_AT_ONCE = 4096  # images
+FORMAT = 1  # of the cache: the names and contents of its files
+
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+Part = tuple[Pixels, Labels]
+
+
+@dataclass(frozen=True)
+class Original:
+    """A data set in the files that it was published in, found and not yet decoded.
+
+    Attributes:
+        info: What must be in them.
+        folder: Where they are.
+        files: Their paths in ``folder``.
+        recipe: What decoding does; another one where it would give other arrays.
+        decode: The images of a split (``train``, ``validation``, ``test``), some at a time: pixels
+            ``(n, C, H, W)``, uint8, and labels ``(n,)``, int64, in [0, classes). Raises UserError
+            where a file does not hold what it should.
+    """
+
+    info: DatasetInfo
+    folder: Path
+    files: Sequence[str]
+    recipe: str
+    decode: Callable[[str], Iterator[Part]]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of images of each split that there is."""
+        info = self.info
+        counts = {"train": info.train, "test": info.test, "validation": info.validation}
+        return {split: count for split, count in counts.items() if count}
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Arrays that are files.
+
+    Attributes:
+        parts: Pixels ``(N, C, H, W)``, uint8, and labels ``(N,)``, int64, by split. Writing to them
+            changes neither the files nor what others see.
+        content_hash: As ``content_hash`` gives it for the train, test and validation splits.
+    """
+
+    parts: dict[str, Part]
+    content_hash: str
+
+
+def content_hash(parts: Sequence[Part]) -> str:
+    """SHA-256 over arrays and their shapes, hexadecimal; reads some images at a time."""
+    digest = hashlib.sha256()
+    for pixels, labels in parts:
+        digest.update(str(pixels.shape).encode())  # the arrays' border is content too
+        for start in range(0, len(pixels), HASHED_AT_ONCE):
+            digest.update(np.ascontiguousarray(pixels[start : start + HASHED_AT_ONCE]).data)
+        digest.update(labels.astype("<i8").data)
+    return digest.hexdigest()
+
+
+def mapped(original: Original, progress: Progress) -> Mapped:
+    """The arrays of a data set, decoded into the user's cache where they are not there yet.
+
+    The cache knows the files by their paths in the folder, sizes and times of change.
+
+    Args:
+        original: The data set.
+        progress: Told of decoding.
+
+    Raises:
+        UserError: A file is missing or does not hold what it should, or the cache cannot be
+            written or was damaged.
+    """
+    name = f"{safe_name(original.info.name)}-{_identity(original)[:16]}"
+    folder = cache_folder() / "arrays" / name
+    if not folder.is_dir():
+        try:
+            folder.parent.mkdir(exist_ok=True)
+            with _alone(folder.with_name(f".{name}.lock")):
+                if not folder.is_dir():  # what another process may have done while we waited
+                    _write(original, folder, progress)
+        except OSError as error:
+            raise UserError(
+                f"cannot write the cache {folder} ({error.strerror or error}): make room, or name "
+                "another place with XDG_CACHE_HOME"
+            ) from error
+    return _open(original, folder)
+
+
+def _identity(original: Original) -> str:
+    info = original.info
+    made_of = (FORMAT, original.recipe, info.shape, info.classes, original.counts)
+    digest = hashlib.sha256(repr(made_of).encode())
+    for name in original.files:
+        file = os.path.join(original.folder, name)  # noqa: PTH118 (there may be half a million)
+        try:
+            status = os.stat(file)  # noqa: PTH116
+        except OSError as error:
+            raise UserError(
+                f"{file} cannot be read ({error.strerror}); expected all files of "
+                f"{info.name}: replace {original.folder} by an intact copy"
+            ) from None
+        digest.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"))
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process decodes the same files; the lock dies with its process."""
+    with lock.open("w") as handle:
+        with contextlib.suppress(OSError):  # a file system that has no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _write(original: Original, folder: Path, progress: Progress) -> None:
+    """Decode into a folder beside ``folder``, and rename that when all is in it."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
+    partial.mkdir()
+    try:
+        counts = original.counts
+        with progress.task(f"decode {original.info.name}", sum(counts.values()), "images") as task:
+            for split, count in counts.items():
+                _write_split(original, split, count, partial, task)
+        parts = [_open_split(original, split, partial) for split in counts]
+        with (partial / HASH).open("w", encoding="ascii") as handle:
+            handle.write(content_hash(parts))
+            handle.flush()
+            os.fsync(handle.fileno())
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _write_split(original: Original, split: str, count: int, folder: Path, task: Task) -> None:
+    shape = (count, *original.info.shape)
+    labels = np.empty(count, np.int64)
+    done = 0
+    pixels_file, labels_file = _files(split, folder)
+    # written in order and not through a mapping, which would end the process on a full disk
+    with pixels_file.open("wb") as handle:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(handle, header)
+        for some, their_labels in original.decode(split):
+            if done + len(some) > count:
+                raise _miscounted(original, split, f"more than {count}")
+            handle.write(np.ascontiguousarray(some).data)
+            labels[done : done + len(some)] = their_labels
+            done += len(some)
+            task.advance(len(some))
+        if done < count:
+            raise _miscounted(original, split, f"{done}")
+        handle.flush()
+        os.fsync(handle.fileno())
+    with labels_file.open("wb") as handle:
+        np.save(handle, labels)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _miscounted(original: Original, split: str, found: str) -> UserError:
+    return UserError(
+        f"{original.folder} holds {found} {split} images; expected "
+        f"{original.counts[split]}, as {original.info.name} has: replace it by an intact copy"
+    )
+
+
+def _open(original: Original, folder: Path) -> Mapped:
+    try:
+        parts = {split: _open_split(original, split, folder) for split in original.counts}
+        digest = (folder / HASH).read_text(encoding="ascii")
+        if len(digest) != 64:
+            raise ValueError(f"{HASH} holds {len(digest)} characters")
+        return Mapped(parts, digest)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the cache {folder} is damaged ({error}): delete it to have it made again"
+        ) from error
+
+
+def _open_split(original: Original, split: str, folder: Path) -> Part:
+    # "c": whoever writes to a tensor by mistake gets a page of their own; "r" would crash them
+    pixels, labels = (np.load(file, mmap_mode="c") for file in _files(split, folder))
+    count = original.counts[split]
+    if pixels.shape != (count, *original.info.shape) or labels.shape != (count,):
+        raise ValueError(f"{split} arrays of shapes {pixels.shape} and {labels.shape}")
+    return pixels, labels
+
+
+def _files(split: str, folder: Path) -> tuple[Path, Path]:
+    return folder / f"{split}-pixels.npy", folder / f"{split}-labels.npy"

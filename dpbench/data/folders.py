@@ -1,0 +1,167 @@
+"""Data sets of the user's own: a folder with a sub-folder of images for each class.
+
+The names of the classes, the number of images and which of them are for testing count as public.
+Where the folder does not say, a tenth is for testing, stratified by class and chosen by the images'
+places in the sorted listing. To remove an image from the folder can then move others between the
+splits; who needs the train split to change by that image alone makes ``train/`` and ``test/``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from dpbench.data import pictures
+from dpbench.data.arrays import Original, Part
+from dpbench.data.catalog import DatasetInfo
+from dpbench.data.pictures import Expected, Picture
+from dpbench.data.splits import stratified_order
+from dpbench.errors import UserError
+
+PREFIX = "imagefolder:"
+FORMATS = ("PNG", "JPEG")
+SUFFIXES = (".png", ".jpg", ".jpeg")
+CHANNELS = {"L": 1, "RGB": 3}
+TEST_PART = 10  # one in so many
+
+Row = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """What a look at a folder shows; no image but the first was opened.
+
+    Attributes:
+        info: Made of what is there.
+        folder: Where.
+        mode: Pillow's mode of the images.
+        splits: Path in ``folder`` and label of each image, by split.
+    """
+
+    info: DatasetInfo
+    folder: Path
+    mode: str
+    splits: Mapping[str, Sequence[Row]]
+
+
+def look(name: str) -> ImageFolder:
+    """Look at a folder.
+
+    Args:
+        name: ``imagefolder:PATH``. The path holds one folder per class, or ``train`` and ``test``
+            with such folders; plain and hidden files beside these are passed over.
+
+    Raises:
+        UserError: The path is not such a folder, or its first image is neither grey nor RGB.
+    """
+    folder = Path(name.removeprefix(PREFIX)).expanduser().resolve()
+    if not name.removeprefix(PREFIX) or not folder.is_dir():
+        raise UserError(
+            f"{name} names no folder; expected imagefolder:PATH, with a sub-folder of PNG or JPEG "
+            "files for each class"
+        )
+    if _folders(folder / "train") and _folders(folder / "test"):
+        classes = _folders(folder / "train")
+        if (tested := _folders(folder / "test")) != classes:
+            odd = min(set(classes) ^ set(tested))
+            raise UserError(f"{folder}: train and test must have the same classes; see {odd!r}")
+        splits = {split: _rows(folder, split, classes) for split in ("train", "test")}
+    else:
+        classes = _folders(folder)
+        if not classes:
+            raise UserError(
+                f"{folder} holds no folder; expected one for each class, with its images"
+            )
+        splits = _split(_rows(folder, "", classes), folder)
+    size, mode = _first(folder / splits["train"][0][0])
+    info = DatasetInfo(
+        name=f"{PREFIX}{folder.name}",
+        shape=(CHANNELS[mode], size[1], size[0]),
+        classes=len(classes),
+        class_names=tuple(classes),
+        train=len(splits["train"]),
+        test=len(splits["test"]),
+        description="a folder of images",
+    )
+    return ImageFolder(info, folder, mode, splits)
+
+
+def find(name: str) -> Original:
+    """The images of a folder, to be decoded.
+
+    Args:
+        name: ``imagefolder:PATH``.
+
+    Raises:
+        UserError: As ``look`` does.
+    """
+    seen = look(name)
+    _, height, width = seen.info.shape
+    expected = Expected(FORMATS, (width, height), (seen.mode,))
+
+    def decode(split: str) -> Iterator[Part]:
+        found = (Picture.read(seen.folder / path, label) for path, label in seen.splits[split])
+        return pictures.decode(found, expected)
+
+    files = [path for rows in seen.splits.values() for path, _ in rows]
+    # the labels follow from the paths, and those are known to whoever compares
+    return Original(seen.info, seen.folder, files, "a folder of images", decode)
+
+
+def _entries(folder: Path) -> list[str]:
+    """Names in a folder that are not hidden, sorted; none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
+
+
+def _folders(folder: Path) -> list[str]:
+    return [name for name in _entries(folder) if (folder / name).is_dir()]
+
+
+def _rows(folder: Path, split: str, classes: Sequence[str]) -> list[Row]:
+    """Path in ``folder`` and label of each image, sorted by class and name."""
+    rows = []
+    for label, kind in enumerate(classes):
+        names = _entries(folder / split / kind)
+        if not names:
+            raise UserError(f"{folder / split / kind} holds no image; expected PNG or JPEG files")
+        for name in names:
+            if not name.lower().endswith(SUFFIXES):
+                raise UserError(
+                    f"{folder / split / kind / name} is no image by its name; expected "
+                    f"{', '.join(SUFFIXES)} files alone: convert or remove it"
+                )
+            rows.append((os.path.join(split, kind, name), label))  # noqa: PTH118
+    return rows
+
+
+def _split(rows: list[Row], folder: Path) -> dict[str, list[Row]]:
+    if len(rows) < TEST_PART:
+        raise UserError(
+            f"{folder} holds {len(rows)} images; expected {TEST_PART} at least, a tenth of which "
+            "is for testing, or folders train and test"
+        )
+    order = stratified_order(torch.tensor([label for _, label in rows]))
+    border = len(rows) - len(rows) // TEST_PART
+    chosen = {"train": order[:border], "test": order[border:]}
+    return {split: [rows[index] for index in sorted(part)] for split, part in chosen.items()}
+
+
+def _first(file: Path) -> tuple[tuple[int, int], str]:
+    """Size (width, height) and mode of the image that all others must be like."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            size, mode = image.size, image.mode
+    except Exception as error:  # the bytes of a bad file provoke whatever they like
+        raise UserError(f"{file} is no intact PNG or JPEG file ({error})") from None
+    if mode not in CHANNELS:
+        raise UserError(
+            f"{file} has mode {mode}; expected L (grey) or RGB, 8 bits each: convert all images"
+        )
+    return size, mode
