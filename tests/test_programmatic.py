@@ -9,16 +9,17 @@ import torch
 from scipy import stats
 
 from dpbench.errors import UserError
-from dpbench.generators.programmatic import CHUNK, SOURCES, programmatic_images
+from dpbench.generators.programmatic import CHUNK, programmatic_images
 from dpbench.generators.programmatic.class_recipes import ClassRecipes
 from dpbench.generators.programmatic.dead_leaves import SHAPES, DeadLeaves, inside_leaf
 from dpbench.generators.programmatic.salt_and_pepper import SaltAndPepper
 from dpbench.progress import Silent
+from dpbench.registry import entries
 from dpbench.types import Images, ImageSpec
 
 GREY = ImageSpec(1, 28, 28)
 SMALL = ImageSpec(1, 8, 8)
-every_source = pytest.mark.parametrize("source", SOURCES)
+every_source = pytest.mark.parametrize("source", entries("source"))
 
 
 def draw(
@@ -81,10 +82,16 @@ def test_no_images_are_an_empty_set() -> None:
     assert len(draw("dead-leaves", 0)) == 0
 
 
-def test_an_unknown_source_is_the_users_mistake_and_names_the_choices() -> None:
-    with pytest.raises(UserError, match="Did you mean 'dead-leaves'.*salt-and-pepper") as caught:
-        draw("dead-leafs", 1)
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("dead-leafs", "Did you mean 'dead-leaves'?"), ("xyz", "salt-and-pepper")],
+)
+def test_an_unknown_source_is_the_users_mistake_and_is_met_with_a_suggestion(
+    name: str, hint: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        draw(name, 1)
+    assert hint in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_progress_is_one_task_that_counts_images() -> None:

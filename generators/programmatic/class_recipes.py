@@ -40,6 +40,7 @@ class ClassRecipes:
         recipe_seed: What the recipes are made from.
     """
 
+    summary: ClassVar[str] = "random objects on black, each class with its outline and texture"
     labelled: ClassVar[bool] = True
 
     recipe_seed: int = 0
@@ -190,3 +191,6 @@ def _smooth(count: int, knots: int, spec: ImageSpec, rng: torch.Generator) -> Te
 
 def _enlarge(field: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(field, (height, width), mode="bicubic", align_corners=True)
+
+
+SOURCE = ClassRecipes
