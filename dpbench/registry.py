@@ -1,8 +1,8 @@
-"""Names of methods and evaluators, without importing them.
+"""Names of methods, evaluators and sources of programmatic images, without importing them.
 
 Built-in ones are found by their file: ``generators/dpsyngen_coarse.py`` is ``dpsyngen-coarse``.
-Third-party packages announce theirs by the entry points ``dpbench.generators`` and
-``dpbench.evaluators``. There is no central list.
+Third-party packages announce theirs by the entry points ``dpbench.generators``,
+``dpbench.evaluators`` and ``dpbench.sources``. There is no central list.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import pkgutil
 from dataclasses import dataclass
@@ -19,13 +20,22 @@ from typing import Any, Literal
 from dpbench import __version__
 from dpbench.errors import UserError, unknown
 
-Kind = Literal["method", "evaluator"]
-_PACKAGES = {"method": ("generators", "baselines"), "evaluator": ("evaluators",)}
-_LINES = {"method": "METHOD", "evaluator": "EVALUATOR"}
-_GROUPS = {"method": "dpbench.generators", "evaluator": "dpbench.evaluators"}
+Kind = Literal["method", "evaluator", "source"]
+_PACKAGES = {
+    "method": ("generators", "baselines"),
+    "evaluator": ("evaluators",),
+    "source": ("generators.programmatic",),
+}
+_LINES = {"method": "METHOD", "evaluator": "EVALUATOR", "source": "SOURCE"}
+_GROUPS = {
+    "method": "dpbench.generators",
+    "evaluator": "dpbench.evaluators",
+    "source": "dpbench.sources",
+}
 _REQUIRED = {
     "method": ("__dataclass_fields__", "summary", "private", "presets", "plan", "fit"),
     "evaluator": ("summary", "metrics", "needs", "evaluate"),
+    "source": ("__dataclass_fields__", "summary", "labelled", "draw"),
 }
 OURS = "dpbench-images"
 
@@ -36,7 +46,7 @@ class Entry:
 
     Attributes:
         name: Its CLI name.
-        family: ``generators``, ``baselines`` or ``evaluators``.
+        family: ``generators``, ``baselines``, ``evaluators`` or ``generators.programmatic``.
         module: Where it is.
         attribute: What it is called there.
         distribution: The package that brings it.
@@ -55,8 +65,10 @@ def entries(kind: Kind) -> dict[str, Entry]:
     """Everything of a kind, by name, sorted; a built-in name cannot be taken over."""
     found: dict[str, Entry] = {}
     for family in _PACKAGES[kind]:
-        package = importlib.import_module(f"dpbench.{family}")
-        for module in pkgutil.iter_modules(package.__path__):
+        # found, not imported: what stands in a package's __init__ may need torch
+        package = importlib.util.find_spec(f"dpbench.{family}")
+        assert package is not None
+        for module in pkgutil.iter_modules(package.submodule_search_locations):
             if not module.ispkg and not module.name.startswith("_"):
                 name = module.name.replace("_", "-")
                 path = f"dpbench.{family}.{module.name}"

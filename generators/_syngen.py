@@ -18,13 +18,14 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateSetInfo
 from dpbench.protocols import Plan, PlannedStage, Preset, RunContext
+from dpbench.registry import load
 from dpbench.streams import Streams
 from dpbench.types import Images
 
 from .diffusion.denoisers import Denoiser, Experts, Interval
 from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING, DiffusionMethod
 from .diffusion.training import blank_images, copies_per_second, set_gradients, train_public
-from .programmatic import SOURCES, programmatic_images
+from .programmatic import programmatic_images
 
 PAPER = Preset(
     "paper",
@@ -95,12 +96,8 @@ class SynGen(DiffusionMethod):
             "synthetic_images", "synthetic_steps", "synthetic_batch_size", "synthetic_multiplicity"
         )
         self._check_positive("synthetic_learning_rate")
-        if self.synthetic not in SOURCES:
-            raise UserError(
-                f"unknown programmatic source {self.synthetic!r}: "
-                f"choose one of {', '.join(SOURCES)}"
-            )
-        if self.synthetic_labels == "recipe" and self.synthetic != "class-recipes":
+        labelled = load("source", self.synthetic).labelled
+        if self.synthetic_labels == "recipe" and not labelled:
             raise UserError(
                 f"the images of {self.synthetic} have no classes of their own: "
                 "--set synthetic_labels=random, or --set synthetic=class-recipes"

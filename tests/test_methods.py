@@ -216,7 +216,7 @@ def test_real_deals_every_image_once_before_any_again(tmp_path):
         (("channel_mult=",), "channel_mult must be one factor or more"),
         (("synthetic_batch_size=0",), "synthetic_batch_size must be at least 1"),
         (("parameterization=vp",), "unknown parameterization"),
-        (("synthetic=clouds",), "unknown programmatic source"),
+        (("synthetic=clouds",), "Unknown source 'clouds'"),
         (("synthetic=dead-leaves", "synthetic_labels=recipe"), "no classes of their own"),
         (("sampling_steps=1",), "at least 2 steps"),
     ],

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
 from conftest import PLUGINS, TOY, Command
 
 from dpbench.data.catalog import CATALOG
 from dpbench.errors import UserError, unknown
+from dpbench.generators.programmatic import programmatic_images
 from dpbench.profiles import PROFILES
-from dpbench.registry import entries, load, version_of
+from dpbench.progress import Silent
+from dpbench.registry import Kind, entries, load, version_of
+from dpbench.settings import resolve
+from dpbench.types import ImageSpec
 
 Install = Callable[[str, str, str], None]
 
@@ -39,19 +45,35 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         sys.modules.pop(name, None)
 
 
-def test_a_file_is_a_name() -> None:
+@pytest.mark.parametrize(
+    ("kind", "folders", "some"),
+    [
+        ("method", ("generators", "baselines"), {"dpsyngen-coarse", "class-mean"}),
+        ("source", ("generators/programmatic",), {"dead-leaves", "class-recipes"}),
+    ],
+)
+def test_a_file_is_a_name(kind: Kind, folders: tuple[str, ...], some: set[str]) -> None:
     root = Path(__file__).parent.parent
-    files = [*(root / "generators").glob("*.py"), *(root / "baselines").glob("*.py")]
+    files = [file for folder in folders for file in (root / folder).glob("*.py")]
     names = {file.stem.replace("_", "-") for file in files if not file.name.startswith("_")}
-    assert names <= entries("method").keys()
-    assert {"dpsyngen-coarse", "class-mean"} <= names
+    assert names == entries(kind).keys()
+    assert some <= names
 
 
-@pytest.mark.parametrize("kind", ["method", "evaluator"])
-def test_everything_of_ours_loads(kind: str) -> None:
-    for name, entry in entries(kind).items():  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_everything_of_ours_loads(kind: Kind) -> None:
+    for name, entry in entries(kind).items():
         if entry.distribution == "dpbench-images":
-            assert load(kind, name).summary  # type: ignore[arg-type]
+            assert load(kind, name).summary
+
+
+def test_names_are_found_without_importing_torch() -> None:
+    code = (
+        "import sys; from dpbench.registry import entries; "
+        f"print(*map(entries, {get_args(Kind)})); sys.exit('torch' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0 and "salt-and-pepper" in ended.stdout
 
 
 def test_a_third_partys_method_is_listed_and_run_with_its_hash(
@@ -120,6 +142,48 @@ def test_a_broken_evaluator_is_left_out_of_a_run_with_a_word(
     assert "skipped: evaluator 'bad' of bad 2.0 is broken: ZeroDivisionError" in ended.err
     metrics = {row["metric"] for row in json.loads(ended.out)["measurements"]}
     assert metrics == {"toy_mean", "toy_missing"}
+
+
+PLAIN = """
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+
+@dataclass(frozen=True)
+class Plain:
+    summary: ClassVar[str] = "the label is the colour"
+    labelled: ClassVar[bool] = True
+
+    def draw(self, spec, labels, rng):
+        return labels.to(torch.uint8).view(-1, 1, 1, 1).repeat(1, *spec.shape)
+"""
+
+
+def test_a_third_partys_source_is_drawn_from_by_its_name(install: Install) -> None:
+    install("plain", "[dpbench.sources]\nplain = plain:Plain", PLAIN)
+    assert version_of(entries("source")["plain"]).startswith("plain 2.0 ")
+    images = programmatic_images("plain", 7, ImageSpec(1, 4, 4), 3, 0, Silent())
+    assert images.pixels[:, 0, 0, 0].tolist() == images.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    settings = ("synthetic=plain", "synthetic_labels=recipe")
+    resolve(load("method", "dpsyngen"), "dpsyngen", "laptop", "fashionmnist", 1.0, settings)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        (PLAIN.replace("draw", "paint"), "TypeError: Plain has no draw"),
+        (PLAIN.replace("labelled", "named"), "TypeError: Plain has no labelled"),
+        (PLAIN.replace("@dataclass(frozen=True)", ""), "TypeError: Plain has no __dataclass_fie"),
+    ],
+)
+def test_a_broken_source_disables_itself_and_nothing_else(
+    install: Install, source: str, reason: str
+) -> None:
+    install("plain", "[dpbench.sources]\nplain = plain:Plain", source)
+    with pytest.raises(UserError, match=f"source 'plain' of plain 2.0 is broken: {reason}"):
+        programmatic_images("plain", 1, ImageSpec(1, 4, 4), 3, 0, Silent())
+    assert len(programmatic_images("dead-leaves", 1, ImageSpec(1, 4, 4), 3, 0, Silent())) == 1
 
 
 def test_a_name_of_ours_cannot_be_taken_over(install: Install) -> None:

@@ -6,29 +6,15 @@ parameters, the seed and its index.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from types import MappingProxyType
-
 import torch
 
-from dpbench.errors import UserError
 from dpbench.progress import Progress
+from dpbench.registry import load
 from dpbench.streams import Streams
 from dpbench.types import Images, ImageSpec
 
-from .class_recipes import ClassRecipes
-from .dead_leaves import DeadLeaves
-from .salt_and_pepper import SaltAndPepper
-from .source import Source
+from ._source import Source
 
-SOURCES: Mapping[str, Source] = MappingProxyType(
-    {
-        "dead-leaves": DeadLeaves(),
-        "salt-and-pepper": SaltAndPepper(),
-        "class-recipes": ClassRecipes(),
-    }
-)
 # Random numbers are drawn for whole chunks, so that the images of a chunk are vectorised and yet
 # do not depend on how many images are asked for.
 CHUNK = 64
@@ -43,7 +29,7 @@ def programmatic_images(
     its index: fewer images are a prefix of more.
 
     Args:
-        source: Its name in ``SOURCES``.
+        source: Its name; see ``dpbench.registry``.
         count: Number of images, N.
         spec: The shape of one image.
         classes: Number of classes.
@@ -55,15 +41,9 @@ def programmatic_images(
         uniform random where it does not.
 
     Raises:
-        UserError: There is no such source.
+        UserError: There is no such source, or its module is broken.
     """
-    if source not in SOURCES:
-        near = difflib.get_close_matches(source, SOURCES, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise UserError(
-            f"Unknown programmatic source '{source}'.{hint} Choose one of: {', '.join(SOURCES)}."
-        )
-    program = SOURCES[source]
+    program: Source = load("source", source)()
     streams = Streams(seed)
     pixels = torch.empty(count, *spec.shape, dtype=torch.uint8)
     labels = torch.empty(count, dtype=torch.int64)

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from dpbench.streams import Streams
 from dpbench.types import ImageSpec
 
+from ._affine import random_affine, uniform
+
 TEMPLATE = 96
 PATTERNS = ("plain", "stripes", "checks", "mottle")
 # The multiples mod 1 of (1 / g, 1 / g^2), g^3 = g + 1, fill the unit square evenly (the sequence
@@ -40,6 +42,7 @@ class ClassRecipes:
         recipe_seed: What the recipes are made from.
     """
 
+    summary: ClassVar[str] = "random objects on black, each class with its outline and texture"
     labelled: ClassVar[bool] = True
 
     recipe_seed: int = 0
@@ -47,7 +50,9 @@ class ClassRecipes:
     def draw(self, spec: ImageSpec, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Draw one image for each label; see ``Source``."""
         recipes = [_recipe(self.recipe_seed, label) for label in labels.tolist()]
-        x, y = _jittered_grid(len(recipes), spec, rng)
+        x, y = random_affine(len(recipes), spec, rng)
+        x = x + 0.05 * _smooth(len(recipes), 4, spec, rng)
+        y = y + 0.05 * _smooth(len(recipes), 4, spec, rng)
         templates = torch.stack([recipe.template for recipe in recipes])
         places = torch.cat((x, y), dim=1).permute(0, 2, 3, 1)
         found = F.grid_sample(templates, places, padding_mode="border", align_corners=False)
@@ -56,8 +61,8 @@ class ClassRecipes:
         alpha = (depth * min(spec.height, spec.width) / 2 + 0.5).clamp(0, 1)
 
         light = 1 + 0.2 * shade + 0.12 * _smooth(len(recipes), 3, spec, rng)
-        light = light + _uniform(0.1, 0.4, len(recipes), rng) * _texture(x, y, recipes, spec, rng)
-        bright = _uniform(0.35, 0.9, len(recipes), rng) * light
+        light = light + uniform(0.1, 0.4, len(recipes), rng) * _texture(x, y, recipes, spec, rng)
+        bright = uniform(0.35, 0.9, len(recipes), rng) * light
         if spec.channels > 1:
             tint = torch.stack([recipe.tint for recipe in recipes])
             bright = bright * (tint + 0.15 * torch.randn(tint.shape, generator=rng))
@@ -143,25 +148,6 @@ def _large_parts(mask: Tensor) -> Tensor:
     return mask & (sizes >= mask.sum() / 20)[part]
 
 
-def _jittered_grid(count: int, spec: ImageSpec, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Where on the template each pixel of each image lies: a random affine map and a warp.
-
-    Returns:
-        x and y, ``(count, 1, H, W)`` each; the template spans [-1, 1].
-    """
-    half = min(spec.height, spec.width) / 2
-    y = ((torch.arange(spec.height) + 0.5 - spec.height / 2) / half)[:, None]
-    x = (torch.arange(spec.width) + 0.5 - spec.width / 2) / half
-    y = y - _uniform(-0.1, 0.1, count, rng)
-    x = x - _uniform(-0.1, 0.1, count, rng)
-    angle = _uniform(-0.2, 0.2, count, rng)
-    x, y = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
-    x = x + _uniform(-0.15, 0.15, count, rng) * y
-    scale, stretch = _uniform(0.85, 1.15, count, rng), _uniform(0.9, 1.1, count, rng)
-    x, y = x / (scale * stretch), y / (scale / stretch)
-    return x + 0.05 * _smooth(count, 4, spec, rng), y + 0.05 * _smooth(count, 4, spec, rng)
-
-
 def _texture(
     x: Tensor, y: Tensor, recipes: list[_Recipe], spec: ImageSpec, rng: torch.Generator
 ) -> Tensor:
@@ -169,17 +155,13 @@ def _texture(
     count = len(recipes)
     angle = torch.tensor([recipe.angle for recipe in recipes]).view(-1, 1, 1, 1)
     cycles = torch.tensor([recipe.cycles for recipe in recipes]).view(-1, 1, 1, 1)
-    frequency = math.pi * cycles * _uniform(0.85, 1.15, count, rng)
-    phases = [_uniform(0, 2 * math.pi, count, rng) for _ in range(2)]
+    frequency = math.pi * cycles * uniform(0.85, 1.15, count, rng)
+    phases = [uniform(0, 2 * math.pi, count, rng) for _ in range(2)]
     along = (frequency * (x * angle.cos() + y * angle.sin()) + phases[0]).sin()
     across = (frequency * (y * angle.cos() - x * angle.sin()) + phases[1]).sin()
     mottle = _smooth(count, min(spec.height, spec.width) // 2, spec, rng).clamp(-1, 1)
     patterns = torch.stack((torch.zeros_like(x), along, along * across, mottle))
     return patterns[[PATTERNS.index(recipe.pattern) for recipe in recipes], torch.arange(count)]
-
-
-def _uniform(low: float, high: float, count: int, rng: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(count, 1, 1, 1, generator=rng)
 
 
 def _smooth(count: int, knots: int, spec: ImageSpec, rng: torch.Generator) -> Tensor:
@@ -190,3 +172,6 @@ def _smooth(count: int, knots: int, spec: ImageSpec, rng: torch.Generator) -> Te
 
 def _enlarge(field: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(field, (height, width), mode="bicubic", align_corners=True)
+
+
+SOURCE = ClassRecipes

@@ -36,6 +36,7 @@ class DeadLeaves:
         oversample: Render at this many times the resolution and average down.
     """
 
+    summary: ClassVar[str] = "overlapping random shapes (Baradad et al. 2021)"
     labelled: ClassVar[bool] = False
 
     r_min: float = 0.03
@@ -169,3 +170,6 @@ def inside_leaf(x: Tensor, y: Tensor, shape: Tensor, uniforms: Tensor) -> Tensor
     left = edge_x * (y[polygon, None] - from_y) >= edge_y * (x[polygon, None] - from_x)
     inside[polygon] = left.all(dim=1)
     return inside
+
+
+SOURCE = DeadLeaves

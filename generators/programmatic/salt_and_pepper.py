@@ -26,6 +26,7 @@ class SaltAndPepper:
         p_max: Largest.
     """
 
+    summary: ClassVar[str] = "white and black pixels strewn over a plain colour"
     labelled: ClassVar[bool] = False
 
     p_min: float = 0.01
@@ -40,3 +41,6 @@ class SaltAndPepper:
         uniform = torch.rand(count, 1, spec.height, spec.width, generator=rng)
         pixels = background.expand(count, *spec.shape)
         return pixels.masked_fill(uniform < p, 0).masked_fill(uniform < p / 2, 255)
+
+
+SOURCE = SaltAndPepper

@@ -13,10 +13,14 @@ from dpbench.types import ImageSpec
 class Source(Protocol):
     """Draws images from a program: a frozen dataclass whose fields are the program's parameters.
 
+    Every field has a default: a source is chosen by its name alone.
+
     Attributes:
+        summary: One line for lists.
         labelled: Whether an image depends on its label.
     """
 
+    summary: ClassVar[str]
     labelled: ClassVar[bool]
 
     def draw(self, spec: ImageSpec, labels: Tensor, rng: torch.Generator) -> Tensor:
