@@ -27,7 +27,8 @@ from dpbench.privacy.replay import (
 )
 from dpbench.profiles import SMOKE
 from dpbench.progress import Progress, Silent
-from dpbench.protocols import Generator, RunContext
+from dpbench.protocols import Generator, PublicSource, RunContext
+from dpbench.public import open_public
 from dpbench.run import private_set_info, uniform_labels
 from dpbench.settings import resolve
 from dpbench.streams import Streams, reproducible_key
@@ -84,10 +85,11 @@ def replay(
     """
     torch.set_num_threads(1)  # as runs do: see dpbench.cores
     comparisons: list[Comparison] = []
+    public = open_public(method.plan(info, BUDGET).public, info, "", None, Silent())
     with progress.task("replaying", len(sets), "fits") as task:
         original, *others = sets
         try:
-            on_d = _fit(method, info, original)
+            on_d = _fit(method, info, public, original)
         except UserError:
             raise
         except Exception as error:
@@ -97,7 +99,7 @@ def replay(
         task.advance(1)
         for neighbour in others:
             try:
-                fitted = _fit(method, info, neighbour, on_d.releases)
+                fitted = _fit(method, info, public, neighbour, on_d.releases)
             except Exception as error:
                 what = f"fit: {type(error).__name__}: {error}"
                 comparisons.append(same_or_not(what, neighbour, False))
@@ -125,13 +127,19 @@ class _Fitted:
 def _fit(
     method: Generator,
     info: PrivateSetInfo,
+    public: PublicSource | None,
     neighbour: Neighbour,
     recorded: Sequence[Release] | None = None,
 ) -> _Fitted:
     key, streams = reproducible_key(0), Streams(0)
     private = ReplayedImages(neighbour, info, PrivacyLedger(BUDGET), key, recorded)
     with tempfile.TemporaryDirectory() as folder:
-        run = RunContext(SMOKE, CPU, streams, Silent(), Path(folder))
+        # a cache of its own: public weights that were learned from D would hide in a shared one
+        run = RunContext(
+            *(SMOKE, CPU, streams, Silent(), Path(folder)),
+            public=public,
+            cache=Path(folder) / "cache",
+        )
         sampler = method.fit(private, run)
     checkpoint = io.BytesIO()
     torch.save(sampler, checkpoint)

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from dpbench.files import cache_folder
+from dpbench.pretraining import Pretraining
 from dpbench.privacy.accounting import Event
 from dpbench.privacy.audit import Mechanism
 from dpbench.privacy.budget import PrivacyBudget
@@ -23,6 +25,69 @@ from dpbench.ranks import ALONE, Ranks
 from dpbench.stages import Stage
 from dpbench.streams import Streams
 from dpbench.types import Images, ImageSpec, Measurement, MetricSpec, Precision
+
+NO_PUBLIC = "none"
+
+
+class PublicSource(Protocol):
+    """Images that are no secret, in the shape of the private ones.
+
+    Attributes:
+        name: What the user calls it.
+        identity: Name and everything that the images depend on: two sources with the same identity
+            give the same images.
+        classes: Number of its classes; None where its labels mean nothing.
+    """
+
+    @property
+    def name(self) -> str:
+        """See the class."""
+
+    @property
+    def identity(self) -> str:
+        """See the class."""
+
+    @property
+    def classes(self) -> int | None:
+        """See the class."""
+
+    def images(self, count: int, progress: Progress) -> Images:
+        """Up to ``count`` images: fewer where the source has no more.
+
+        Args:
+            count: At least 1; fewer images are a prefix of more.
+            progress: Who is told.
+
+        Returns:
+            Images of the private set's shape, with labels in [0, classes) where they mean
+            something.
+        """
+
+
+class Source(Protocol):
+    """Draws images from a program: a frozen dataclass whose fields are the program's parameters.
+
+    Every field has a default: a source is chosen by its name alone.
+
+    Attributes:
+        summary: One line for lists.
+        labelled: Whether an image depends on its label.
+    """
+
+    summary: ClassVar[str]
+    labelled: ClassVar[bool]
+
+    def draw(self, spec: ImageSpec, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw one image for each label.
+
+        Args:
+            spec: The shape of one image.
+            labels: ``(N,)``, int64, not negative; sources that are not labelled use only N.
+            rng: Source of all randomness, on the CPU.
+
+        Returns:
+            ``(N, C, H, W)``, uint8, on the CPU.
+        """
 
 
 @dataclass(frozen=True)
@@ -53,11 +118,13 @@ class Plan:
         stages: In order.
         events: Every privacy event the method will spend, in order.
         parameters: Trainable parameters of the largest network.
+        public: Name of the public images that the method trains on.
     """
 
     stages: tuple[PlannedStage, ...] = ()
     events: tuple[Event, ...] = ()
     parameters: int = 0
+    public: str = NO_PUBLIC
 
     def evaluations(self, private: bool) -> int:
         """Gradient evaluations of all private, or all public, stages."""
@@ -76,6 +143,9 @@ class RunContext:
         folder: Where training state may be kept between interruptions; not for release.
         ranks: The processes of the run. All of them fit alike, stage by stage and step by step;
             private gradient sums are shared out, and the sampler of the first one is kept.
+        public: The images that the plan calls ``public``, or None.
+        pretrained: Told what weights of public training were taken or made.
+        cache: Where those weights are kept for other runs.
     """
 
     profile: Profile
@@ -84,10 +154,26 @@ class RunContext:
     progress: Progress
     folder: Path
     ranks: Ranks = ALONE
+    public: PublicSource | None = None
+    pretrained: Callable[[dict[str, Any]], None] = lambda what: None
+    cache: Path = field(default_factory=cache_folder)
 
     def stage(self, name: str, label: str) -> Stage:
         """A resumable loop whose state is kept under ``name``."""
         return Stage(label, self.folder / f"{name}.stage", self.progress, self.ranks)
+
+    def pretraining(self, recipe: Mapping[str, object], label: str) -> Pretraining:
+        """Training on public images whose result is kept for all runs with the same ``recipe``.
+
+        Use it like this::
+
+            pretraining = run.pretraining(recipe, "public training")
+            if not pretraining.load(model):
+                ...  # train in pretraining.stage, with pretraining.streams
+                pretraining.save(model)
+        """
+        folder = self.cache / "pretrained"
+        return Pretraining(recipe, label, folder, self.progress, self.ranks, self.pretrained)
 
 
 class Sampler(Protocol):
@@ -166,7 +252,9 @@ class Generator(Protocol):
         presets: The first one that fits a run gives the values of its fields.
 
     A method may also have ``workloads``, a tuple of ``Workload``: its networks, for
-    ``dpbench bench``.
+    ``dpbench bench``; and a hyper-parameter ``public``, the name of public images, with
+    ``pretrain(info: PrivateSetInfo, run: RunContext)``, its public training alone, for
+    ``dpbench pretrain``.
     """
 
     summary: ClassVar[str]
@@ -191,6 +279,7 @@ class Need(enum.Enum):
     REAL_VALIDATION = "validation"
     REAL_TEST = "test"
     MECHANISM = "mechanism"
+    PUBLIC = "public"
 
 
 @dataclass(frozen=True)
@@ -209,6 +298,8 @@ class EvaluationContext:
         cache: A folder for what can be computed again.
         mechanism: What made the images and what it claims; None where that was not declared, or is
             not known.
+        public: The public images that the method trained on; None where that was not declared, or
+            there are none.
     """
 
     dataset: str
@@ -221,6 +312,7 @@ class EvaluationContext:
     progress: Progress
     cache: Path
     mechanism: Mechanism | None = None
+    public: PublicSource | None = None
 
 
 class Evaluator(Protocol):
@@ -229,7 +321,7 @@ class Evaluator(Protocol):
     Attributes:
         summary: One line for people.
         metrics: All metrics it can return.
-        needs: The real splits it opens, and whether it looks at the mechanism.
+        needs: The real splits it opens, and whether it looks at the mechanism or at public images.
     """
 
     summary: ClassVar[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import hashlib
 import json
 import math
 import os
@@ -14,14 +15,15 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpbench.cores import core_count, share_cores
 from dpbench.data.catalog import DatasetInfo
@@ -36,6 +38,7 @@ from dpbench.files import (
     write_torch,
 )
 from dpbench.pixels import save_grid
+from dpbench.pretraining import Pretraining
 from dpbench.privacy.accounting import Event
 from dpbench.privacy.audit import Mechanism
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
@@ -45,18 +48,29 @@ from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.profiles import PROFILES, Profile
 from dpbench.progress import Progress, Silent
-from dpbench.protocols import EvaluationContext, Need, Plan, RunContext, Sampler
+from dpbench.protocols import (
+    NO_PUBLIC,
+    EvaluationContext,
+    Generator,
+    Need,
+    Plan,
+    PublicSource,
+    RunContext,
+    Sampler,
+)
+from dpbench.public import check_public, open_public, unread
 from dpbench.ranks import ALONE, Ranks
 from dpbench.record import RECORD, RELEASES, RunRecord, RunSpec, read, to_json
 from dpbench.registry import OURS, entries, version_of
 from dpbench.registry import load as load_entry
-from dpbench.settings import Resolved, resolve
+from dpbench.settings import Resolved, hyperparameters, resolve
 from dpbench.stages import SECRET_MODE, Stage
 from dpbench.streams import Streams, new_key, reproducible_key
 from dpbench.types import Images, ImageSpec, Measurement
 
 CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
 SAMPLING_CHUNK = 1000
+PUBLIC_FIELD = "public"  # the hyper-parameter that --public sets
 NOTHING_TO_FIT = b""  # what the first rank tells the others in place of the key
 _PACKAGES = (OURS, "torch", "torchvision", "numpy", "scipy", "dp-accounting", "opacus")
 
@@ -77,6 +91,7 @@ class Request:
         reproducible: Derive the noise from the seed too: void for release.
         device: A torch device, or ``auto``.
         engine: Of private gradients, or ``auto`` for the fastest.
+        public: Public images to pre-train on; None for what the method's preset says.
     """
 
     method: str
@@ -90,6 +105,7 @@ class Request:
     reproducible: bool = False
     device: str = "auto"
     engine: str = AUTO
+    public: str | None = None
 
 
 @dataclass(frozen=True)
@@ -156,8 +172,10 @@ def plan(request: Request, ranks: Ranks = ALONE) -> PlannedRun:
         )
     profile = PROFILES[request.profile]
     device = resolve_device(request.device, ranks)
-    resolved = resolve(kind, request.method, profile.name, dataset.name, epsilon, request.settings)
+    settings = _settings(kind, request)
+    resolved = resolve(kind, request.method, profile.name, dataset.name, epsilon, settings)
     training = resolved.method.plan(private_set_info(dataset), budget)
+    check_public(training.public, request.dataset)
     _check_compute(request.method, training, profile)
     entry = entries("method")[request.method]
     return PlannedRun(
@@ -165,17 +183,31 @@ def plan(request: Request, ranks: Ranks = ALONE) -> PlannedRun:
     )
 
 
-def spec_of(planned: PlannedRun, dataset_hash: str) -> RunSpec:
+def public_of(
+    planned: PlannedRun, dataset_hash: str, data_root: Path | None, progress: Progress
+) -> PublicSource | None:
+    """The public images of a planned run: see ``dpbench.public.open_public``."""
+    info = private_set_info(planned.dataset)
+    return open_public(planned.plan.public, info, dataset_hash, data_root, progress)
+
+
+def spec_of(planned: PlannedRun, dataset_hash: str, public: PublicSource | None) -> RunSpec:
     """What the record of a planned run will say that was asked for; its id names the folder.
 
     Args:
         planned: From ``plan``.
         dataset_hash: SHA-256 of the data set's arrays, from ``load``.
+        public: From ``public_of``.
     """
+    arguments = dict(planned.resolved.arguments)
+    public_id = None
+    if public is not None and PUBLIC_FIELD in arguments:  # others' version says what they train on
+        arguments[PUBLIC_FIELD] = public.name
+        public_id = f"{public.name}@{hashlib.sha256(public.identity.encode()).hexdigest()[:12]}"
     return RunSpec(
         method=planned.request.method,
         method_version=planned.method_version,
-        method_args=dict(planned.resolved.arguments),
+        method_args=arguments,
         dataset=planned.dataset.name,
         dataset_hash=dataset_hash,
         epsilon=planned.budget.epsilon,
@@ -185,9 +217,22 @@ def spec_of(planned: PlannedRun, dataset_hash: str) -> RunSpec:
         profile=planned.profile.name,
         compute=asdict(planned.profile.compute),
         samples=planned.profile.samples,
+        public=public_id,
         precision=planned.resolved.arguments.get("precision", "float32"),
         reproducible=planned.request.reproducible,
     )
+
+
+def _settings(kind: type[Generator], request: Request) -> tuple[str, ...]:
+    """The assignments of a request, with that of ``--public``."""
+    if request.public is None:
+        return request.settings
+    if PUBLIC_FIELD not in hyperparameters(kind):
+        raise UserError(
+            f"{request.method} does not pre-train on public images of your choice: leave --public "
+            "out, or take another --method"
+        )
+    return (*request.settings, f"{PUBLIC_FIELD}={request.public}")
 
 
 def mechanism(planned: PlannedRun, events: tuple[Event, ...], executions: Executions) -> Mechanism:
@@ -203,7 +248,8 @@ def mechanism(planned: PlannedRun, events: tuple[Event, ...], executions: Execut
         streams = Streams(planned.request.seed)
         with tempfile.TemporaryDirectory() as folder:
             context = _PrivatePartsOnly(
-                planned.profile, planned.device, streams, Silent(), Path(folder)
+                *(planned.profile, planned.device, streams, Silent(), Path(folder)),
+                public=unread(planned.plan.public),
             )
             planned.resolved.method.fit(private, context)
 
@@ -217,10 +263,18 @@ class _PrivatePartsOnly(RunContext):
     def stage(self, name: str, label: str) -> Stage:
         return _Skipped(label, self.folder / f"{name}.stage", self.progress)
 
+    def pretraining(self, recipe: Mapping[str, object], label: str) -> Pretraining:
+        return _SkippedPretraining(recipe, label, self.folder, self.progress)
+
 
 class _Skipped(Stage):
     def steps(self, *_: object, **__: object) -> Iterator[int]:
         return iter(())
+
+
+class _SkippedPretraining(Pretraining):
+    def load(self, model: nn.Module) -> bool:
+        return True
 
 
 def private_set_info(dataset: DatasetInfo) -> PrivateSetInfo:
@@ -304,8 +358,9 @@ def execute(
     """
     dataset = load(planned.request.dataset, data_root, progress)
     progress.note(f"{dataset.info.name} from {dataset.source}")
+    public = public_of(planned, dataset.content_hash, data_root, progress)
     _check_writable(out or runs_dir)
-    spec = spec_of(planned, dataset.content_hash)
+    spec = spec_of(planned, dataset.content_hash, public)
     planned.ranks.broadcast(spec.id.encode())
     folder = out if out is not None else runs_dir / spec.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -316,7 +371,7 @@ def execute(
             progress.note(f"this run is complete already: {folder} (--overwrite runs it again)")
             return record, folder
         _prepare(planned.device)
-        run = _Run(planned, dataset, record, folder, progress)
+        run = _Run(planned, dataset, public, record, folder, progress)
         try:
             run.fit()
             share_cores(1)  # the other ranks have ended
@@ -335,6 +390,31 @@ def execute(
     return record, folder
 
 
+def pretrain(planned: PlannedRun, progress: Progress, data_root: Path | None = None) -> None:
+    """Do the public training of a planned run, and keep its result for runs like it.
+
+    Args:
+        planned: From ``plan``.
+        progress: Who is told.
+        data_root: Where to look for data first.
+
+    Raises:
+        UserError: The method has no public training, or its images cannot be had.
+    """
+    method = planned.resolved.method
+    if planned.plan.public == NO_PUBLIC or not hasattr(method, "pretrain"):
+        raise UserError(
+            f"{planned.request.method} as planned has no public training to do beforehand: name "
+            "public images with --public, or take another --method"
+        )
+    dataset = load(planned.request.dataset, data_root, progress)
+    public = public_of(planned, dataset.content_hash, data_root, progress)
+    _prepare(planned.device)
+    with tempfile.TemporaryDirectory() as folder:
+        context = _context(planned, public, progress, Path(folder))
+        method.pretrain(private_set_info(planned.dataset), context)
+
+
 def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
     """Do the part of a rank that is not the first: its share of training.
 
@@ -347,7 +427,8 @@ def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
     """
     first_id = planned.ranks.broadcast().decode()  # comes when the first rank has fetched the data
     dataset = load(planned.request.dataset, data_root, Silent())
-    if spec_of(planned, dataset.content_hash).id != first_id:
+    public = public_of(planned, dataset.content_hash, data_root, Silent())
+    if spec_of(planned, dataset.content_hash, public).id != first_id:
         raise UserError(
             f"rank {planned.ranks.rank} has other data or another version of "
             f"{planned.request.method} than the first rank: give all the same"
@@ -359,7 +440,8 @@ def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
         ledger = PrivacyLedger(planned.budget)
         with tempfile.TemporaryDirectory() as folder:
             executions = Executions(ranks=planned.ranks)
-            _fit(planned, dataset, key, ledger, executions, Silent(), Path(folder))
+            context = _context(planned, public, Silent(), Path(folder))
+            _fit(planned, dataset, key, ledger, executions, context)
 
 
 def _prepare(device: torch.device) -> None:
@@ -375,14 +457,27 @@ def _fit(
     key: bytes,
     ledger: PrivacyLedger,
     executions: Executions,
+    context: RunContext,
+) -> Sampler:
+    streams = Streams(planned.request.seed, key)
+    info = private_set_info(planned.dataset)
+    private = PrivateImages(dataset.splits.train, info, ledger, streams, executions)
+    return planned.resolved.method.fit(private, context)
+
+
+def _context(
+    planned: PlannedRun,
+    public: PublicSource | None,
     progress: Progress,
     folder: Path,
-) -> Sampler:
-    seed, info = planned.request.seed, private_set_info(planned.dataset)
-    private = PrivateImages(dataset.splits.train, info, ledger, Streams(seed, key), executions)
-    streams = Streams(seed)  # what a method draws by itself needs no secret
-    context = RunContext(planned.profile, planned.device, streams, progress, folder, planned.ranks)
-    return planned.resolved.method.fit(private, context)
+    pretrained: Callable[[dict[str, Any]], None] = lambda what: None,
+) -> RunContext:
+    streams = Streams(planned.request.seed)  # what a method draws by itself needs no secret
+    return RunContext(
+        *(planned.profile, planned.device, streams, progress, folder, planned.ranks),
+        public=public,
+        pretrained=pretrained,
+    )
 
 
 def _described(error: Exception) -> str:
@@ -460,12 +555,14 @@ class _Run:
         self,
         planned: PlannedRun,
         dataset: Dataset,
+        public: PublicSource | None,
         record: RunRecord,
         folder: Path,
         progress: Progress,
     ) -> None:
         self.planned = planned
         self.dataset = dataset
+        self.public = public
         self.record = record
         self.folder = folder
         self.progress = progress
@@ -511,11 +608,11 @@ class _Run:
             self.planned.ranks.broadcast(key)
             ledger = PrivacyLedger(self.planned.budget, training / "ledger.json")
             with self._part("fit"):
-                executions = self._executions()
-                sampler = _fit(
-                    *(self.planned, self.dataset, key, ledger, executions),
-                    *(self.progress, training),
+                context = _context(
+                    *(self.planned, self.public, self.progress, training), self._pretrained
                 )
+                executions = self._executions()
+                sampler = _fit(self.planned, self.dataset, key, ledger, executions, context)
                 self.progress.note("certifying: epsilon by three accountants")
                 self.record.privacy = certify(ledger, self.record.spec.reproducible, _code())
                 self.record.cost.update(
@@ -531,6 +628,11 @@ class _Run:
         # the noise key has done its work; only now that the record says so
         if training.exists():
             shutil.rmtree(training)
+
+    def _pretrained(self, what: dict[str, Any]) -> None:
+        """Note the public weights that training starts from."""
+        self.record.resolved["pretrained"] = what
+        self.save()
 
     def _executions(self) -> Executions:
         """What chooses engines: once, since a resumed run must go on as it began."""
@@ -646,6 +748,7 @@ class _Run:
             progress=self.progress,
             cache=cache_folder(),
             mechanism=self._mechanism() if Need.MECHANISM in needs else None,
+            public=self.public if Need.PUBLIC in needs else None,
         )
 
     def _mechanism(self) -> Mechanism:

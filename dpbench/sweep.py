@@ -21,9 +21,10 @@ from dpbench.data.load import load
 from dpbench.errors import INTERRUPTED, UserError
 from dpbench.launch import start
 from dpbench.progress import Progress
+from dpbench.protocols import PublicSource
 from dpbench.record import RECORD, RunRecord, RunSpec, find, read
 from dpbench.registry import load as load_entry
-from dpbench.run import PlannedRun, Request, plan, spec_of
+from dpbench.run import PUBLIC_FIELD, PlannedRun, Request, plan, public_of, spec_of
 from dpbench.settings import hyperparameters
 from dpbench.stages import deferred_interrupts
 
@@ -41,7 +42,8 @@ class Grid:
         datasets: CLI names.
         epsilons: Of the private methods; the others have none.
         seeds: Public seeds.
-        common: All else that is asked of a run. A setting goes to the methods that have it.
+        common: All else that is asked of a run. A setting goes to the methods that have it, and so
+            do public images.
     """
 
     methods: tuple[str, ...]
@@ -168,11 +170,15 @@ def cells(
     for name in dict.fromkeys(each.dataset.name for each in planned):
         with mistakes.kept():
             hashes[name] = load(name, data_root, progress).content_hash
+    opened: dict[tuple[str, str], PublicSource | None] = {}
     found = []
     for each in planned:
         if each.dataset.name in hashes:
             with mistakes.kept():
-                spec = spec_of(each, hashes[each.dataset.name])
+                content, images = hashes[each.dataset.name], (each.plan.public, each.dataset.name)
+                if images not in opened:
+                    opened[images] = public_of(each, content, data_root, progress)
+                spec = spec_of(each, content, opened[images])
                 folder = runs_dir / spec.folder
                 found.append(Cell(each, spec, folder, _record(folder)))
     return found, mistakes.lines()
@@ -209,6 +215,9 @@ def _requests(grid: Grid, mistakes: _Mistakes) -> list[Request]:
         # a method that could not be loaded might have it
         if len(kinds) == len(grid.methods) and not any(field in each for each in fields.values()):
             mistakes.add(f"--set {field}: no method of this sweep has that hyper-parameter")
+    public = grid.common.public
+    if public is not None and not any(PUBLIC_FIELD in each for each in fields.values()):
+        mistakes.add(f"--public {public}: no method of this sweep pre-trains on public images")
     return list(
         dict.fromkeys(
             replace(
@@ -218,6 +227,7 @@ def _requests(grid: Grid, mistakes: _Mistakes) -> list[Request]:
                 epsilon=epsilon,
                 seed=seed,
                 settings=tuple(text for text, field in settings.items() if field in fields[name]),
+                public=public if PUBLIC_FIELD in fields[name] else None,
             )
             for seed, dataset, name in itertools.product(grid.seeds, grid.datasets, kinds)
             for epsilon in (grid.epsilons if kinds[name].private else (None,))
@@ -397,6 +407,7 @@ def command(
         "adjacency": request.adjacency,
         "seed": request.seed,
         "profile": request.profile,
+        "public": request.public,
         "device": request.device,
         "engine": request.engine,
         "runs-dir": runs_dir,

@@ -18,6 +18,7 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateSetInfo
 from dpbench.protocols import Plan, PlannedStage, Preset, RunContext
+from dpbench.public import programmatic_images
 from dpbench.registry import load
 from dpbench.streams import Streams
 from dpbench.types import Images
@@ -25,7 +26,6 @@ from dpbench.types import Images
 from .diffusion.denoisers import Denoiser, Experts, Interval
 from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING, DiffusionMethod
 from .diffusion.training import blank_images, copies_per_second, set_gradients, train_public
-from .programmatic import programmatic_images
 
 PAPER = Preset(
     "paper",
@@ -118,6 +118,7 @@ class SynGen(DiffusionMethod):
             stages=(public, self._private_stage(info)),
             events=(self._event(info, budget),),
             parameters=self._parameters(info),
+            public=self.synthetic,
         )
 
     def _public_speed(self, info: PrivateSetInfo, device: torch.device) -> float:

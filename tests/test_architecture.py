@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 # Each part of the harness may import what stands above it, and itself.
 ORDER = (
     *("dpbench", "errors", "types", "pixels", "streams", "progress", "files", "cores", "launch"),
-    *("ranks", "stages", "averaging"),
+    *("ranks", "stages", "averaging", "pretraining"),
     *("privacy", "privacy.budget", "privacy.accounting", "privacy.crosschecks", "privacy.ledger"),
     *("privacy.certificate", "privacy.poisson", "privacy.bounds"),
     *("privacy.clipping", "privacy.clipping.parts", "privacy.clipping.convolution"),
@@ -19,7 +19,7 @@ ORDER = (
     # replaying stands in for the handle on private images, so it knows that and no method
     *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
     # checking a method fits it as a run does
-    *("record", "verify", "run", "check", "sweep", "report", "console", "bench"),
+    *("record", "verify", "public", "run", "check", "sweep", "report", "console", "bench"),
     # a command knows what all of them share, and no other command
     *("cli.app", "cli.options", "cli.*", "cli", "__main__"),
 )

@@ -9,13 +9,13 @@ import torch
 from scipy import stats
 
 from dpbench.errors import UserError
-from dpbench.generators.programmatic import CHUNK, programmatic_images
 from dpbench.generators.programmatic.class_recipes import ClassRecipes
 from dpbench.generators.programmatic.dead_leaves import SHAPES, DeadLeaves, inside_leaf
 from dpbench.generators.programmatic.glyphs import FONTS, GLYPHS, Glyphs, template
 from dpbench.generators.programmatic.salt_and_pepper import SaltAndPepper
 from dpbench.generators.programmatic.spectrum import Spectrum
 from dpbench.progress import Silent
+from dpbench.public import CHUNK, programmatic_images
 from dpbench.registry import entries, load
 from dpbench.types import Images, ImageSpec
 

@@ -13,9 +13,9 @@ from conftest import PLUGINS, TOY, Command
 
 from dpbench.data.catalog import CATALOG
 from dpbench.errors import UserError, unknown
-from dpbench.generators.programmatic import programmatic_images
 from dpbench.profiles import PROFILES
 from dpbench.progress import Silent
+from dpbench.public import programmatic_images
 from dpbench.registry import Kind, entries, load, version_of
 from dpbench.settings import resolve
 from dpbench.types import ImageSpec
@@ -198,7 +198,7 @@ def test_lists_are_what_machines_were_promised(dpbench: Command) -> None:
         info = CATALOG[item["name"]]
         assert item["shape"] == list(info.shape) and item["classes"] == info.classes
     everything = json.loads(dpbench("list", "--json").out)
-    assert everything.keys() == {"methods", "datasets", "evaluators", "profiles"}
+    assert everything.keys() == {"methods", "datasets", "sources", "evaluators", "profiles"}
     assert [item["name"] for item in everything["profiles"]] == list(PROFILES)
     assert everything["profiles"][-1]["train_seconds"] == "inf"
 

@@ -14,7 +14,8 @@ from dpbench.errors import UserError
 
 def list_(
     what: Annotated[
-        str | None, typer.Argument(help="methods, datasets, evaluators or profiles; default: all.")
+        str | None,
+        typer.Argument(help="methods, datasets, sources, evaluators or profiles; default: all."),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Import everything and say what is broken.")
@@ -27,6 +28,7 @@ def list_(
         listings = {
             "methods": lambda: _list_entries("method", check),
             "datasets": _list_datasets,
+            "sources": lambda: _list_entries("source", check),
             "evaluators": lambda: _list_entries("evaluator", check),
             "profiles": _list_profiles,
         }
@@ -70,6 +72,7 @@ def _list_datasets() -> list[dict[str, Any]]:
             "shape": list(info.shape),
             "classes": info.classes,
             "train": info.train,
+            "validation": info.validation,
             "test": info.test,
             "description": info.description,
         }

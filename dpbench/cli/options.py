@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 Method = Annotated[str, typer.Option(help="Generator or baseline: `dpbench list methods`.")]
-DatasetName = Annotated[str, typer.Option(help="Data set: `dpbench list datasets`.")]
+DatasetName = Annotated[
+    str, typer.Option(help="Data set: `dpbench list datasets`, or imagefolder:PATH.")
+]
 Epsilon = Annotated[
     float | None,
     typer.Option("--eps", help="Privacy budget; inf for none. Default: 1 (inf for baselines)."),
@@ -22,6 +24,14 @@ ProfileName = Annotated[str, typer.Option(help="Size of the run: `dpbench list p
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Set a hyper-parameter; may be repeated."),
+]
+Public = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Public images to pre-train on: a program (`dpbench list sources`), a data set, "
+        "imagefolder:PATH, or none. Default: as the preset says.",
+    ),
 ]
 RunsDir = Annotated[Path, typer.Option(help="Where runs are kept.")]
 RunFolder = Annotated[

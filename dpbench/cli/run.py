@@ -26,6 +26,7 @@ from dpbench.cli.options import (
     Overwrite,
     Processes,
     ProfileName,
+    Public,
     Reproducible,
     RunFolder,
     RunsDir,
@@ -47,6 +48,7 @@ def run(
     seed: Seed = 0,
     profile: ProfileName = "laptop",
     settings: Settings = None,
+    public: Public = None,
     runs_dir: RunsDir = Path("runs"),
     out_folder: RunFolder = None,
     data_root: DataRoot = None,
@@ -85,6 +87,7 @@ def run(
             reproducible=reproducible,
             device=device,
             engine=engine,
+            public=public,
         )
         with joined(processes) as ranks:
             planned = runs.plan(request, ranks)
@@ -118,6 +121,7 @@ def _plan_json(planned: PlannedRun) -> dict[str, Any]:
         "profile": planned.profile.name,
         "preset": planned.resolved.source,
         "method_args": dict(planned.resolved.arguments),
+        "public": planned.plan.public,
         "parameters": planned.plan.parameters,
         "events": [event_to_json(event) for event in planned.plan.events],
         "stages": [
@@ -138,6 +142,7 @@ def _plan_json(planned: PlannedRun) -> dict[str, Any]:
 def _print_plan(planned: PlannedRun) -> None:
     from dpbench.console import duration
     from dpbench.privacy.accounting import DPSGDEvent
+    from dpbench.protocols import NO_PUBLIC
 
     budget, compute = planned.budget, planned.profile.compute
     guarantee = (
@@ -151,6 +156,8 @@ def _print_plan(planned: PlannedRun) -> None:
         ("preset", planned.resolved.source),
         ("guarantee", guarantee),
     ]
+    if planned.plan.public != NO_PUBLIC:
+        lines.append(("public images", planned.plan.public))
     if planned.plan.parameters:
         lines.append(("network", f"{planned.plan.parameters:,} parameters on {planned.device}"))
     if planned.ranks.size > 1:

@@ -21,6 +21,7 @@ from dpbench.cli.options import (
     DryRun,
     EngineName,
     ProfileName,
+    Public,
     Reproducible,
     RunsDir,
 )
@@ -69,6 +70,7 @@ def sweep(
     adjacency: AdjacencyName = "add_remove",
     profile: ProfileName = "laptop",
     settings: FieldSettings = None,
+    public: Public = None,
     runs_dir: RunsDir = Path("runs"),
     data_root: DataRoot = None,
     device: Device = "auto",
@@ -99,6 +101,7 @@ def sweep(
             reproducible=reproducible,
             device=device,
             engine=engine,
+            public=public,
         )
         grid = sweeps.Grid(
             methods=sweeps.words(methods),

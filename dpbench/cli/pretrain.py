@@ -1,0 +1,54 @@
+"""``dpbench pretrain``: the public training of a method, ahead of the runs that start from it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dpbench.cli.app import err, outcome
+from dpbench.cli.options import (
+    DataRoot,
+    DatasetName,
+    Debug,
+    Device,
+    Method,
+    ProfileName,
+    Public,
+    Settings,
+)
+
+
+def pretrain(
+    method: Method,
+    dataset: DatasetName,
+    public: Public = None,
+    eps: Annotated[
+        float, typer.Option("--eps", help="Epsilon of the runs to come: presets may depend on it.")
+    ] = 1.0,
+    profile: ProfileName = "laptop",
+    settings: Settings = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """Train a method on public images, once for all runs that start from them.
+
+    `dpbench run` does the same where it is not done yet. The weights are kept in the cache by what
+    they depend on: public images, their shape, network and hyper-parameters, but no seed, and
+    nothing private. An interrupted training continues when the same command is given again.
+    """
+    with outcome(debug, "Interrupted: the same command continues where this one stopped."):
+        from dpbench import run as runs
+        from dpbench.console import progress_on
+
+        request = runs.Request(
+            method=method,
+            dataset=dataset,
+            epsilon=eps,
+            profile=profile,
+            settings=tuple(settings or ()),
+            device=device,
+            public=public,
+        )
+        runs.pretrain(runs.plan(request), progress_on(err), data_root)
