@@ -191,6 +191,27 @@ class Need(enum.Enum):
     REAL_VALIDATION = "validation"
     REAL_TEST = "test"
     MECHANISM = "mechanism"
+    PUBLIC = "public"
+
+
+class PublicSource(Protocol):
+    """Public or programmatic images that a run may learn from.
+
+    Attributes:
+        name: CLI name.
+        identity: What identifies the images whatever the run's seed: SHA-256, hexadecimal.
+    """
+
+    @property
+    def name(self) -> str:
+        """See above."""
+
+    @property
+    def identity(self) -> str:
+        """See above."""
+
+    def images(self, spec: ImageSpec, count: int, progress: Progress) -> Images:
+        """``count`` images, or all where there are fewer, converted to ``spec``."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +230,7 @@ class EvaluationContext:
         cache: A folder for what can be computed again.
         mechanism: What made the images and what it claims; None where that was not declared, or is
             not known.
+        public: The run's public images; None where that was not declared, or there are none.
     """
 
     dataset: str
@@ -221,6 +243,7 @@ class EvaluationContext:
     progress: Progress
     cache: Path
     mechanism: Mechanism | None = None
+    public: PublicSource | None = None
 
 
 class Evaluator(Protocol):
@@ -229,7 +252,7 @@ class Evaluator(Protocol):
     Attributes:
         summary: One line for people.
         metrics: All metrics it can return.
-        needs: The real splits it opens, and whether it looks at the mechanism.
+        needs: The real splits it opens, and whether it looks at the mechanism or public images.
     """
 
     summary: ClassVar[str]
