@@ -34,8 +34,7 @@ class PublicSource(Protocol):
 
     Attributes:
         name: What the user calls it.
-        identity: Name and everything that the images depend on: two sources with the same identity
-            give the same images.
+        identity: SHA-256, hexadecimal, of everything that the images depend on but their shape.
         classes: Number of its classes; None where its labels mean nothing.
     """
 

@@ -5,6 +5,7 @@ Whoever names a source as public vouches for it: nothing that is learned from it
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ def open_public(
         return Images(pixels, train.labels[chosen])
 
     known_as = dataset.info.name  # of a folder, the last part of its path
-    return _Source(known_as, f"{known_as} {dataset.content_hash}", dataset.info.classes, draw)
+    return _Source(known_as, _hash(dataset.content_hash), dataset.info.classes, draw)
 
 
 def unread(name: str) -> PublicSource | None:
@@ -124,7 +125,11 @@ def unread(name: str) -> PublicSource | None:
     def refuse(count: int, progress: Progress) -> Images:
         raise RunFailed(f"{name} was asked for images where public training is left out")
 
-    return None if name == NO_PUBLIC else _Source(name, name, None, refuse)
+    return None if name == NO_PUBLIC else _Source(name, _hash(name), None, refuse)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _program(name: str, info: PrivateSetInfo) -> PublicSource:
@@ -134,7 +139,7 @@ def _program(name: str, info: PrivateSetInfo) -> PublicSource:
         seed = Streams(SEED).seed("public-data", "images")
         return programmatic_images(name, count, info.spec, info.classes, seed, progress)
 
-    identity = f"{program!r} {version_of(entries('source')[name])}"
+    identity = _hash(f"{program!r} {version_of(entries('source')[name])}")
     return _Source(name, identity, info.classes if program.labelled else None, draw)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import hashlib
 import json
 import math
 import os
@@ -203,7 +202,7 @@ def spec_of(planned: PlannedRun, dataset_hash: str, public: PublicSource | None)
     public_id = None
     if public is not None and PUBLIC_FIELD in arguments:  # others' version says what they train on
         arguments[PUBLIC_FIELD] = public.name
-        public_id = f"{public.name}@{hashlib.sha256(public.identity.encode()).hexdigest()[:12]}"
+        public_id = f"{public.name}@{public.identity[:12]}"
     return RunSpec(
         method=planned.request.method,
         method_version=planned.method_version,

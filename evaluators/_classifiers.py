@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -119,6 +120,16 @@ def dpdm_cnn(spec: ImageSpec, classes: int) -> nn.Module:
 DPDM_CNN_SMALLEST_SIDE = 18
 
 
+def resnet18(spec: ImageSpec, classes: int) -> nn.Module:
+    """ResNet18 with the stem for small images: 3 x 3, stride 1, no pooling (He et al. 2016)."""
+    network = timm.create_model("resnet18", in_chans=spec.channels, num_classes=classes)
+    stem = nn.Conv2d(spec.channels, 64, 3, padding=1, bias=False)
+    # as timm initialises every other convolution
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    network.conv1, network.maxpool = stem, nn.Identity()
+    return network
+
+
 def train(
     recipe: Recipe,
     images: Images,
@@ -164,14 +175,28 @@ def train(
 
 
 @torch.no_grad()
+def predict(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
+    """The class of the largest logit of each image.
+
+    Args:
+        network: On ``device``, in evaluation mode.
+        pixels: ``(N, C, H, W)``, uint8.
+        device: Where to compute.
+
+    Returns:
+        ``(N,)``, int64, on the CPU.
+    """
+    classes = [
+        network(from_pixels(pixels[start : start + PREDICTION_BATCH].to(device))).argmax(1).cpu()
+        for start in range(0, len(pixels), PREDICTION_BATCH)
+    ]
+    return torch.cat(classes)
+
+
 def accuracy(network: nn.Module, images: Images, device: torch.device) -> float:
     """Share of images whose largest logit is that of their label, in %."""
-    correct = 0
-    for start in range(0, len(images), PREDICTION_BATCH):
-        batch = images[start : start + PREDICTION_BATCH]
-        predicted = network(from_pixels(batch.pixels.to(device))).argmax(1).cpu()
-        correct += int((predicted == batch.labels).sum())
-    return 100 * correct / len(images)
+    correct = predict(network, images.pixels, device) == images.labels
+    return 100 * int(correct.sum()) / len(images)
 
 
 def _minibatches(count: int, steps: int, seed: int) -> Iterator[Tensor]:

@@ -1,8 +1,10 @@
-"""Statistics of features, and distances between them."""
+"""Statistics of features, distances between them, and intervals of shares."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TypeAlias
 
 import numpy as np
@@ -57,3 +59,21 @@ def frechet_distance(mu1: Float64, cov1: Float64, mu2: Float64, cov2: Float64) -
     difference = mu1 - mu2
     distance = difference @ difference + np.trace(cov1) + np.trace(cov2) - 2 * trace_of_root
     return max(float(distance), 0.0)
+
+
+def wilson(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
+    """The score interval of a share (Wilson 1927): no normal approximation at the estimate.
+
+    Args:
+        successes: In [0, trials]; a half counts for half.
+        trials: Independent ones, more than 0; an effective number need not be whole.
+        confidence: Two-sided coverage, in (0, 1).
+
+    Returns:
+        Lower and upper end, in [0, 1]: all shares that a score test does not reject.
+    """
+    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
+    centre = (successes + z2 / 2) / (trials + z2)
+    spread = successes * (1 - successes / trials) + z2 / 4
+    half = math.sqrt(z2 * spread) / (trials + z2)
+    return max(centre - half, 0.0), min(centre + half, 1.0)

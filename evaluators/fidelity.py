@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from dpbench.errors import UserError
 from dpbench.progress import Task
@@ -26,6 +25,7 @@ from ._features import (
     write_arrays,
 )
 from ._statistics import Gaussian, frechet_distance, gaussian
+from ._subsets import subset
 
 INCEPTION_VARIABLE = "DPBENCH_INCEPTION"
 SYNTHETIC = "synthetic"
@@ -106,12 +106,10 @@ def _fid(case: EvaluationContext, sets: dict[str, Images], more_than: int) -> li
 def _equal_sizes(case: EvaluationContext, train: Images, test: Images) -> dict[str, Images]:
     sets = {SYNTHETIC: case.synthetic, TRAIN: train, TEST: test}
     size = min(len(images) for images in sets.values())
-    chosen = {}
-    for name, images in sets.items():
-        rng = case.streams.public("evaluation", "fidelity", name)
-        # in their old order, so that a set that is taken whole is itself, whatever the seed
-        chosen[name] = images[torch.randperm(len(images), generator=rng)[:size].sort().values]
-    return chosen
+    return {
+        name: subset(images, size, case.streams.public("evaluation", "fidelity", name))
+        for name, images in sets.items()
+    }
 
 
 def _distances(
