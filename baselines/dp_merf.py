@@ -24,9 +24,10 @@ from dpbench.pixels import to_pixels
 from dpbench.privacy.accounting import GaussianEvent, calibrated
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
+from dpbench.probe import copies_per_second
 from dpbench.protocols import Plan, PlannedStage, Preset, RunContext, Sampler
 from dpbench.stages import Stateful
-from dpbench.streams import initialised
+from dpbench.streams import Streams, initialised
 from dpbench.types import Images, ImageSpec
 
 HIDDEN = 200
@@ -155,7 +156,11 @@ class DPMERF:
         Preset("paper", _CODE),
         Preset("laptop", _LAPTOP, {"kernel_variance": 105 / 784, **_SMALL}, datasets=("mnist",)),
         Preset("laptop", _LAPTOP, _SMALL),
-        Preset("smoke", "the smallest that runs", {"features": 200, "generator_steps": 70}),
+        Preset(
+            "smoke",
+            "the smallest that runs",
+            {"features": 200, "generator_steps": 20, "generator_batch_size": 50},
+        ),
     )
 
     features: int = 10_000
@@ -188,7 +193,15 @@ class DPMERF:
         with torch.device("meta"):
             generator = Generator(info.spec, info.classes, self.code_size)
         return Plan(
-            stages=(PlannedStage(_STAGE, self.generator_steps, images, private=False),),
+            stages=(
+                PlannedStage(
+                    _STAGE,
+                    self.generator_steps,
+                    images,
+                    private=False,
+                    probe=lambda device: self._speed(info, device),
+                ),
+            ),
             events=(self._event(budget),),
             parameters=sum(p.numel() for p in generator.parameters()),
         )
@@ -200,7 +213,7 @@ class DPMERF:
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Release the mean embedding and match it."""
         info = private.info
-        frequencies = self._frequencies(info.spec, run)
+        frequencies = self._frequencies(info.spec, run.streams)
 
         def features(images: Images) -> Tensor:
             rows = fourier_features(images.pixels.float() / 255, frequencies)
@@ -211,22 +224,24 @@ class DPMERF:
         target = total.view(info.classes, self.features) / info.nominal_size
         return GeneratorSampler(self._matched(info, target, frequencies, run))
 
-    def _frequencies(self, spec: ImageSpec, run: RunContext) -> Tensor:
+    def _frequencies(self, spec: ImageSpec, streams: Streams) -> Tensor:
         values = math.prod(spec.shape)
-        rng = run.streams.public("initial", "frequencies")
+        rng = streams.public("initial", "frequencies")
         normal = torch.randn(self.features // 2, values, generator=rng)
         return normal / math.sqrt(self.kernel_variance * values)
+
+    def _generator(self, info: PrivateSetInfo, streams: Streams) -> Generator:
+        seed = streams.seed("initial", "generator")
+        return initialised(Generator, info.spec, info.classes, self.code_size, seed=seed)
 
     def _matched(
         self, info: PrivateSetInfo, target: Tensor, frequencies: Tensor, run: RunContext
     ) -> Generator:
         """A generator of images whose mean embedding is near ``target``, ``(classes, D)``."""
-        device, count = run.device, self.generator_batch_size
-        seed = run.streams.seed("initial", "generator")
-        generator = initialised(Generator, info.spec, info.classes, self.code_size, seed=seed)
-        generator.to(device)
-        target, frequencies = target.to(device), frequencies.to(device)
+        generator = self._generator(info, run.streams).to(run.device)
+        target, frequencies = target.to(run.device), frequencies.to(run.device)
         optimizer = torch.optim.Adam(generator.parameters(), lr=self.learning_rate)
+        count = self.generator_batch_size
         epoch = max(1, info.nominal_size // count)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, epoch, self.learning_rate_decay)
         state: dict[str, Stateful] = {
@@ -236,16 +251,37 @@ class DPMERF:
         }
         stage = run.stage("generator", _STAGE)
         for step in stage.steps(self.generator_steps, state, per_step=count):
-            rng = run.streams.public("public-data", "codes", step, device=device)
-            labels = torch.randint(info.classes, (count,), generator=rng, device=device)
-            codes = torch.randn((count, self.code_size), generator=rng, device=device)
-            rows = fourier_features(generator(codes, labels), frequencies)
-            mean = F.one_hot(labels, info.classes).float().T @ rows / count
+            rng = run.streams.public("public-data", "codes", step, device=run.device)
             optimizer.zero_grad()
-            torch.autograd.backward((mean - target).square().sum())
+            torch.autograd.backward(_mismatch(generator, target, frequencies, count, rng))
             optimizer.step()
             schedule.step()
         return generator.eval()
+
+    def _speed(self, info: PrivateSetInfo, device: torch.device) -> float:
+        """Gradient evaluations per second of a step towards nothing."""
+        generator = self._generator(info, Streams(0)).to(device)
+        frequencies = self._frequencies(info.spec, Streams(0)).to(device)
+        target = torch.zeros(info.classes, self.features, device=device)
+        rng = torch.Generator(device).manual_seed(0)
+
+        def step(count: int) -> None:
+            mismatch = _mismatch(generator, target, frequencies, count, rng)
+            torch.autograd.backward(mismatch)
+            mismatch.item()  # waits for the device
+
+        return copies_per_second(step, self.generator_batch_size)
+
+
+def _mismatch(
+    generator: Generator, target: Tensor, frequencies: Tensor, count: int, rng: torch.Generator
+) -> Tensor:
+    """Squared distance of ``target`` to the mean embedding of ``count`` new images."""
+    labels = torch.randint(generator.classes, (count,), generator=rng, device=rng.device)
+    codes = torch.randn((count, generator.code_size), generator=rng, device=rng.device)
+    rows = fourier_features(generator(codes, labels), frequencies)
+    mean = F.one_hot(labels, generator.classes).float().T @ rows / count
+    return (mean - target).square().sum()
 
 
 METHOD = DPMERF
