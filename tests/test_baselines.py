@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from _private import handle
 from torch import Tensor
 
 from dpbench.baselines.dp_merf import by_class, fourier_features
 from dpbench.data.catalog import CATALOG
 from dpbench.data.load import load as load_dataset
+from dpbench.errors import UserError
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.private_images import PrivateImages
@@ -20,7 +22,7 @@ from dpbench.profiles import SMOKE
 from dpbench.progress import Silent
 from dpbench.protocols import RunContext
 from dpbench.registry import load
-from dpbench.run import private_set_info
+from dpbench.run import Request, plan, private_set_info
 from dpbench.settings import resolve
 from dpbench.streams import Streams, reproducible_key
 from dpbench.types import Splits
@@ -92,3 +94,31 @@ def test_dp_merf_has_the_values_of_its_published_code(dataset: str, variance: fl
     assert (method.features, method.code_size, method.generator_batch_size) == (10_000, 5, 100)
     assert method.generator_steps * method.generator_batch_size == 5 * 60_000
     assert (method.learning_rate, method.learning_rate_decay) == (0.01, 0.9)
+
+
+# The diffusion model without privacy.
+
+
+def test_nonprivate_refuses_a_finite_epsilon(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nonprivate is not private: it has no finite epsilon"):
+        plan(Request("nonprivate", "digits", 1.0, profile="smoke"))
+    method = preset("nonprivate", "smoke", "digits")
+    private = handle(digits().train, PrivacyLedger(PrivacyBudget(1.0)))
+    run = RunContext(SMOKE, torch.device("cpu"), Streams(0), Silent(), tmp_path)
+    with pytest.raises(UserError, match="run it with --eps inf"):
+        method.fit(private, run)
+
+
+def test_nonprivate_has_no_clipping_norm_to_set() -> None:
+    with pytest.raises(UserError, match="nonprivate has no hyper-parameter 'clipping_norm'"):
+        plan(Request("nonprivate", "digits", settings=("clipping_norm=2",)))
+
+
+def test_nonprivate_takes_the_network_and_compute_of_dpdm() -> None:
+    for profile in ("laptop", "paper"):
+        own, dpdm = (preset(name, profile, "fashionmnist") for name in ("nonprivate", "dpdm"))
+        assert own._network() == dpdm._network()
+        if profile == "paper":
+            info, budget = private_set_info(CATALOG["fashionmnist"]), PrivacyBudget(math.inf)
+            spent = [each.plan(info, budget).evaluations(private=True) for each in (own, dpdm)]
+            assert spent[0] == spent[1]
