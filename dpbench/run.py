@@ -45,7 +45,7 @@ from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.profiles import PROFILES, Profile
 from dpbench.progress import Progress, Silent
-from dpbench.protocols import EvaluationContext, Need, Plan, RunContext, Sampler
+from dpbench.protocols import EvaluationContext, Need, Plan, Predictor, RunContext, Sampler
 from dpbench.ranks import ALONE, Ranks
 from dpbench.record import RECORD, RELEASES, RunRecord, RunSpec, read, to_json
 from dpbench.registry import OURS, entries, unknown, version_of
@@ -53,7 +53,7 @@ from dpbench.registry import load as load_entry
 from dpbench.settings import Resolved, resolve
 from dpbench.stages import SECRET_MODE, Stage
 from dpbench.streams import Streams, new_key, reproducible_key
-from dpbench.types import Images, ImageSpec, Measurement
+from dpbench.types import Images, ImageSpec, Measurement, MetricSpec
 
 CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
 SAMPLING_CHUNK = 1000
@@ -353,7 +353,7 @@ def _fit(
     executions: Executions,
     progress: Progress,
     folder: Path,
-) -> Sampler:
+) -> Sampler | Predictor:
     seed, info = planned.request.seed, private_set_info(planned.dataset)
     private = PrivateImages(dataset.splits.train, info, ledger, Streams(seed, key), executions)
     streams = Streams(seed)  # what a method draws by itself needs no secret
@@ -496,7 +496,7 @@ class _Run:
             self.save()
 
     def fit(self) -> None:
-        """Train; leaves the sampler, the certificate and the costs, and destroys the key."""
+        """Train; leaves what was fitted, the certificate and the costs, and destroys the key."""
         training = self.folder / TRAINING
         if "fit" in self.record.done:
             self.planned.ranks.broadcast(NOTHING_TO_FIT)
@@ -507,7 +507,7 @@ class _Run:
             ledger = PrivacyLedger(self.planned.budget, training / "ledger.json")
             with self._part("fit"):
                 executions = self._executions()
-                sampler = _fit(
+                fitted = _fit(
                     *(self.planned, self.dataset, key, ledger, executions),
                     *(self.progress, training),
                 )
@@ -519,7 +519,7 @@ class _Run:
                     stages={stage.name: stage.evaluations for stage in self.planned.plan.stages},
                     parameters=self.planned.plan.parameters,
                 )
-                write_torch(self.folder / CHECKPOINT, sampler)
+                write_torch(self.folder / CHECKPOINT, fitted)
                 write_text(self.folder / RELEASES, json.dumps(ledger.releases(), indent=2) + "\n")
                 self._artifact(CHECKPOINT)
                 self._artifact(RELEASES)
@@ -547,13 +547,19 @@ class _Run:
             write_bytes(file, new_key(), SECRET_MODE)
         return file.read_bytes()
 
+    def _fitted(self) -> Sampler | Predictor:
+        # a pickle that this run wrote itself, to its own folder
+        fitted: Sampler | Predictor = torch.load(self.folder / CHECKPOINT, weights_only=False)
+        return fitted
+
     def sample(self) -> None:
         """Draw the synthetic images, with uniform labels, and a picture of some."""
         if "sample" in self.record.done:
             return
         with self._part("sample"):
-            # a pickle that this run wrote itself, to its own folder
-            sampler: Sampler = torch.load(self.folder / CHECKPOINT, weights_only=False)
+            sampler = self._fitted()
+            if isinstance(sampler, Predictor):
+                return  # it draws none
             classes, count = self.planned.dataset.classes, self.planned.profile.samples
             labels = uniform_labels(count, classes)
             streams = Streams(self.record.spec.seed)
@@ -584,10 +590,7 @@ class _Run:
 
     def evaluate(self, debug: bool) -> None:
         """Measure with every evaluator that is not done yet."""
-        with np.load(self.folder / SAMPLES) as arrays:
-            synthetic = Images(
-                torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
-            )
+        synthetic, predictor = self._outcome()
         for name in entries("evaluator"):
             if name in self.record.done:
                 continue
@@ -596,26 +599,36 @@ class _Run:
             except UserError as error:  # a broken plugin disables itself and nothing else
                 self.progress.note(f"skipped: {error}")
                 continue
+            if Need.PREDICTOR in evaluator.needs and predictor is None:
+                continue
             with self._part(name):
+                if Need.SAMPLES in evaluator.needs and predictor is not None:
+                    reason = f"{self.record.spec.method} gives a classifier, not images"
+                    self.record.measurements += _missing(evaluator.metrics, 0, reason)
+                    continue
                 try:
-                    case = self._case(synthetic, evaluator.needs)
+                    case = self._case(synthetic, predictor, evaluator.needs)
                     self.record.measurements += evaluator().evaluate(case)
                 except Exception as error:
                     if debug:
                         raise
-                    self.record.measurements += [
-                        Measurement(
-                            metric.name,
-                            None,
-                            metric.unit,
-                            metric.higher_is_better,
-                            len(synthetic),
-                            reason=_described(error),
-                        )
-                        for metric in evaluator.metrics
-                    ]
+                    self.record.measurements += _missing(
+                        evaluator.metrics, len(synthetic), _described(error)
+                    )
 
-    def _case(self, synthetic: Images, needs: frozenset[Need]) -> EvaluationContext:
+    def _outcome(self) -> tuple[Images, Predictor | None]:
+        """The synthetic images; or none of them, and a classifier."""
+        if SAMPLES not in self.record.artifacts:
+            predictor = self._fitted()
+            assert isinstance(predictor, Predictor)
+            return self.dataset.splits.train[:0], predictor
+        with np.load(self.folder / SAMPLES) as arrays:
+            pixels, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
+        return Images(pixels, labels), None
+
+    def _case(
+        self, synthetic: Images, predictor: Predictor | None, needs: frozenset[Need]
+    ) -> EvaluationContext:
         splits = self.dataset.splits
 
         def open_real(need: Need) -> Images:
@@ -641,6 +654,7 @@ class _Run:
             progress=self.progress,
             cache=cache_folder(),
             mechanism=self._mechanism() if Need.MECHANISM in needs else None,
+            predictor=predictor if Need.PREDICTOR in needs else None,
         )
 
     def _mechanism(self) -> Mechanism:
@@ -649,6 +663,14 @@ class _Run:
 
     def _artifact(self, name: str) -> None:
         self.record.artifacts[name] = sha256(self.folder / name)
+
+
+def _missing(metrics: tuple[MetricSpec, ...], n: int, reason: str) -> list[Measurement]:
+    """Rows that say why none of the metrics has a value."""
+    return [
+        Measurement(metric.name, None, metric.unit, metric.higher_is_better, n, reason=reason)
+        for metric in metrics
+    ]
 
 
 def uniform_labels(count: int, classes: int) -> Tensor:

@@ -15,7 +15,7 @@ ORDER = (
     *("privacy.certificate", "privacy.poisson", "privacy.bounds"),
     *("privacy.clipping", "privacy.clipping.parts", "privacy.clipping.convolution"),
     *("privacy.clipping.layers", "privacy.clipping.*", "privacy.execution", "privacy.copies"),
-    *("privacy.dpsgd", "privacy.private_images", "probe"),
+    *("privacy.dpsgd", "privacy.private_images", "probe", "classification"),
     # replaying stands in for the handle on private images, so it knows that and no method
     *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
     # checking a method fits it as a run does
