@@ -89,8 +89,10 @@ class DPClassifier:
         ),
         Preset(
             "laptop",
-            "sized for two CPU cores",
-            {"network": "cnn", "batch_size": 2048, "steps": 122, "learning_rate": 4.0},
+            "sized for two CPU cores: another network, fewer steps; learning rate, clipping norm and "
+            "batch size are the best of seven on 5000 images held out of Fashion-MNIST's train "
+            "split at epsilon = 1, which is not accounted for",
+            {"network": "cnn", "batch_size": 2048, "steps": 122, "learning_rate": 8.0},
         ),
         Preset(
             "smoke",
