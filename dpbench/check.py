@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from dpbench import registry
 from dpbench.data.load import find_info, load
@@ -27,7 +26,7 @@ from dpbench.privacy.replay import (
 )
 from dpbench.profiles import SMOKE
 from dpbench.progress import Progress, Silent
-from dpbench.protocols import Generator, PublicSource, RunContext
+from dpbench.protocols import Generator, Predictor, PublicSource, RunContext, Sampler
 from dpbench.public import open_public
 from dpbench.run import private_set_info, uniform_labels
 from dpbench.settings import resolve
@@ -105,23 +104,20 @@ def replay(
                 comparisons.append(same_or_not(what, neighbour, False))
             else:
                 comparisons += fitted.comparisons
-                for what, here, there in (
-                    ("checkpoint", fitted.checkpoint, on_d.checkpoint),
-                    ("samples", fitted.samples, on_d.samples),
-                ):
-                    comparisons.append(same_or_not(what, neighbour, here == there))
+                for what, here in fitted.outputs.items():
+                    same = here == on_d.outputs.get(what)
+                    comparisons.append(same_or_not(what, neighbour, same))
             task.advance(1, neighbour.name)
     return tuple(comparisons)
 
 
 @dataclass(frozen=True)
 class _Fitted:
-    """What a fit released, and what a run would publish of it."""
+    """What a fit released, and by name what a run would publish or measure of it."""
 
     releases: Sequence[Release]
     comparisons: Sequence[Comparison]
-    checkpoint: bytes
-    samples: list[int]
+    outputs: dict[str, object]
 
 
 def _fit(
@@ -140,11 +136,20 @@ def _fit(
             public=public,
             cache=Path(folder) / "cache",
         )
-        sampler = method.fit(private, run)
+        fitted = method.fit(private, run)
     checkpoint = io.BytesIO()
-    torch.save(sampler, checkpoint)
+    torch.save(fitted, checkpoint)
+    outputs = {"checkpoint": checkpoint.getvalue(), **_outputs(fitted, info, streams)}
+    return _Fitted(private.releases, private.comparisons(), outputs)
+
+
+def _outputs(
+    fitted: Sampler | Predictor, info: PrivateSetInfo, streams: Streams
+) -> dict[str, object]:
     labels = uniform_labels(SAMPLES_PER_CLASS * info.classes, info.classes)
-    samples: Tensor = sampler.sample(labels, streams.public("sampling"))
-    return _Fitted(
-        private.releases, private.comparisons(), checkpoint.getvalue(), samples.flatten().tolist()
-    )
+    rng = streams.public("sampling")
+    if isinstance(fitted, Predictor):
+        shape = (len(labels), *info.spec.shape)
+        noise = torch.randint(256, shape, generator=rng, dtype=torch.uint8)
+        return {"predictions": fitted.predict(noise).tolist()}
+    return {"samples": fitted.sample(labels, rng).tolist()}

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -190,6 +190,24 @@ class Sampler(Protocol):
         """
 
 
+@runtime_checkable
+class Predictor(Protocol):
+    """Tells the classes of images, where a method learns a classifier and not to draw images.
+
+    Like a ``Sampler`` it has seen private data through mechanisms only.
+    """
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Classify images.
+
+        Args:
+            images: ``(N, C, H, W)``, uint8, on the CPU.
+
+        Returns:
+            ``(N, classes)``, float32 logits, on the CPU.
+        """
+
+
 @dataclass(frozen=True)
 class Preset:
     """Values of a method's fields for a profile, and where they come from.
@@ -267,13 +285,19 @@ class Generator(Protocol):
             UserError: The hyper-parameters do not fit the images or the budget.
         """
 
-    def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
-        """Learn a sampler from private images, through their mechanisms."""
+    def fit(self, private: PrivateImages, run: RunContext) -> Sampler | Predictor:
+        """Learn a sampler, or a classifier, from private images through their mechanisms."""
 
 
 class Need(enum.Enum):
-    """Something an evaluator must declare before it gets it."""
+    """Something an evaluator must declare before it gets it.
 
+    Samples and a predictor are never both there. Metrics of samples are rows with a reason where
+    there is a predictor, and a metric of predictors gives no row where there are samples.
+    """
+
+    SAMPLES = "samples"
+    PREDICTOR = "predictor"
     REAL_TRAIN = "train"
     REAL_VALIDATION = "validation"
     REAL_TEST = "test"
@@ -288,7 +312,7 @@ class EvaluationContext:
     Attributes:
         dataset: Name of the data set that the samples imitate.
         classes: Number of classes.
-        synthetic: The images under evaluation.
+        synthetic: The images under evaluation; none where the method gave a classifier.
         open_real: Opens a real split; only declared ones can be opened.
         profile: The resolved profile.
         device: Where to compute.
@@ -299,6 +323,8 @@ class EvaluationContext:
             not known.
         public: The public images that the method trained on; None where that was not declared, or
             there are none.
+        predictor: The classifier under evaluation; None where that was not declared, or the method
+            gave images.
     """
 
     dataset: str
@@ -312,15 +338,16 @@ class EvaluationContext:
     cache: Path
     mechanism: Mechanism | None = None
     public: PublicSource | None = None
+    predictor: Predictor | None = None
 
 
 class Evaluator(Protocol):
-    """Measures synthetic images.
+    """Measures synthetic images, or what made them.
 
     Attributes:
         summary: One line for people.
         metrics: All metrics it can return.
-        needs: The real splits it opens, and whether it looks at the mechanism or at public images.
+        needs: What it looks at, and the real splits it opens.
     """
 
     summary: ClassVar[str]

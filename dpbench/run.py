@@ -53,6 +53,7 @@ from dpbench.protocols import (
     Generator,
     Need,
     Plan,
+    Predictor,
     PublicSource,
     RunContext,
     Sampler,
@@ -65,7 +66,7 @@ from dpbench.registry import load as load_entry
 from dpbench.settings import Resolved, hyperparameters, resolve
 from dpbench.stages import SECRET_MODE, Stage
 from dpbench.streams import Streams, new_key, reproducible_key
-from dpbench.types import Images, ImageSpec, Measurement
+from dpbench.types import Images, ImageSpec, Measurement, MetricSpec
 
 CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
 SAMPLING_CHUNK = 1000
@@ -457,7 +458,7 @@ def _fit(
     ledger: PrivacyLedger,
     executions: Executions,
     context: RunContext,
-) -> Sampler:
+) -> Sampler | Predictor:
     streams = Streams(planned.request.seed, key)
     info = private_set_info(planned.dataset)
     private = PrivateImages(dataset.splits.train, info, ledger, streams, executions)
@@ -597,7 +598,7 @@ class _Run:
             self.save()
 
     def fit(self) -> None:
-        """Train; leaves the sampler, the certificate and the costs, and destroys the key."""
+        """Train; leaves what was fitted, the certificate and the costs, and destroys the key."""
         training = self.folder / TRAINING
         if "fit" in self.record.done:
             self.planned.ranks.broadcast(NOTHING_TO_FIT)
@@ -611,7 +612,7 @@ class _Run:
                     *(self.planned, self.public, self.progress, training), self._pretrained
                 )
                 executions = self._executions()
-                sampler = _fit(self.planned, self.dataset, key, ledger, executions, context)
+                fitted = _fit(self.planned, self.dataset, key, ledger, executions, context)
                 self.progress.note("certifying: epsilon by three accountants")
                 self.record.privacy = certify(ledger, self.record.spec.reproducible, _code())
                 self.record.cost.update(
@@ -620,7 +621,7 @@ class _Run:
                     stages={stage.name: stage.evaluations for stage in self.planned.plan.stages},
                     parameters=self.planned.plan.parameters,
                 )
-                write_torch(self.folder / CHECKPOINT, sampler)
+                write_torch(self.folder / CHECKPOINT, fitted)
                 write_text(self.folder / RELEASES, json.dumps(ledger.releases(), indent=2) + "\n")
                 self._artifact(CHECKPOINT)
                 self._artifact(RELEASES)
@@ -653,13 +654,19 @@ class _Run:
             write_bytes(file, new_key(), SECRET_MODE)
         return file.read_bytes()
 
+    def _fitted(self) -> Sampler | Predictor:
+        # a pickle that this run wrote itself, to its own folder
+        fitted: Sampler | Predictor = torch.load(self.folder / CHECKPOINT, weights_only=False)
+        return fitted
+
     def sample(self) -> None:
         """Draw the synthetic images, with uniform labels, and a picture of some."""
         if "sample" in self.record.done:
             return
         with self._part("sample"):
-            # a pickle that this run wrote itself, to its own folder
-            sampler: Sampler = torch.load(self.folder / CHECKPOINT, weights_only=False)
+            sampler = self._fitted()
+            if isinstance(sampler, Predictor):
+                return  # it draws none
             classes, count = self.planned.dataset.classes, self.planned.profile.samples
             labels = uniform_labels(count, classes)
             streams = Streams(self.record.spec.seed)
@@ -690,10 +697,7 @@ class _Run:
 
     def evaluate(self, debug: bool) -> None:
         """Measure with every evaluator that is not done yet."""
-        with np.load(self.folder / SAMPLES) as arrays:
-            synthetic = Images(
-                torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
-            )
+        synthetic, predictor = self._outcome()
         for name in entries("evaluator"):
             if name in self.record.done:
                 continue
@@ -702,26 +706,36 @@ class _Run:
             except UserError as error:  # a broken plugin disables itself and nothing else
                 self.progress.note(f"skipped: {error}")
                 continue
+            if Need.PREDICTOR in evaluator.needs and predictor is None:
+                continue
             with self._part(name):
+                if Need.SAMPLES in evaluator.needs and predictor is not None:
+                    reason = f"{self.record.spec.method} gives a classifier, not images"
+                    self.record.measurements += _missing(evaluator.metrics, 0, reason)
+                    continue
                 try:
-                    case = self._case(synthetic, evaluator.needs)
+                    case = self._case(synthetic, predictor, evaluator.needs)
                     self.record.measurements += evaluator().evaluate(case)
                 except Exception as error:
                     if debug:
                         raise
-                    self.record.measurements += [
-                        Measurement(
-                            metric.name,
-                            None,
-                            metric.unit,
-                            metric.higher_is_better,
-                            len(synthetic),
-                            reason=_described(error),
-                        )
-                        for metric in evaluator.metrics
-                    ]
+                    self.record.measurements += _missing(
+                        evaluator.metrics, len(synthetic), _described(error)
+                    )
 
-    def _case(self, synthetic: Images, needs: frozenset[Need]) -> EvaluationContext:
+    def _outcome(self) -> tuple[Images, Predictor | None]:
+        """The synthetic images; or none of them, and a classifier."""
+        if SAMPLES not in self.record.artifacts:
+            predictor = self._fitted()
+            assert isinstance(predictor, Predictor)
+            return self.dataset.splits.train[:0], predictor
+        with np.load(self.folder / SAMPLES) as arrays:
+            pixels, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
+        return Images(pixels, labels), None
+
+    def _case(
+        self, synthetic: Images, predictor: Predictor | None, needs: frozenset[Need]
+    ) -> EvaluationContext:
         splits = self.dataset.splits
 
         def open_real(need: Need) -> Images:
@@ -748,6 +762,7 @@ class _Run:
             cache=cache_folder(),
             mechanism=self._mechanism() if Need.MECHANISM in needs else None,
             public=self.public if Need.PUBLIC in needs else None,
+            predictor=predictor if Need.PREDICTOR in needs else None,
         )
 
     def _mechanism(self) -> Mechanism:
@@ -756,6 +771,14 @@ class _Run:
 
     def _artifact(self, name: str) -> None:
         self.record.artifacts[name] = sha256(self.folder / name)
+
+
+def _missing(metrics: tuple[MetricSpec, ...], n: int, reason: str) -> list[Measurement]:
+    """Rows that say why none of the metrics has a value."""
+    return [
+        Measurement(metric.name, None, metric.unit, metric.higher_is_better, n, reason=reason)
+        for metric in metrics
+    ]
 
 
 def uniform_labels(count: int, classes: int) -> Tensor:

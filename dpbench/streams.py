@@ -18,13 +18,17 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 PUBLIC_STREAMS = frozenset({"initial", "public-data", "diffusion-noise", "sampling", "evaluation"})
 SECRET_STREAMS = frozenset({"poisson", "dp-noise", "private-copies"})
 KEY_BYTES = 32
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def _digest(*parts: object) -> bytes:
@@ -99,3 +103,13 @@ class Streams:
         words = rng.integers(0, 2**32, 624, dtype=np.uint64)
         state[24 : 24 + words.nbytes] = words.view(np.uint8)
         return generator.set_state(torch.from_numpy(state))
+
+
+def initialised(build: Callable[..., Module], *arguments: object, seed: int) -> Module:
+    """Build a module with its initial weights drawn from ``seed``.
+
+    torch's layers initialise from the global generator only, so that is seeded and put back.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build(*arguments)

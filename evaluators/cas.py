@@ -74,7 +74,7 @@ class Cas:
         MetricSpec("cas_cnn", "%", True, "test accuracy of a convolutional network"),
         MetricSpec("cas_mean", "%", True, "mean test accuracy of the three classifiers"),
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.REAL_TEST})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TEST})
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
         """Train all classifiers, then open the test split and measure."""

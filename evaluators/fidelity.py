@@ -71,7 +71,7 @@ class Fidelity:
         MetricSpec("fd_cnn_floor", "", False, "fd_cnn of real train against real test images"),
         MetricSpec("fid", "", False, "Frechet Inception distance"),
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.REAL_TRAIN, Need.REAL_TEST})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST})
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
         """Measure in both feature spaces; one that cannot be had gives rows with the reason."""

@@ -145,7 +145,7 @@ class Memorization:
             ("train_closer_{}_high", False, "the same, upper end of 95% interval"),
         )
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.REAL_TRAIN, Need.REAL_TEST})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST})
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
         """Measure in the pixels and in the features of the data set's CNN."""

@@ -93,7 +93,9 @@ class Realism:
         MetricSpec("realism_share_normalised", "%", True, "the same, between FPR and TPR"),
         MetricSpec(CLASS_SHARE, "%", True, "synthetic images of a class judged private"),
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.REAL_TRAIN, Need.REAL_TEST, Need.PUBLIC})
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST, Need.PUBLIC}
+    )
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
         """Train, test and judge; without public images every metric is a row that says so."""

@@ -25,7 +25,7 @@ from dpbench.types import Images
 
 from .diffusion.denoisers import Denoiser, Experts, Interval
 from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING, DiffusionMethod
-from .diffusion.training import blank_images, copies_per_second, set_gradients, train_public
+from .diffusion.training import public_speed, train_public
 
 PAPER = Preset(
     "paper",
@@ -125,16 +125,7 @@ class SynGen(DiffusionMethod):
         """Gradient evaluations per second of the public step, on random tensors."""
         learner = self._synthetic_learner(info, Streams(0), "probe", device)
         objective = self._objective(info.classes, multiplicity=1)
-        images = blank_images(info, self.synthetic_batch_size)
-        rng = torch.Generator(device).manual_seed(0)
-
-        def step(copies: int) -> None:
-            batch = images[:copies]
-            drawn = objective.draw(batch.pixels.to(device), batch.labels.to(device), rng)
-            set_gradients(learner.model, objective, drawn)
-            next(learner.model.parameters()).sum().item()  # waits for the device
-
-        return copies_per_second(step, len(images))
+        return public_speed(learner.model, objective, info, self.synthetic_batch_size)
 
     def _synthetic_learner(
         self, info: PrivateSetInfo, streams: Streams, name: str, device: torch.device

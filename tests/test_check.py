@@ -20,6 +20,7 @@ from dpbench.errors import RunFailed
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.privacy.replay import Comparison, Neighbour, neighbours
 from dpbench.progress import Silent
+from dpbench.protocols import RunContext
 from dpbench.registry import entries, load
 from dpbench.run import private_set_info
 from dpbench.settings import resolve
@@ -68,6 +69,35 @@ def test_an_honest_method_passes_and_its_neighbours_make_a_difference() -> None:
 def test_a_method_that_reads_images_outside_of_a_mechanism_is_caught(cheat: type[Honest]) -> None:
     found = failures(replayed(cheat(), "one removed", "white added"))
     assert CHEATS[cheat] in found
+
+
+class Told:
+    """A classifier that keeps from its checkpoint what it predicts by."""
+
+    def __init__(self, leak: torch.Tensor) -> None:
+        self.leak = leak
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"checkpoint": "tells nothing"}
+
+    def predict(self, images: torch.Tensor) -> torch.Tensor:
+        return self.leak.expand(len(images), 3)
+
+
+def test_a_classifier_whose_predictions_tell_more_than_its_checkpoint_is_caught() -> None:
+    class Classifies(Honest):
+        def fit(self, private: PrivateImages, run: RunContext) -> Told:  # type: ignore[override]
+            leak = stolen(private).pixels.float().mean() if self.leaks else torch.zeros(())
+            self.learn(private, run, self.features, self.objective())
+            return Told(leak)
+
+        leaks = True
+
+    class Keeps(Classifies):
+        leaks = False
+
+    assert failures(replayed(Classifies(), "white added")) == {"predictions"}
+    assert failures(replayed(Keeps(), "white added")) == set()
 
 
 def test_a_method_that_breaks_by_itself_is_said_to() -> None:

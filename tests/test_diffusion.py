@@ -10,9 +10,10 @@ from dpbench.errors import UserError
 from dpbench.generators.diffusion.denoisers import EDM, EVERYWHERE, Denoiser, Experts, V
 from dpbench.generators.diffusion.objective import DenoisingObjective
 from dpbench.generators.diffusion.samplers import DiffusionSampler, SamplerSettings
-from dpbench.generators.diffusion.training import initialised, set_gradients
+from dpbench.generators.diffusion.training import set_gradients
 from dpbench.generators.diffusion.unet import UNet, UNetSettings
 from dpbench.privacy.clipping import as_rows
+from dpbench.streams import initialised
 from dpbench.types import ImageSpec
 
 PARAMETERIZATIONS = [EDM(), V()]

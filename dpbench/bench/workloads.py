@@ -1,4 +1,4 @@
-"""The networks that are timed: those that the methods name, and a classifier of the field.
+"""The networks that are timed: those that the methods name.
 
 Only random images go through them.
 """
@@ -6,96 +6,22 @@ Only random images go through them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import get_args
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
 from dpbench.errors import UserError
-from dpbench.pixels import from_pixels
-from dpbench.privacy.clipping import Objective, Predict, as_rows, of_examples
 from dpbench.protocols import Workload
 from dpbench.registry import entries, load
 from dpbench.run import resolve_device
-from dpbench.types import Images, ImageSpec, Precision
+from dpbench.types import Images, Precision
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
-@dataclass(frozen=True)
-class Classification:
-    """Cross-entropy, averaged over K randomly mirrored copies (De et al. 2022, section 3.2).
-
-    Attributes:
-        multiplicity: K.
-    """
-
-    multiplicity: int
-
-    def draw(self, pixels: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """Images ``(B, K, C, H, W)`` and labels ``(B, K)``: see ``Objective``."""
-        shape = (len(pixels), self.multiplicity)
-        mirrored = torch.rand(shape, generator=rng, device=pixels.device) < 0.5
-        images = from_pixels(pixels)[:, None]
-        copies = torch.where(mirrored[:, :, None, None, None], images.flip(-1), images)
-        return copies, labels[:, None].expand(shape)
-
-    def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
-        """Mean loss of each image over its copies, ``(B,)``."""
-        images, labels = copies
-        logits = predict(as_rows(images))
-        losses = functional.cross_entropy(logits, as_rows(labels), reduction="none")
-        return of_examples(losses, len(labels)).mean(dim=1)
-
-
-class _InBfloat16(nn.Module):
-    """A model of images whose forward pass computes in bfloat16 and whose output is float32."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16):
-            result: Tensor = self.model(images)
-        return result.float()
-
-
-def _classifier(multiplicity: int, precision: Precision) -> tuple[nn.Module, Objective]:
-    """Papernot et al. 2021 (arXiv 2007.14191), table 1: the usual first network of DP-SGD."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model: nn.Module = nn.Sequential(
-            nn.Conv2d(1, 16, 8, stride=2, padding=2),
-            nn.Tanh(),
-            nn.MaxPool2d(2, stride=1),
-            nn.Conv2d(16, 32, 4, stride=2),
-            nn.Tanh(),
-            nn.MaxPool2d(2, stride=1),
-            nn.Flatten(),
-            nn.Linear(32 * 4 * 4, 32),
-            nn.Tanh(),
-            nn.Linear(32, 10),
-        )
-    if precision == "bfloat16":
-        model = _InBfloat16(model)
-    return model, Classification(multiplicity)
-
-
-CLASSIFIER = Workload(
-    "cnn",
-    "a small classifier, 28x28 grey (Papernot et al. 2021, table 1)",
-    ImageSpec(1, 28, 28),
-    10,
-    _classifier,
-)
-
-
 def workloads() -> dict[str, Workload]:
-    """Every network by name: the classifier, and those of all methods that can be loaded."""
-    found = {CLASSIFIER.name: CLASSIFIER}
+    """Every network by name, of all methods that can be loaded."""
+    found: dict[str, Workload] = {}
     for name in entries("method"):
         try:
             offered = getattr(load("method", name), "workloads", ())

@@ -220,8 +220,9 @@ def _print_result(record: RunRecord, folder: Path) -> None:
     lines += [
         ("release", privacy["release"]),
         ("record", str(folder / RECORD)),
-        ("samples", str(folder / GRID)),
     ]
+    if GRID in record.artifacts:
+        lines.append(("samples", str(folder / GRID)))
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
         # never wrapped by us, so that paths can be copied

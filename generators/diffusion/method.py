@@ -9,22 +9,19 @@ from typing import Any, ClassVar
 import torch
 
 from dpbench.averaging import ExponentialAverage
-from dpbench.cores import core_count
 from dpbench.errors import UserError
 from dpbench.privacy.accounting import DPSGDEvent, calibrate
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.clipping import engine
-from dpbench.privacy.dpsgd import Learner, gradient_sum
-from dpbench.privacy.execution import AUTO, choose, engine_cache
+from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
+from dpbench.probe import private_speed
 from dpbench.protocols import PlannedStage, RunContext
-from dpbench.streams import Streams
+from dpbench.streams import Streams, initialised
 from dpbench.types import Precision
 
 from .denoisers import EVERYWHERE, PARAMETERIZATIONS, Denoiser, Interval, Parameterization
 from .objective import DenoisingObjective
 from .samplers import DiffusionSampler, SamplerSettings, SolverName
-from .training import blank_images, copies_per_second, initialised
 from .unet import UNet, UNetSettings
 
 # Two CPU cores: a small network on patches (0.55M parameters at 28 pixels), few steps with a large
@@ -199,25 +196,7 @@ class DiffusionMethod:
         """Gradient evaluations per second of the private step, on random tensors."""
         denoiser = self._denoiser(info, Streams(0), "probe").to(device)
         objective = self._objective(info.classes, self.multiplicity)
-        execution = choose(denoiser, objective, info.spec, AUTO, engine_cache())
-        examples = core_count() * execution.physical_batch
-        images = blank_images(info, examples)
-        rng = torch.Generator(device).manual_seed(0)
-
-        def step(count: int) -> None:
-            sums = gradient_sum(
-                denoiser,
-                objective,
-                images,
-                torch.arange(max(1, count // self.multiplicity)),
-                self.clipping_norm,
-                lambda chunk: rng,
-                clipped=engine(execution.engine),
-                size=execution.physical_batch,
-            )
-            next(iter(sums.values())).sum().item()  # waits for the device
-
-        return copies_per_second(step, examples * self.multiplicity)
+        return private_speed(denoiser, objective, info, self.clipping_norm)
 
     def _train_privately(
         self,

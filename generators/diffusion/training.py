@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import torch
@@ -12,6 +11,7 @@ from dpbench.cores import map_on_cores
 from dpbench.privacy.clipping import Objective, trainable
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateSetInfo
+from dpbench.probe import blank_images, copies_per_second
 from dpbench.stages import Stage, Stateful
 from dpbench.streams import Streams
 from dpbench.types import Images
@@ -83,38 +83,25 @@ def set_gradients(model: nn.Module, objective: Objective, copies: tuple[Tensor, 
         parameter.grad = gradient
 
 
-def initialised(build: type[nn.Module], *arguments: object, seed: int) -> nn.Module:
-    """Build a module with its initial weights drawn from ``seed``.
-
-    torch's layers initialise from the global generator only, so that is seeded and put back.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return build(*arguments)
-
-
-def copies_per_second(step: Callable[[int], None], full: int) -> float:
-    """The speed of a training step.
-
-    A few copies come first, to warm up; then a full batch only where that takes about a second.
+def public_speed(
+    model: nn.Module, objective: Objective, info: PrivateSetInfo, batch_size: int
+) -> float:
+    """Gradient evaluations per second of the public step, on black images.
 
     Args:
-        step: Takes a step on a number of copies.
-        full: Number of copies of a usual batch.
+        model: On the device to compute on; its gradients are set.
+        objective: Loss; its multiplicity is 1.
+        info: Gives the shape of the images.
+        batch_size: Images of a step.
     """
-    speed = 0.0
-    for copies in (8, 8, full):
-        if 0 < speed < full / 4:
-            break
-        started = time.perf_counter()
-        step(copies)
-        speed = copies / (time.perf_counter() - started)
-    return speed
+    images = blank_images(info, batch_size)
+    device = next(model.parameters()).device
+    rng = torch.Generator(device).manual_seed(0)
 
+    def step(copies: int) -> None:
+        batch = images[:copies]
+        drawn = objective.draw(batch.pixels.to(device), batch.labels.to(device), rng)
+        set_gradients(model, objective, drawn)
+        next(model.parameters()).sum().item()  # waits for the device
 
-def blank_images(info: PrivateSetInfo, count: int) -> Images:
-    """Black images of the first class, to time a step on."""
-    return Images(
-        torch.zeros(count, *info.spec.shape, dtype=torch.uint8),
-        torch.zeros(count, dtype=torch.int64),
-    )
+    return copies_per_second(step, len(images))

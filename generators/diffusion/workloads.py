@@ -9,13 +9,13 @@ from torch import nn
 
 from dpbench.privacy.clipping import Objective
 from dpbench.protocols import Workload
+from dpbench.streams import initialised
 from dpbench.types import ImageSpec, Precision
 
 from .denoisers import EDM, Denoiser
 from .method import LAPTOP_TRAINING
 from .objective import DenoisingObjective
 from .samplers import DiffusionSampler, SamplerSettings, SolverName
-from .training import initialised
 from .unet import UNet, UNetSettings
 
 # Fewer than any method takes, which changes the time of a sample but not that of a step.

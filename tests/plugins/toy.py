@@ -98,7 +98,7 @@ class ToyEvaluator:
         MetricSpec("toy_mean", "", False, "mean pixel"),
         MetricSpec("toy_missing", "%", True, "a number that cannot be had"),
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.REAL_TEST})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TEST})
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
         reach("evaluate")

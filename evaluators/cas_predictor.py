@@ -1,0 +1,44 @@
+"""Accuracy of a classifier that the method itself trained on private images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dpbench.protocols import EvaluationContext, Need
+from dpbench.types import Measurement, MetricSpec
+
+
+@dataclass(frozen=True)
+class CasPredictor:
+    """Tests the method's own classifier on the real test split: the papers' "non-synth" column.
+
+    It is what the CAS of synthetic images is held against. A method that draws images has no such
+    classifier, so that its runs have no row of this.
+    """
+
+    summary: ClassVar[str] = "accuracy on real test images of a classifier trained with privacy"
+    metrics: ClassVar[tuple[MetricSpec, ...]] = (
+        MetricSpec("cas_predictor", "%", True, "test accuracy of the method's own classifier"),
+    )
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.PREDICTOR, Need.REAL_TEST})
+
+    def evaluate(self, case: EvaluationContext) -> list[Measurement]:
+        """Predict the test split."""
+        assert case.predictor is not None
+        test = case.open_real(Need.REAL_TEST)
+        correct = case.predictor.predict(test.pixels).argmax(1) == test.labels
+        return [
+            Measurement(
+                "cas_predictor",
+                100 * correct.double().mean().item(),
+                unit="%",
+                higher_is_better=True,
+                n=0,
+                split=Need.REAL_TEST.value,
+                n_real=len(test),
+            )
+        ]
+
+
+EVALUATOR = CasPredictor
