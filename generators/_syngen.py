@@ -15,15 +15,14 @@ import torch
 
 from dpbench.errors import UserError
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateSetInfo
-from dpbench.protocols import Plan, PlannedStage, Preset, RunContext
-from dpbench.streams import Streams
+from dpbench.protocols import Plan, Preset, RunContext
 from dpbench.types import Images
 
+from .diffusion.continuous import ContinuousDiffusion
 from .diffusion.denoisers import Denoiser, Experts, Interval
-from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING, DiffusionMethod
-from .diffusion.training import blank_images, copies_per_second, set_gradients, train_public
+from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING
+from .diffusion.training import train_public
 from .programmatic import SOURCES, programmatic_images
 
 PAPER = Preset(
@@ -60,7 +59,7 @@ SMOKE = Preset(
 
 
 @dataclass(frozen=True)
-class SynGen(DiffusionMethod):
+class SynGen(ContinuousDiffusion):
     """Hyper-parameters of DP-SynGen; defaults as in the paper for 28-pixel images.
 
     Attributes:
@@ -109,40 +108,18 @@ class SynGen(DiffusionMethod):
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """A public stage on programmatic images, then a private one."""
         self._network().check(info.spec)
-        per_step = self.synthetic_batch_size * self.synthetic_multiplicity
-        public = PlannedStage(
+        public = self._public_stage(
+            info,
             f"public training on {self.synthetic}",
             self.synthetic_steps,
-            self.synthetic_steps * per_step,
-            private=False,
-            probe=lambda device: self._public_speed(info, device),
+            self.synthetic_batch_size,
+            self.synthetic_multiplicity,
         )
         return Plan(
             stages=(public, self._private_stage(info)),
             events=(self._event(info, budget),),
             parameters=self._parameters(info),
         )
-
-    def _public_speed(self, info: PrivateSetInfo, device: torch.device) -> float:
-        """Gradient evaluations per second of the public step, on random tensors."""
-        learner = self._synthetic_learner(info, Streams(0), "probe", device)
-        objective = self._objective(info.classes, multiplicity=1)
-        images = blank_images(info, self.synthetic_batch_size)
-        rng = torch.Generator(device).manual_seed(0)
-
-        def step(copies: int) -> None:
-            batch = images[:copies]
-            drawn = objective.draw(batch.pixels.to(device), batch.labels.to(device), rng)
-            set_gradients(learner.model, objective, drawn)
-            next(learner.model.parameters()).sum().item()  # waits for the device
-
-        return copies_per_second(step, len(images))
-
-    def _synthetic_learner(
-        self, info: PrivateSetInfo, streams: Streams, name: str, device: torch.device
-    ) -> Learner:
-        denoiser = self._denoiser(info, streams, name).to(device)
-        return self._learner(denoiser, self.synthetic_learning_rate)
 
     def _train_on_synthetic(
         self, info: PrivateSetInfo, run: RunContext, interval: Interval
@@ -160,7 +137,8 @@ class SynGen(DiffusionMethod):
             rng = run.streams.public("public-data", "labels")
             return Images(made.pixels, torch.randint(info.classes, (len(made),), generator=rng))
 
-        learner = self._synthetic_learner(info, run.streams, "denoiser", run.device)
+        denoiser = self._denoiser(info, run.streams, "denoiser").to(run.device)
+        learner = self._learner(denoiser, self.synthetic_learning_rate)
         train_public(
             images,
             learner,
@@ -171,9 +149,8 @@ class SynGen(DiffusionMethod):
             "synthetic",
             run.stage("synthetic", f"public training on {self.synthetic}"),
         )
-        learner.average.copy_to(learner.model)
-        assert isinstance(learner.model, Denoiser)
-        return learner.model
+        learner.average.copy_to(denoiser)
+        return denoiser
 
 
 @dataclass(frozen=True)
