@@ -24,6 +24,51 @@ from dpbench.stages import Stage
 from dpbench.streams import Streams
 from dpbench.types import Images, ImageSpec, Measurement, MetricSpec, Precision
 
+NO_PUBLIC = "none"
+
+
+class PublicSource(Protocol):
+    """Images that are no secret, in the shape of the private ones.
+
+    Attributes:
+        name: What the user calls it.
+        identity: Name and everything that the images depend on.
+        classes: Number of its classes; None where its labels mean nothing.
+    """
+
+    @property
+    def name(self) -> str:
+        """See the class."""
+
+    @property
+    def identity(self) -> str:
+        """See the class."""
+
+    @property
+    def classes(self) -> int | None:
+        """See the class."""
+
+    def images(self, count: int, progress: Progress) -> Images:
+        """Up to ``count`` images: fewer where the source has no more."""
+
+
+class Pretraining(Protocol):
+    """One public stage: weights from the cache, or a resumable loop whose result is put there.
+
+    Attributes:
+        streams: Random streams of the stage, which depend on no run.
+        stage: The loop.
+    """
+
+    streams: Streams
+    stage: Stage
+
+    def load(self, model: nn.Module) -> bool:
+        """Put the kept weights into ``model``; False where there are none."""
+
+    def save(self, model: nn.Module) -> None:
+        """Keep the weights of ``model``."""
+
 
 @dataclass(frozen=True)
 class PlannedStage:
@@ -53,11 +98,13 @@ class Plan:
         stages: In order.
         events: Every privacy event the method will spend, in order.
         parameters: Trainable parameters of the largest network.
+        public: Name of the public images that the method trains on.
     """
 
     stages: tuple[PlannedStage, ...] = ()
     events: tuple[Event, ...] = ()
     parameters: int = 0
+    public: str = NO_PUBLIC
 
     def evaluations(self, private: bool) -> int:
         """Gradient evaluations of all private, or all public, stages."""
@@ -76,6 +123,7 @@ class RunContext:
         folder: Where training state may be kept between interruptions; not for release.
         ranks: The processes of the run. All of them fit alike, stage by stage and step by step;
             private gradient sums are shared out, and the sampler of the first one is kept.
+        public: The images that the plan calls ``public``, or None.
     """
 
     profile: Profile
@@ -84,10 +132,15 @@ class RunContext:
     progress: Progress
     folder: Path
     ranks: Ranks = ALONE
+    public: PublicSource | None = None
 
     def stage(self, name: str, label: str) -> Stage:
         """A resumable loop whose state is kept under ``name``."""
         return Stage(label, self.folder / f"{name}.stage", self.progress, self.ranks)
+
+    def pretraining(self, recipe: Mapping[str, object], label: str) -> Pretraining:
+        """Training on public images whose result is kept for all runs with the same ``recipe``."""
+        raise NotImplementedError("runs open no public images yet")
 
 
 class Sampler(Protocol):
