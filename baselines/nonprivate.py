@@ -5,29 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
-
 # the type checker knows the generators by another name
+from dpbench.generators.diffusion.continuous import (  # type: ignore[import-not-found]
+    ContinuousDiffusion,
+)
 from dpbench.generators.diffusion.method import (  # type: ignore[import-not-found]
     LAPTOP_TRAINING,
     SMOKE_TRAINING,
-    DiffusionMethod,
 )
 from dpbench.generators.diffusion.training import (  # type: ignore[import-not-found]
-    public_speed,
     train_public,
 )
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.protocols import Plan, PlannedStage, Preset, RunContext, Sampler
-from dpbench.streams import Streams
 
 _STAGE = "training without privacy"
 
 
 @dataclass(frozen=True)
-class NonPrivate(DiffusionMethod):  # type: ignore[misc]
-    """DPDM trained with plain Adam; fields as in ``DiffusionMethod``.
+class NonPrivate(ContinuousDiffusion):  # type: ignore[misc]
+    """DPDM trained with plain Adam; fields as in ``ContinuousDiffusion``.
 
     Its gradient evaluations count as private ones. A batch has exactly ``batch_size`` images,
     drawn with replacement.
@@ -66,16 +64,9 @@ class NonPrivate(DiffusionMethod):  # type: ignore[misc]
             self.steps,
             self.steps * self.batch_size * self.multiplicity,
             private=True,
-            probe=lambda device: self._speed(info, device),
+            probe=lambda device: self._public_speed(info, self.batch_size, device),
         )
         return Plan(stages=(stage,), parameters=self._parameters(info))
-
-    def _speed(self, info: PrivateSetInfo, device: torch.device) -> float:
-        """Gradient evaluations per second of a step, on black images."""
-        denoiser = self._denoiser(info, Streams(0), "probe").to(device)
-        objective = self._objective(info.classes, multiplicity=1)
-        speed: float = public_speed(denoiser, objective, info, self.batch_size)
-        return speed
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Train the denoiser.

@@ -15,17 +15,16 @@ import torch
 
 from dpbench.errors import UserError
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateSetInfo
-from dpbench.protocols import Plan, PlannedStage, Preset, RunContext
+from dpbench.protocols import Plan, Preset, RunContext
 from dpbench.public import programmatic_images
 from dpbench.registry import load
-from dpbench.streams import Streams
 from dpbench.types import Images
 
+from .diffusion.continuous import ContinuousDiffusion
 from .diffusion.denoisers import Denoiser, Experts, Interval
-from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING, DiffusionMethod
-from .diffusion.training import public_speed, train_public
+from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING
+from .diffusion.training import train_public
 
 PAPER = Preset(
     "paper",
@@ -61,7 +60,7 @@ SMOKE = Preset(
 
 
 @dataclass(frozen=True)
-class SynGen(DiffusionMethod):
+class SynGen(ContinuousDiffusion):
     """Hyper-parameters of DP-SynGen; defaults as in the paper for 28-pixel images.
 
     Attributes:
@@ -106,13 +105,12 @@ class SynGen(DiffusionMethod):
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """A public stage on programmatic images, then a private one."""
         self._network().check(info.spec)
-        per_step = self.synthetic_batch_size * self.synthetic_multiplicity
-        public = PlannedStage(
+        public = self._public_stage(
+            info,
             f"public training on {self.synthetic}",
             self.synthetic_steps,
-            self.synthetic_steps * per_step,
-            private=False,
-            probe=lambda device: self._public_speed(info, device),
+            self.synthetic_batch_size,
+            self.synthetic_multiplicity,
         )
         return Plan(
             stages=(public, self._private_stage(info)),
@@ -120,18 +118,6 @@ class SynGen(DiffusionMethod):
             parameters=self._parameters(info),
             public=self.synthetic,
         )
-
-    def _public_speed(self, info: PrivateSetInfo, device: torch.device) -> float:
-        """Gradient evaluations per second of the public step, on random tensors."""
-        learner = self._synthetic_learner(info, Streams(0), "probe", device)
-        objective = self._objective(info.classes, multiplicity=1)
-        return public_speed(learner.model, objective, info, self.synthetic_batch_size)
-
-    def _synthetic_learner(
-        self, info: PrivateSetInfo, streams: Streams, name: str, device: torch.device
-    ) -> Learner:
-        denoiser = self._denoiser(info, streams, name).to(device)
-        return self._learner(denoiser, self.synthetic_learning_rate)
 
     def _train_on_synthetic(
         self, info: PrivateSetInfo, run: RunContext, interval: Interval
@@ -149,7 +135,8 @@ class SynGen(DiffusionMethod):
             rng = run.streams.public("public-data", "labels")
             return Images(made.pixels, torch.randint(info.classes, (len(made),), generator=rng))
 
-        learner = self._synthetic_learner(info, run.streams, "denoiser", run.device)
+        denoiser = self._denoiser(info, run.streams, "denoiser").to(run.device)
+        learner = self._learner(denoiser, self.synthetic_learning_rate)
         train_public(
             images,
             learner,
@@ -160,9 +147,8 @@ class SynGen(DiffusionMethod):
             "synthetic",
             run.stage("synthetic", f"public training on {self.synthetic}"),
         )
-        learner.average.copy_to(learner.model)
-        assert isinstance(learner.model, Denoiser)
-        return learner.model
+        learner.average.copy_to(denoiser)
+        return denoiser
 
 
 @dataclass(frozen=True)

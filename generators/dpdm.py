@@ -18,7 +18,8 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.protocols import Plan, Preset, RunContext, Sampler, Workload
 
-from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING, DiffusionMethod
+from .diffusion.continuous import ContinuousDiffusion
+from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING
 from .diffusion.workloads import WORKLOADS
 
 _PAPER = "Dockhorn et al. 2022, tables 9 to 12"
@@ -26,8 +27,8 @@ _CHURN = {"solver": "heun", "sampling_steps": 1000}
 
 
 @dataclass(frozen=True)
-class DPDM(DiffusionMethod):
-    """DPDM; fields as in ``DiffusionMethod``."""
+class DPDM(ContinuousDiffusion):
+    """DPDM; fields as in ``ContinuousDiffusion``."""
 
     summary: ClassVar[str] = "diffusion model trained from scratch with DP-SGD"
     presets: ClassVar[tuple[Preset, ...]] = (

@@ -1,8 +1,9 @@
-"""What DPDM and DP-SynGen have in common: their fields, and the private stage of training."""
+"""What the diffusion methods have in common: fields, and the stages of training."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,10 +20,11 @@ from dpbench.protocols import PlannedStage, RunContext
 from dpbench.streams import Streams, initialised
 from dpbench.types import Precision
 
-from .denoisers import EVERYWHERE, PARAMETERIZATIONS, Denoiser, Interval, Parameterization
+from .denoisers import EVERYWHERE, Denoiser, Interval, Parameterization
 from .objective import DenoisingObjective
-from .samplers import DiffusionSampler, SamplerSettings, SolverName
-from .unet import UNet, UNetSettings
+from .samplers import DiffusionSampler, SamplerSettings
+from .training import public_speed
+from .unet import DDPMPP, Layers, UNet, UNetSettings
 
 # Two CPU cores: a small network on patches (0.55M parameters at 28 pixels), few steps with a large
 # batch, no noise multiplicity. One trial of dpsyngen at epsilon = 10 on a validation split was
@@ -53,11 +55,10 @@ SMOKE_TRAINING: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class DiffusionMethod:
+class DiffusionMethod(ABC):
     """Hyper-parameters of a diffusion model trained with DP-SGD; defaults as in DPDM's paper.
 
     Attributes:
-        parameterization: ``edm`` or ``v``.
         channels: Of the U-Net's first level.
         channel_mult: Channel factor of each level.
         blocks: Residual blocks a level.
@@ -69,19 +70,13 @@ class DiffusionMethod:
         learning_rate: Adam's.
         clipping_norm: C.
         average_decay: Of the weights' exponential moving average.
-        label_dropout: Probability of training an image without its label.
-        solver: ``ddim``, ``ddim-stochastic`` or ``heun``.
         sampling_steps: Noise levels when sampling.
-        churn: S_churn of ``heun``.
-        churn_min: S_min of ``heun``.
-        guidance: Classifier-free guidance weight w.
         precision: What the network computes in, ``float32`` or ``bfloat16``. Norms, sums and noise
             are float32 in any case.
     """
 
     private: ClassVar[bool] = True
 
-    parameterization: str = "edm"
     channels: int = 32
     channel_mult: tuple[int, ...] = (1, 2, 2)
     blocks: int = 2
@@ -93,12 +88,7 @@ class DiffusionMethod:
     learning_rate: float = 3e-4
     clipping_norm: float = 1.0
     average_decay: float = 0.999
-    label_dropout: float = 0.1
-    solver: SolverName = "ddim"
     sampling_steps: int = 50
-    churn: float = 0.0
-    churn_min: float = 0.0
-    guidance: float = 0.0
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
@@ -107,18 +97,30 @@ class DiffusionMethod:
         Raises:
             UserError: A value is out of its range.
         """
-        if self.parameterization not in PARAMETERIZATIONS:
-            raise UserError(
-                f"unknown parameterization {self.parameterization!r}: "
-                f"choose one of {', '.join(PARAMETERIZATIONS)}"
-            )
+        self._parameterization()
         self._check_counts("batch_size", "steps", "multiplicity")
         self._check_positive("learning_rate", "clipping_norm")
-        for name in ("label_dropout", "average_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        self._check_shares("average_decay")
         self._network()
         self._sampling()
+
+    @abstractmethod
+    def _parameterization(self) -> Parameterization:
+        """Of the denoiser, and of private training."""
+
+    @abstractmethod
+    def _sampling(self) -> SamplerSettings:
+        """How images are drawn."""
+
+    @abstractmethod
+    def _objective(
+        self, classes: int, multiplicity: int, interval: Interval = EVERYWHERE
+    ) -> DenoisingObjective:
+        """Of private training, at noise levels in ``interval``."""
+
+    def _layers(self) -> Layers:
+        """What the network is made of."""
+        return DDPMPP
 
     def _check_counts(self, *names: str) -> None:
         for name in names:
@@ -130,21 +132,14 @@ class DiffusionMethod:
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
 
-    def _parameterization(self) -> Parameterization:
-        return PARAMETERIZATIONS[self.parameterization]
+    def _check_shares(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
 
     def _network(self) -> UNetSettings:
         return UNetSettings(
             self.channels, self.channel_mult, self.blocks, self.attention_resolutions, self.patch
-        )
-
-    def _sampling(self) -> SamplerSettings:
-        return SamplerSettings(
-            solver=self.solver,
-            steps=self.sampling_steps,
-            churn=self.churn,
-            churn_min=self.churn_min,
-            guidance=self.guidance,
         )
 
     def _event(self, info: PrivateSetInfo, budget: PrivacyBudget) -> DPSGDEvent:
@@ -159,16 +154,10 @@ class DiffusionMethod:
             rate, noise_multiplier, self.clipping_norm, self.steps, "denoiser weights"
         )
 
-    def _objective(
-        self, classes: int, multiplicity: int, interval: Interval = EVERYWHERE
-    ) -> DenoisingObjective:
-        return DenoisingObjective(
-            self._parameterization(), multiplicity, classes, self.label_dropout, interval
-        )
-
     def _denoiser(self, info: PrivateSetInfo, streams: Streams, name: str) -> Denoiser:
         seed = streams.seed("initial", name)
-        network = initialised(UNet, info.spec, info.classes, self._network(), seed=seed)
+        settings = self._network(), self._layers()
+        network = initialised(UNet, info.spec, info.classes, *settings, seed=seed)
         return Denoiser(network, self._parameterization(), self.precision)
 
     def _learner(self, denoiser: Denoiser, learning_rate: float) -> Learner:
@@ -180,8 +169,25 @@ class DiffusionMethod:
 
     def _parameters(self, info: PrivateSetInfo) -> int:
         with torch.device("meta"):
-            network = UNet(info.spec, info.classes, self._network())
+            network = UNet(info.spec, info.classes, self._network(), self._layers())
         return sum(p.numel() for p in network.parameters())
+
+    def _public_stage(
+        self, info: PrivateSetInfo, name: str, steps: int, batch_size: int, multiplicity: int
+    ) -> PlannedStage:
+        return PlannedStage(
+            name,
+            steps,
+            steps * batch_size * multiplicity,
+            private=False,
+            probe=lambda device: self._public_speed(info, batch_size, device),
+        )
+
+    def _public_speed(self, info: PrivateSetInfo, batch_size: int, device: torch.device) -> float:
+        """Gradient evaluations per second of a public step, on black images."""
+        denoiser = self._denoiser(info, Streams(0), "probe").to(device)
+        objective = self._objective(info.classes, multiplicity=1)
+        return public_speed(denoiser, objective, info, batch_size)
 
     def _private_stage(self, info: PrivateSetInfo) -> PlannedStage:
         return PlannedStage(
@@ -193,7 +199,7 @@ class DiffusionMethod:
         )
 
     def _private_speed(self, info: PrivateSetInfo, device: torch.device) -> float:
-        """Gradient evaluations per second of the private step, on random tensors."""
+        """Gradient evaluations per second of the private step, on black images."""
         denoiser = self._denoiser(info, Streams(0), "probe").to(device)
         objective = self._objective(info.classes, self.multiplicity)
         return private_speed(denoiser, objective, info, self.clipping_norm)

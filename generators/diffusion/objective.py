@@ -1,16 +1,54 @@
-"""The denoising loss with noise multiplicity (Dockhorn et al. 2022, equation 5)."""
+"""The denoising loss with noise multiplicity (Dockhorn et al. 2022, equation 5).
+
+The copies of an image may differ in more than their noise: Ghalebikesabi et al. 2023, section 4.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (its customary name)
 from torch import Tensor
 
 from dpbench.pixels import from_pixels
 from dpbench.privacy.clipping import Predict, as_rows, of_examples
 
 from .denoisers import EVERYWHERE, Interval, Parameterization
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of images, each by itself.
+
+    Attributes:
+        flip: Whether to mirror left and right, with probability 1/2.
+        crop: Up to how many pixels to shift in each direction: crops of the black-padded image.
+    """
+
+    flip: bool = False
+    crop: int = 0
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """``(N, C, H, W)``, floats in [-1, 1], to the same, with draws from ``rng``."""
+        count, _, height, width = images.shape
+        device = images.device
+        if self.flip:
+            mirrored = torch.rand(count, generator=rng, device=device) < 0.5
+            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        if self.crop:
+            padded = F.pad(images, (self.crop,) * 4, value=-1.0)
+            shape = (2, count, 1)
+            top, left = torch.randint(2 * self.crop + 1, shape, generator=rng, device=device)
+            rows = (top + torch.arange(height, device=device))[:, None, :, None]
+            columns = (left + torch.arange(width, device=device))[:, None, None, :]
+            number = torch.arange(count, device=device)[:, None, None, None]
+            channel = torch.arange(images.shape[1], device=device)[:, None, None]
+            images = padded[number, channel, rows, columns]
+        return images
+
+
+PLAIN = Augmentation()
 
 
 @dataclass(frozen=True)
@@ -23,6 +61,7 @@ class DenoisingObjective:
         null_label: The label that means no label: the number of classes.
         label_dropout: Probability of hiding an image's label (once for all its copies).
         interval: Range of ln sigma that is trained.
+        augmentation: Changes every copy by itself.
     """
 
     parameterization: Parameterization
@@ -30,6 +69,7 @@ class DenoisingObjective:
     null_label: int
     label_dropout: float
     interval: Interval = EVERYWHERE
+    augmentation: Augmentation = PLAIN
 
     def draw(self, pixels: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Draw K noisy copies of each image.
@@ -49,6 +89,7 @@ class DenoisingObjective:
         u = torch.rand((count, self.multiplicity), generator=rng, device=device)
         sigma = self.parameterization.quantile(u, self.interval)
         clean = from_pixels(pixels)[:, None].expand(-1, self.multiplicity, -1, -1, -1)
+        clean = self.augmentation(clean.flatten(0, 1), rng).reshape(clean.shape)
         noise = torch.randn(clean.shape, generator=rng, device=device)
         return clean, clean + sigma[:, :, None, None, None] * noise, sigma, labels
 

@@ -1,7 +1,7 @@
-"""From noise to images: DDIM, Heun and Heun with churn.
+"""From noise to images: DDIM, ancestral sampling, Heun and Heun with churn.
 
-Source: Karras et al. 2022, algorithm 2, and the DPDM code; the noise levels are
-sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho.
+Source: Karras et al. 2022, algorithm 2, and the DPDM code; Ho et al. 2020, algorithm 2, and Song et
+al. 2021 (DDIM, arXiv 2010.02502), equation 12, in terms of x / sqrt(abar) and sigma: see ``ddpm``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,40 @@ from dpbench.errors import UserError
 from dpbench.pixels import to_pixels
 from dpbench.types import ImageSpec
 
+# The solvers of DPDM, and those of DDPM.
 SolverName = Literal["ddim", "ddim-stochastic", "heun"]
-SOLVERS: tuple[SolverName, ...] = get_args(SolverName)
+DDPMSolverName = Literal["ancestral", "ddim"]
+SOLVERS = frozenset(get_args(SolverName) + get_args(DDPMSolverName))
+
+
+class Spacing(Protocol):
+    """Where the noise levels lie."""
+
+    def levels(self, steps: int) -> list[float]:
+        """``steps`` values of sigma, falling."""
+
+
+@dataclass(frozen=True)
+class Karras:
+    """Karras et al. 2022, equation 5: evenly spaced in sigma^(1 / rho).
+
+    Attributes:
+        sigma_min: Lowest noise level, in units of [-1, 1] images.
+        sigma_max: Highest noise level.
+        rho: Larger puts more levels low.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def levels(self, steps: int) -> list[float]:
+        """See ``Spacing``."""
+        top, bottom = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        return [(top + i / (steps - 1) * (bottom - top)) ** self.rho for i in range(steps)]
+
+
+KARRAS = Karras()
 
 
 @dataclass(frozen=True)
@@ -28,27 +60,26 @@ class SamplerSettings:
     """How images are drawn from a denoiser.
 
     Attributes:
-        solver: ``ddim`` (Euler), ``ddim-stochastic`` (ancestral) or ``heun`` (second order, two
-            network evaluations a step).
+        solver: ``ddim`` (Euler), ``ddim-stochastic`` (a step of twice the length, and noise),
+            ``ancestral`` (DDPM's posterior) or ``heun`` (second order, two network evaluations a
+            step).
         steps: Noise levels.
-        sigma_min: Lowest noise level, in units of [-1, 1] images.
-        sigma_max: Highest noise level.
-        rho: Spacing of the noise levels; larger puts more of them low.
+        spacing: Where they lie.
         churn: S_churn of ``heun``: 0 is deterministic.
         churn_min: S_min: churn only at noise levels above it.
         churn_max: S_max: churn only at noise levels below it.
         guidance: w of (1 + w) D(x; label) - w D(x; no label); 0 is none.
+        clip: Whether denoised images are clipped to [-1, 1] on the way.
     """
 
-    solver: SolverName = "ddim"
+    solver: SolverName | DDPMSolverName = "ddim"
     steps: int = 50
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    rho: float = 7.0
+    spacing: Spacing = KARRAS
     churn: float = 0.0
     churn_min: float = 0.0
     churn_max: float = 50.0
     guidance: float = 0.0
+    clip: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -57,15 +88,15 @@ class SamplerSettings:
             UserError: A value is out of its range.
         """
         if self.solver not in SOLVERS:
-            raise UserError(f"unknown solver {self.solver!r}: choose one of {', '.join(SOLVERS)}")
-        if self.steps < 2 or not 0 < self.sigma_min < self.sigma_max:
-            raise UserError("sampling needs at least 2 steps and 0 < sigma_min < sigma_max")
+            known = ", ".join(sorted(SOLVERS))
+            raise UserError(f"unknown solver {self.solver!r}: choose one of {known}")
+        if self.steps < 2:
+            raise UserError(f"sampling needs at least 2 steps, got {self.steps}")
+        self.noise_levels()
 
     def noise_levels(self) -> list[float]:
-        """``steps`` values of sigma, falling from sigma_max to sigma_min."""
-        top, bottom = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
-        last = self.steps - 1
-        return [(top + i / last * (bottom - top)) ** self.rho for i in range(self.steps)]
+        """``steps`` values of sigma, falling."""
+        return self.spacing.levels(self.steps)
 
 
 @dataclass(frozen=True)
@@ -117,21 +148,25 @@ class DiffusionSampler:
                 null = torch.full_like(labels, self.null_label)
                 w = self.settings.guidance
                 result = (1 + w) * result - w * self.denoiser(x, sigmas, null)
-            return result
+            return result.clamp(-1, 1) if self.settings.clip else result
 
-        x = noise() * self.settings.sigma_max
+        x = noise() * self.settings.noise_levels()[0]
         if self.settings.solver == "heun":
             return self._heun(x, denoise, noise)
-        return self._ddim(x, denoise, noise)
+        return self._first_order(x, denoise, noise)
 
-    def _ddim(
+    def _first_order(
         self, x: Tensor, denoise: Callable[[Tensor, float], Tensor], noise: Callable[[], Tensor]
     ) -> Tensor:
         levels = self.settings.noise_levels()
         for sigma, following in zip(levels[:-1], levels[1:], strict=True):
-            slope = (x - denoise(x, sigma)) / sigma
+            denoised = denoise(x, sigma)
+            slope = (x - denoised) / sigma
             if self.settings.solver == "ddim":
                 x = x + (following - sigma) * slope
+            elif self.settings.solver == "ancestral":  # given x, and the clean image as denoised
+                kept = (following / sigma) ** 2
+                x = denoised + kept * (x - denoised) + following * math.sqrt(1 - kept) * noise()
             else:  # twice the step, and the noise that makes up for it
                 x = x + 2 * (following - sigma) * slope
                 x = x + math.sqrt(2 * (sigma - following) * sigma) * noise()

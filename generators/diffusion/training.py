@@ -28,6 +28,7 @@ def train_public(
     streams: Streams,
     name: str,
     stage: Stage,
+    learning_rate: Callable[[int], float] | None = None,
 ) -> None:
     """Minimise the objective on images that are no secret.
 
@@ -40,6 +41,7 @@ def train_public(
         streams: ``public-data`` and ``diffusion-noise``.
         name: Names the stage's random streams.
         stage: Resumes, reports and checkpoints.
+        learning_rate: At each step, from 0; None leaves the optimizer's.
     """
     device = next(learner.model.parameters()).device
     state: dict[str, Stateful] = {
@@ -56,6 +58,9 @@ def train_public(
         rng = streams.public("diffusion-noise", name, step, device=device)
         copies = objective.draw(batch.pixels.to(device), batch.labels.to(device), rng)
         set_gradients(learner.model, objective, copies)
+        if learning_rate is not None:
+            for group in learner.optimizer.param_groups:
+                group["lr"] = learning_rate(step)
         learner.optimizer.step()
         learner.average.update(learner.model)
 

@@ -1,14 +1,15 @@
-"""The DDPM++ U-Net of DPDM, optionally on patches.
+"""A U-Net, optionally on patches, and the layers of DDPM++, of which DPDM's is made.
 
-Song et al. 2021 (arXiv 2011.13456), with BigGAN-style up and down blocks, as configured in the
-DPDM code: 1.75M parameters at 28 pixels with the defaults. ``patch`` folds patch x patch pixels
-into channels first (space to depth), which makes a network small and fast enough for a CPU.
+DDPM++ is Song et al. 2021 (arXiv 2011.13456), with BigGAN-style up and down blocks, as configured
+in the DPDM code: 1.75M parameters at 28 pixels with the defaults. ``patch`` folds patch x patch
+pixels into channels first (space to depth), which makes a network small and fast enough for a CPU.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 
 from dpbench.errors import UserError
 from dpbench.types import ImageSpec
+
+# The state of a denoiser that belongs to the classes and to nothing else.
+LABEL_WEIGHTS = "network.embedding.label.weight"
 
 
 @dataclass(frozen=True)
@@ -75,22 +79,87 @@ def _scaled_uniform_(weight: Tensor, scale: float = 1.0) -> None:
     nn.init.uniform_(weight, -math.sqrt(3 * variance), math.sqrt(3 * variance))
 
 
-def _conv(inputs: int, outputs: int, kernel: int, scale: float = 1.0) -> nn.Conv2d:
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
-    _scaled_uniform_(conv.weight.data, scale)
-    nn.init.zeros_(conv.bias.data)  # type: ignore[union-attr]
-    return conv
+def conv(inputs: int, outputs: int, kernel: int, scale: float = 1.0, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the size (but for the stride), initialised as DDPM's."""
+    made = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
+    _scaled_uniform_(made.weight.data, scale)
+    nn.init.zeros_(made.bias.data)  # type: ignore[union-attr]
+    return made
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    linear = nn.Linear(inputs, outputs)
-    _scaled_uniform_(linear.weight.data)
-    nn.init.zeros_(linear.bias.data)
-    return linear
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer, initialised as DDPM's."""
+    made = nn.Linear(inputs, outputs)
+    _scaled_uniform_(made.weight.data)
+    nn.init.zeros_(made.bias.data)
+    return made
+
+
+def sinusoidal(noise_level: Tensor, width: int) -> Tensor:
+    """Sinusoidal embedding (Ho et al. 2020), ``(B,)`` to ``(B, width)``."""
+    steps = torch.arange(width // 2, device=noise_level.device)
+    rates = torch.exp(-math.log(10000) * steps / (width // 2 - 1))
+    angles = noise_level[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class Layers(Protocol):
+    """What a U-Net is made of.
+
+    Embeddings are ``(B, 4 * width)``; blocks and changes of resolution are called with
+    ``(B, channels, H, W)`` and an embedding.
+
+    Attributes:
+        attends_to_all: Whether attention follows every block on the way up, not only the last one
+            of a level.
+    """
+
+    attends_to_all: ClassVar[bool]
+
+    def embedding(self, classes: int, width: int) -> nn.Module:
+        """From noise levels ``(B,)`` and labels ``(B,)`` to an embedding; ``classes`` is a label.
+
+        The part that belongs to the classes is ``label``, an ``nn.Embedding``.
+        """
+
+    def block(self, inputs: int, outputs: int, embedding: int, attend: bool) -> nn.Module:
+        """A residual block, followed by attention or not."""
+
+    def halved(self, channels: int, embedding: int) -> nn.Module:
+        """To half the resolution."""
+
+    def doubled(self, channels: int, embedding: int) -> nn.Module:
+        """To twice the resolution."""
+
+    def norm(self, channels: int) -> nn.GroupNorm:
+        """The last normalisation."""
 
 
 def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
+
+
+class LevelAndLabel(nn.Module):
+    """DDPM++'s embedding: position of the noise level plus label, through two layers.
+
+    Args:
+        classes: Number of classes; label ``classes`` is the null class.
+        width: Of what is added; four times as much comes out.
+    """
+
+    def __init__(self, classes: int, width: int) -> None:
+        """Build the layers."""
+        super().__init__()
+        self.width = width
+        self.label = nn.Embedding(classes + 1, width)
+        self.first = linear(width, 4 * width)
+        self.second = linear(4 * width, 4 * width)
+
+    def forward(self, noise_level: Tensor, labels: Tensor) -> Tensor:
+        """``(B,)`` twice to ``(B, 4 * width)``."""
+        embedding = sinusoidal(noise_level, self.width) + self.label(labels)
+        result: Tensor = self.second(F.silu(self.first(embedding)))
+        return result
 
 
 class ResidualBlock(nn.Module):
@@ -108,12 +177,12 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.resample = resample
         self.norm1 = _norm(inputs)
-        self.conv1 = _conv(inputs, outputs, 3)
-        self.embed = _linear(embedding, outputs)
+        self.conv1 = conv(inputs, outputs, 3)
+        self.embed = linear(embedding, outputs)
         self.norm2 = _norm(outputs)
-        self.conv2 = _conv(outputs, outputs, 3, scale=0)
+        self.conv2 = conv(outputs, outputs, 3, scale=0)
         straight = inputs == outputs and not resample
-        self.skip = nn.Identity() if straight else _conv(inputs, outputs, 1)
+        self.skip = nn.Identity() if straight else conv(inputs, outputs, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """``(B, inputs, H, W)`` and ``(B, embedding)`` to ``(B, outputs, H', W')``."""
@@ -130,49 +199,96 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """One head of self-attention over positions.
+    """Self-attention over positions.
 
     Args:
         channels: In and out.
+        norm: Of what goes in.
+        heads: Number of heads.
+        scale: Of the initial projections.
+        damping: What the sum of input and output is divided by.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        norm: nn.GroupNorm,
+        heads: int = 1,
+        scale: float = 1.0,
+        damping: float = 1.0,
+    ) -> None:
         """Build the layers."""
         super().__init__()
-        self.norm = _norm(channels)
-        self.query_key_value = _conv(channels, 3 * channels, 1)
+        self.heads, self.damping = heads, damping
+        self.norm = norm
+        self.query_key_value = conv(channels, 3 * channels, 1)
         # three projections in one; initialised as if each were its own
         for part in self.query_key_value.weight.data.chunk(3):
-            _scaled_uniform_(part, 0.1)
-        self.out = _conv(channels, channels, 1, scale=0)
+            _scaled_uniform_(part, scale)
+        self.out = conv(channels, channels, 1, scale=0)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, channels, H, W)`` to the same."""
-        q, k, v = self.query_key_value(self.norm(x)).flatten(2).chunk(3, dim=1)
-        weights = (q.transpose(1, 2) @ k / math.sqrt(q.shape[1])).softmax(dim=2)
-        h = (v @ weights.transpose(1, 2)).view_as(x)
-        result: Tensor = (x + self.out(h)) / math.sqrt(2)
+        projected = self.query_key_value(self.norm(x)).flatten(2)
+        q, k, v = projected.unflatten(1, (3, self.heads, -1)).unbind(1)
+        weights = (q.mT @ k / math.sqrt(q.shape[2])).softmax(dim=3)
+        h = (v @ weights.mT).reshape(x.shape)
+        result: Tensor = (x + self.out(h)) / self.damping
         return result
 
 
-class _Attended(nn.Module):
-    """A residual block followed by attention."""
+class Attended(nn.Module):
+    """A residual block followed by attention.
 
-    def __init__(self, block: ResidualBlock, channels: int) -> None:
+    Args:
+        block: The block.
+        attention: What follows.
+    """
+
+    def __init__(self, block: nn.Module, attention: SelfAttention) -> None:
+        """Keep both."""
         super().__init__()
         self.block = block
-        self.attention = SelfAttention(channels)
+        self.attention = attention
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """As the block."""
         result: Tensor = self.attention(self.block(x, embedding))
         return result
 
 
-def _part(
-    inputs: int, outputs: int, embedding: int, resample: int = 0, attend: bool = False
-) -> nn.Module:
-    block = ResidualBlock(inputs, outputs, embedding, resample)
-    return _Attended(block, outputs) if attend else block
+@dataclass(frozen=True)
+class DDPMPlusPlus:
+    """The layers of DDPM++: see ``Layers``."""
+
+    attends_to_all: ClassVar[bool] = False
+
+    def embedding(self, classes: int, width: int) -> nn.Module:
+        """See ``Layers``."""
+        return LevelAndLabel(classes, width)
+
+    def block(self, inputs: int, outputs: int, embedding: int, attend: bool) -> nn.Module:
+        """See ``Layers``."""
+        block = ResidualBlock(inputs, outputs, embedding)
+        if not attend:
+            return block
+        attention = SelfAttention(outputs, _norm(outputs), scale=0.1, damping=math.sqrt(2))
+        return Attended(block, attention)
+
+    def halved(self, channels: int, embedding: int) -> nn.Module:
+        """See ``Layers``."""
+        return ResidualBlock(channels, channels, embedding, resample=-1)
+
+    def doubled(self, channels: int, embedding: int) -> nn.Module:
+        """See ``Layers``."""
+        return ResidualBlock(channels, channels, embedding, resample=1)
+
+    def norm(self, channels: int) -> nn.GroupNorm:
+        """See ``Layers``."""
+        return _norm(channels)
+
+
+DDPMPP = DDPMPlusPlus()
 
 
 class UNet(nn.Module):
@@ -180,58 +296,59 @@ class UNet(nn.Module):
 
     Args:
         spec: Shape of the images.
-        classes: Number of classes; label ``classes`` is the null class.
+        classes: Number of classes; label ``classes`` is the null class, where the layers have one.
         settings: Size of the network.
+        layers: What it is made of.
 
     Raises:
         UserError: The images cannot be halved at every level.
     """
 
-    def __init__(self, spec: ImageSpec, classes: int, settings: UNetSettings) -> None:
+    def __init__(
+        self, spec: ImageSpec, classes: int, settings: UNetSettings, layers: Layers = DDPMPP
+    ) -> None:
         """Build the layers."""
         super().__init__()
         settings.check(spec)
         width, levels = settings.channels, len(settings.channel_mult)
+        wide = 4 * width
         pixels = spec.channels * settings.patch**2
         resolution = spec.height // settings.patch
-        self.frequencies = width // 2
         self.patch = settings.patch
-        self.label = nn.Embedding(classes + 1, width)
-        self.embed1 = _linear(width, 4 * width)
-        self.embed2 = _linear(4 * width, 4 * width)
-        self.first = _conv(pixels, width, 3)
+        self.embedding = layers.embedding(classes, width)
+        self.first = conv(pixels, width, 3)
 
         self.down = nn.ModuleList()
         skips, channels = [width], width
         for level, mult in enumerate(settings.channel_mult):
             attend = resolution >> level in settings.attention_resolutions
             for _ in range(settings.blocks):
-                self.down.append(_part(channels, mult * width, 4 * width, attend=attend))
+                self.down.append(layers.block(channels, mult * width, wide, attend))
                 channels = mult * width
                 skips.append(channels)
             if level + 1 < levels:
-                self.down.append(_part(channels, channels, 4 * width, resample=-1))
+                self.down.append(layers.halved(channels, wide))
                 skips.append(channels)
 
-        self.middle1 = _part(channels, channels, 4 * width, attend=True)
-        self.middle2 = _part(channels, channels, 4 * width)
+        self.middle1 = layers.block(channels, channels, wide, attend=True)
+        self.middle2 = layers.block(channels, channels, wide, attend=False)
 
         self.up = nn.ModuleList()
         self.takes_skip: list[bool] = []
         for level, mult in reversed(list(enumerate(settings.channel_mult))):
             attend = resolution >> level in settings.attention_resolutions
             for block in range(settings.blocks + 1):
-                last = block == settings.blocks
+                chosen = layers.attends_to_all or block == settings.blocks
                 inputs = channels + skips.pop()
                 channels = mult * width
-                self.up.append(_part(inputs, channels, 4 * width, attend=attend and last))
+                self.up.append(layers.block(inputs, channels, wide, attend and chosen))
                 self.takes_skip.append(True)
             if level:
-                self.up.append(_part(channels, channels, 4 * width, resample=1))
+                self.up.append(layers.doubled(channels, wide))
                 self.takes_skip.append(False)
 
-        self.last_norm = _norm(channels)
-        self.last = _conv(channels, pixels, 3, scale=0)
+        self.last_norm = layers.norm(channels)
+        self.last = conv(channels, pixels, 3, scale=0)
 
     def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor) -> Tensor:
         """Apply the network.
@@ -244,8 +361,7 @@ class UNet(nn.Module):
         Returns:
             ``(B, C, H, W)``.
         """
-        embedding = self._position(noise_level) + self.label(labels)
-        embedding = self.embed2(F.silu(self.embed1(embedding)))
+        embedding = self.embedding(noise_level, labels)
         h = self.first(F.pixel_unshuffle(x, self.patch))
         skips = [h]
         for part in self.down:
@@ -258,10 +374,3 @@ class UNet(nn.Module):
             h = part(h, embedding)
         h = self.last(F.silu(self.last_norm(h)))
         return F.pixel_shuffle(h, self.patch)
-
-    def _position(self, noise_level: Tensor) -> Tensor:
-        """Sinusoidal embedding (Ho et al. 2020), ``(B,) -> (B, channels)``."""
-        steps = torch.arange(self.frequencies, device=noise_level.device)
-        rates = torch.exp(-math.log(10000) * steps / (self.frequencies - 1))
-        angles = noise_level[:, None] * rates
-        return torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import fields
 
 from torch import nn
@@ -12,32 +13,45 @@ from dpbench.protocols import Workload
 from dpbench.streams import initialised
 from dpbench.types import ImageSpec, Precision
 
+from .ddpm import DDPM
+from .ddpm_unet import DDPMLayers
 from .denoisers import EDM, Denoiser
 from .method import LAPTOP_TRAINING
-from .objective import DenoisingObjective
-from .samplers import DiffusionSampler, SamplerSettings, SolverName
-from .unet import UNet, UNetSettings
+from .objective import PLAIN, Augmentation, DenoisingObjective
+from .samplers import DiffusionSampler, SamplerSettings
+from .unet import DDPMPP, Layers, UNet, UNetSettings
 
 # Fewer than any method takes, which changes the time of a sample but not that of a step.
 NOISE_LEVELS = 10
-LABEL_DROPOUT = 0.1
 CLASSES = 10
-SOLVERS: tuple[SolverName, ...] = ("ddim", "heun")
+GREY, COLOUR = ImageSpec(1, 28, 28), ImageSpec(3, 32, 32)
 
 
 def _workload(
-    name: str, summary: str, spec: ImageSpec, settings: UNetSettings, quick: bool = False
+    name: str,
+    summary: str,
+    spec: ImageSpec,
+    settings: UNetSettings,
+    *,
+    parameterization: EDM | DDPM,
+    samplers: Iterable[SamplerSettings],
+    layers: Layers = DDPMPP,
+    label_dropout: float = 0.0,
+    augmentation: Augmentation = PLAIN,
+    quick: bool = False,
 ) -> Workload:
     def build(multiplicity: int, precision: Precision) -> tuple[nn.Module, Objective]:
-        network = initialised(UNet, spec, CLASSES, settings, seed=0)
-        objective = DenoisingObjective(EDM(), multiplicity, CLASSES, LABEL_DROPOUT)
-        return Denoiser(network, EDM(), precision), objective
+        network = initialised(UNet, spec, CLASSES, settings, layers, seed=0)
+        objective = DenoisingObjective(
+            parameterization, multiplicity, CLASSES, label_dropout, augmentation=augmentation
+        )
+        return Denoiser(network, parameterization, precision), objective
 
-    def sampler(solver: SolverName, model: nn.Module) -> DiffusionSampler:
-        return DiffusionSampler(model, spec, CLASSES, SamplerSettings(solver, NOISE_LEVELS))
+    def sampler(settings: SamplerSettings, model: nn.Module) -> DiffusionSampler:
+        return DiffusionSampler(model, spec, CLASSES, settings)
 
-    samplers = {str(solver): functools.partial(sampler, solver) for solver in SOLVERS}
-    return Workload(name, summary, spec, CLASSES, build, samplers, quick)
+    by_solver = {str(each.solver): functools.partial(sampler, each) for each in samplers}
+    return Workload(name, summary, spec, CLASSES, build, by_solver, quick)
 
 
 _LAPTOP = UNetSettings(
@@ -47,24 +61,60 @@ _LAPTOP = UNetSettings(
         if field.name in LAPTOP_TRAINING
     }
 )
+_dpdm = functools.partial(
+    _workload,
+    parameterization=EDM(),
+    samplers=(SamplerSettings("ddim", NOISE_LEVELS), SamplerSettings("heun", NOISE_LEVELS)),
+    label_dropout=0.1,
+)
+_ddpm = functools.partial(
+    _workload,
+    parameterization=DDPM(),
+    samplers=[
+        SamplerSettings(solver, NOISE_LEVELS, DDPM(), clip=True) for solver in ("ddim", "ancestral")
+    ],
+    layers=DDPMLayers(),
+)
 WORKLOADS = (
-    _workload(
+    _dpdm(
         "unet-laptop",
         "the denoiser of the laptop profile, 28x28 grey",
-        ImageSpec(1, 28, 28),
+        GREY,
         _LAPTOP,
         quick=True,
     ),
-    _workload(
+    _dpdm(
         "unet-paper",
         "DPDM's denoiser, 28x28 grey (Dockhorn et al. 2022, table 9)",
-        ImageSpec(1, 28, 28),
+        GREY,
         UNetSettings(),
     ),
-    _workload(
+    _dpdm(
         "unet-cifar10",
         "the same with 32x32 colour images, attention at 8x8",
-        ImageSpec(3, 32, 32),
+        COLOUR,
         UNetSettings(attention_resolutions=(8,)),
+    ),
+)
+DDPM_WORKLOADS = (
+    _ddpm(
+        "ddpm-laptop",
+        "DDPM's denoiser of the laptop profile, 28x28 grey",
+        GREY,
+        _LAPTOP,
+        quick=True,
+    ),
+    _ddpm(
+        "ddpm-mnist",
+        "DDPM's denoiser, 28x28 grey (Ghalebikesabi et al. 2023, table 3)",
+        GREY,
+        UNetSettings(64, (1, 2, 2), 1, (16,)),
+    ),
+    _ddpm(
+        "ddpm-cifar10",
+        "DDPM's denoiser, 32x32 colour, copies mirrored (Ghalebikesabi et al. 2023, table 3)",
+        COLOUR,
+        UNetSettings(192, (1, 2, 2, 2), 2, (16,)),
+        augmentation=Augmentation(flip=True),
     ),
 )
