@@ -24,7 +24,7 @@ from dpbench.pixels import to_pixels
 from dpbench.privacy.accounting import GaussianEvent, calibrated
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
-from dpbench.probe import copies_per_second
+from dpbench.probe import examples_per_second
 from dpbench.protocols import Plan, PlannedStage, Preset, RunContext, Sampler
 from dpbench.stages import Stateful
 from dpbench.streams import Streams, initialised
@@ -270,7 +270,7 @@ class DPMERF:
             torch.autograd.backward(mismatch)
             mismatch.item()  # waits for the device
 
-        return copies_per_second(step, self.generator_batch_size)
+        return examples_per_second(step, self.generator_batch_size)
 
 
 def _mismatch(

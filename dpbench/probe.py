@@ -15,6 +15,9 @@ from dpbench.privacy.execution import AUTO, choose, engine_cache
 from dpbench.privacy.private_images import PrivateSetInfo
 from dpbench.types import Images
 
+# Seconds; the step before took about a quarter of it, so that a probe takes a few times as long.
+LONG_ENOUGH = 0.5
+
 
 def private_speed(
     model: nn.Module, objective: Objective, info: PrivateSetInfo, clipping_norm: float
@@ -28,8 +31,7 @@ def private_speed(
         clipping_norm: C.
     """
     execution = choose(model, objective, info.spec, AUTO, engine_cache())
-    examples = core_count() * execution.physical_batch
-    images = blank_images(info, examples)
+    images = blank_images(info, core_count() * execution.physical_batch)
     rng = torch.Generator(next(model.parameters()).device).manual_seed(0)
 
     def step(count: int) -> None:
@@ -37,34 +39,35 @@ def private_speed(
             model,
             objective,
             images,
-            torch.arange(max(1, count // objective.multiplicity)),
+            torch.arange(count),
             clipping_norm,
             lambda chunk: rng,
             clipped=engine(execution.engine),
-            size=execution.physical_batch,
+            size=max(1, min(execution.physical_batch, count // core_count())),  # all have work
         )
         next(iter(sums.values())).sum().item()  # waits for the device
 
-    return copies_per_second(step, examples * objective.multiplicity)
+    return objective.multiplicity * examples_per_second(step, len(images))
 
 
-def copies_per_second(step: Callable[[int], None], full: int) -> float:
+def examples_per_second(step: Callable[[int], None], full: int) -> float:
     """The speed of a training step.
 
-    A few copies come first, to warm up; then a full batch only where that takes about a second.
+    A small batch comes first, to warm up; then larger ones, until one is full or takes a while.
 
     Args:
-        step: Takes a step on a number of copies.
-        full: Number of copies of a usual batch.
+        step: Takes a step on a number of examples.
+        full: Number of examples of a usual batch.
     """
-    speed = 0.0
-    for copies in (8, 8, full):
-        if 0 < speed < full / 4:
-            break
+    examples = min(2, full)  # normalisation over a batch has nothing to do in one of 1
+    step(examples)
+    while True:
+        examples = min(4 * examples, full)
         started = time.perf_counter()
-        step(copies)
-        speed = copies / (time.perf_counter() - started)
-    return speed
+        step(examples)
+        seconds = time.perf_counter() - started
+        if examples == full or seconds > LONG_ENOUGH:
+            return examples / seconds
 
 
 def blank_images(info: PrivateSetInfo, count: int) -> Images:

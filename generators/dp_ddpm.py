@@ -122,10 +122,11 @@ class DPDDPM(DiffusionMethod):
             "in being pre-trained on images made by a program",
             {
                 **LAPTOP_TRAINING,
-                "steps": 150,
+                "channels": 32,
+                "steps": 120,
                 "public": "class-recipes",
                 "public_images": 20_000,
-                "public_steps": 1900,
+                "public_steps": 800,
                 "public_batch_size": 128,
                 "public_learning_rate": 1e-3,
                 "public_warmup_steps": 100,

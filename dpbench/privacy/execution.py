@@ -37,6 +37,8 @@ CPU_COPIES, CUDA_COPIES = 128, 4096
 MEMORY_SHARE = 0.25
 # Activations that are alive at a time, in units of what the backward pass needs.
 ACTIVATIONS = 3
+# Seconds for timing an engine once.
+AFFORDABLE = 4.0
 # Gradients for each example that an engine holds; Opacus has one for each copy.
 GRADIENTS = {"folded": 1, "vmap": 2, "loop": 0}
 # Rounding in bfloat16 moves a tensor of clipped gradients by a few percent, a mistake by far more.
@@ -246,18 +248,22 @@ def _copies_per_s(
     examples: int,
     best: float,
 ) -> float:
-    """Speed of an engine on one core: the better of two, or of one that is far behind."""
-    copies, rng = _random_copies(objective, spec, examples, next(model.parameters()).device)
-    speed = 0.0
-    for _ in range(2):
+    """Speed of an engine on one core: the better of two, or of one that is far behind.
+
+    Where a physical batch would take long, fewer examples stand for it.
+    """
+
+    def speed_of(count: int) -> float:
+        copies, rng = _random_copies(objective, spec, count, next(model.parameters()).device)
         started = time.perf_counter()
         sums = engine(name)(model, objective, copies, 1.0)
         next(iter(sums.values())).sum().item()  # waits for the device
-        seconds = time.perf_counter() - started
-        speed = max(speed, examples * objective.multiplicity / seconds)
-        if speed < best / 2:
-            break
-    return speed
+        return count * objective.multiplicity / (time.perf_counter() - started)
+
+    affordable = int(AFFORDABLE * speed_of(1) / objective.multiplicity)
+    count = max(1, min(examples, affordable))
+    first = speed_of(count)
+    return first if first < best / 2 else max(first, speed_of(count))
 
 
 def _random_copies(

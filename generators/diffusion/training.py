@@ -11,7 +11,7 @@ from dpbench.cores import map_on_cores
 from dpbench.privacy.clipping import Objective, trainable
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateSetInfo
-from dpbench.probe import blank_images, copies_per_second
+from dpbench.probe import blank_images, examples_per_second
 from dpbench.stages import Stage, Stateful
 from dpbench.streams import Streams
 from dpbench.types import Images
@@ -109,4 +109,4 @@ def public_speed(
         set_gradients(model, objective, drawn)
         next(model.parameters()).sum().item()  # waits for the device
 
-    return copies_per_second(step, len(images))
+    return examples_per_second(step, len(images))
