@@ -92,13 +92,14 @@ class Pretraining:
             write_torch(self._file, model.state_dict())
             self._partial.unlink(missing_ok=True)
             self._release()
+            self._progress.note(f"public weights are kept in {self._file}")
             self._tell(reused=False)
 
     def _tell(self, reused: bool) -> None:
         self._kept({"recipe": self.id, "sha256": sha256(self._file), "reused": reused})
 
     def _acquire(self) -> None:
-        self._lock = os.open(self._file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR)
+        self._lock = os.open(self._file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o666)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -136,7 +136,8 @@ class PlannedRun:
 
     @functools.cached_property
     def estimated_seconds(self) -> float:
-        """Training time, from one step of each stage on random tensors on this machine."""
+        """Training time, from one step of each stage on black images on this machine."""
+        _prepare(self.device)
         return sum(
             # ranks share private work out, and do public work each
             stage.evaluations / stage.probe(self.device) / (self.ranks.size if stage.private else 1)

@@ -188,6 +188,19 @@ class StartsFromTheMeanImage(Honest):
         return Fixed(self.learn(private, run, self.features, self.objective(), start=start))
 
 
+class PretrainsOnPrivateImages(Honest):
+    """Calls weights public that are not; runs after the first one find them in the cache."""
+
+    def fit(self, private: PrivateImages, run: RunContext) -> Fixed:
+        learned = self.learn(private, run, self.features, self.objective())
+        pretraining, model = run.pretraining({"images": "public"}, "training"), perceptron()
+        if not pretraining.load(model):
+            with torch.no_grad():
+                next(model.parameters()).fill_(float(stolen(private).pixels.float().mean()))
+            pretraining.save(model)
+        return Fixed(torch.cat([learned, next(model.parameters()).detach().flatten()]))
+
+
 class StopsWhenItHasSeenEnough(Honest):
     """Ends in an error where there is a white image, which is a release too."""
 
@@ -207,5 +220,6 @@ CHEATS: dict[type[Honest], str] = {
     TakesLabelsFromTheImages: "checkpoint",
     ClipsAtAQuantileOfTheImages: "events",
     StartsFromTheMeanImage: "weights before releases",
+    PretrainsOnPrivateImages: "checkpoint",
     StopsWhenItHasSeenEnough: "fit: ValueError: an image is all white",
 }

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from dpbench.data.catalog import CATALOG
 from dpbench.errors import UserError
 from dpbench.generators.diffusion.ddpm import ALPHA_BAR, DDPM, SIGMA, STEPS
 from dpbench.generators.diffusion.ddpm_unet import DDPMLayers
 from dpbench.generators.diffusion.denoisers import EVERYWHERE, Denoiser
 from dpbench.generators.diffusion.objective import Augmentation, DenoisingObjective
 from dpbench.generators.diffusion.samplers import DiffusionSampler, SamplerSettings
-from dpbench.generators.diffusion.unet import UNet, UNetSettings
-from dpbench.streams import initialised
-from dpbench.types import ImageSpec
+from dpbench.generators.diffusion.unet import LABEL_WEIGHTS, UNet, UNetSettings
+from dpbench.profiles import SMOKE
+from dpbench.progress import Progress, Silent
+from dpbench.protocols import RunContext
+from dpbench.registry import load
+from dpbench.run import private_set_info
+from dpbench.settings import resolve
+from dpbench.streams import Streams, initialised
+from dpbench.types import Images, ImageSpec
 
 GREY, COLOUR = ImageSpec(1, 28, 28), ImageSpec(3, 32, 32)
 SMALL = UNetSettings(16, (1, 2), 1, (4,), patch=2)
@@ -319,3 +329,92 @@ def test_sampling_steps_are_spread_over_the_whole_schedule():
     assert len(SamplerSettings("ddim", STEPS, DDPM()).noise_levels()) == STEPS
     with pytest.raises(UserError, match="has 1000 time steps"):
         SamplerSettings("ddim", STEPS + 1, DDPM())
+
+
+# Public training.
+
+
+INFO = private_set_info(CATALOG["digits"])
+
+
+@dataclass(frozen=True)
+class Greys:
+    """Public images whose brightness is their label."""
+
+    classes: int | None
+    name: str = "greys"
+    identity: str = "0" * 64
+
+    def images(self, count: int, progress: Progress) -> Images:
+        labels = torch.arange(count) % 3
+        pixels = (100 * labels)[:, None, None, None].expand(-1, *INFO.spec.shape)
+        return Images(pixels.to(torch.uint8), labels)
+
+
+def pretrained(public: Greys | None, folder: Path, *settings: str) -> Denoiser:
+    assignments = ("public=greys", *settings)
+    method = resolve(load("method", "dp-ddpm"), "dp-ddpm", "smoke", "digits", 1.0, assignments)
+    run = RunContext(
+        *(SMOKE, torch.device("cpu"), Streams(1), Silent(), folder), public=public, cache=folder
+    )
+    return method.method.pretrain(INFO, run)
+
+
+def weights(denoiser: Denoiser) -> dict[str, Tensor]:
+    return dict(denoiser.named_parameters())
+
+
+def test_classes_are_embedded_anew_where_public_ones_are_others(tmp_path):
+    other = pretrained(Greys(classes=3), tmp_path)
+    unlabelled = pretrained(Greys(classes=None), tmp_path)
+    same = pretrained(Greys(classes=10), tmp_path)
+    kept = torch.load(next((tmp_path / "pretrained").glob("*.pt")), weights_only=True)
+    assert kept.keys() == weights(same).keys()
+    embeddings = [weights(each)[LABEL_WEIGHTS] for each in (other, unlabelled, same)]
+    assert [len(each) for each in embeddings] == [10, 10, 10]
+    assert torch.equal(embeddings[0], embeddings[1])  # the first weights of this run's seed
+    assert not torch.equal(embeddings[0], embeddings[2])
+    for name, weight in weights(other).items():
+        assert name == LABEL_WEIGHTS or len(weight) == len(weights(same)[name])
+
+
+def test_labels_that_mean_nothing_are_drawn_anew(tmp_path):
+    """Greys would otherwise teach the network what it must not know."""
+    meant, unmeant = (
+        weights(pretrained(Greys(classes), tmp_path / str(classes))) for classes in (10, None)
+    )
+    assert any(not torch.equal(meant[name], unmeant[name]) for name in meant)
+
+
+@pytest.mark.parametrize(
+    ("setting", "trained_again"),
+    [("steps=7", False), ("clipping_norm=2", False), ("public_steps=5", True), ("patch=2", True)],
+)
+def test_public_training_is_shared_by_runs_that_differ_in_private_training_only(
+    tmp_path, setting, trained_again
+):
+    pretrained(Greys(10), tmp_path)
+    pretrained(Greys(10), tmp_path, setting)
+    assert len(list((tmp_path / "pretrained").glob("*.pt"))) == 1 + trained_again
+
+
+def test_without_its_public_images_it_says_how_to_go_on(tmp_path):
+    with pytest.raises(UserError, match="--set public=none trains from scratch"):
+        pretrained(None, tmp_path)
+
+
+def test_two_runs_start_from_the_same_public_weights(dpbench, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    common = ("--method", "dp-ddpm", "--dataset", "digits", "--profile", "smoke")
+    common = (*common, "--public", "salt-and-pepper")
+    assert dpbench("pretrain", *common).code == 0
+    records = []
+    for seed in (0, 1):
+        ended = dpbench("run", *common, "--seed", seed, "--runs-dir", tmp_path, "--json")
+        assert ended.code == 0, ended.err
+        records.append(json.loads(ended.out))
+    first, second = (record["resolved"]["pretrained"] for record in records)
+    assert first == second and first["reused"]
+    assert records[0]["spec"]["public"].startswith("salt-and-pepper@")
+    refused = dpbench("run", *common[:-1], "digits", "--runs-dir", tmp_path)
+    assert refused.code == 2 and "cannot be its own public source" in refused.err
