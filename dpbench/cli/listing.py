@@ -40,6 +40,8 @@ def list_(
         else:
             for name, items in chosen.items():
                 _print_items(name, items)
+                if name == "datasets":
+                    out.print("Your own images: imagefolder:PATH, one sub-folder per class.")
         if any(item.get("broken") for items in chosen.values() for item in items):
             raise typer.Exit(1)
 
