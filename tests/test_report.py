@@ -37,6 +37,8 @@ FIRST_COLUMNS = [
     *("mean", "ci_low", "ci_high", "seeds"),
 ]
 
+AUDITED = ("audited_epsilon_lower", "sigma_ratio_low", "sigma_ratio_high")
+
 
 def finished(spec: RunSpec, value: float | None, reason: str = "", **parts: object) -> RunRecord:
     record = RunRecord(spec, status="complete")
@@ -94,14 +96,9 @@ def test_every_row_says_what_the_audits_of_its_runs_found(dpbench: Command) -> N
     ended = dpbench("report")
     assert ended.code == 0 and "does not prove it" in " ".join(ended.out.split())
     found = {
-        row["method"]: [row[name] for name in list(row)[-3:]]
-        for row in table()
-        if row["metric"] == "cas"
+        row["method"]: [row[name] for name in AUDITED] for row in table() if row["metric"] == "cas"
     }
     assert found == {"toy": ["0.3", "0.97", "1.01"], "other": ["", "", ""]}
-    assert list(table()[0])[-3:] == [
-        *("audited_epsilon_lower", "sigma_ratio_low", "sigma_ratio_high")
-    ]
 
 
 def test_without_audits_nothing_is_said_of_them(dpbench: Command) -> None:
@@ -139,6 +136,49 @@ def test_seeds_at_a_fractional_epsilon_do_not_overwrite_each_other(
     keep(*(finished(spec, 1.0) for spec in specs))
     assert dpbench("report").code == 0
     assert [row["seeds"] for row in table()] == ["2"]
+
+
+def scored(method: str, *values: float, **spec: object) -> list[RunRecord]:
+    own = replace(SPEC, method=method, **spec)  # type: ignore[arg-type]
+    return [finished(replace(own, seed=seed), value) for seed, value in enumerate(values)]
+
+
+def ranks_of(rows: list[dict[str, str]]) -> dict[str, tuple[str, str]]:
+    return {row["method"]: (row["rank_low"], row["rank_high"]) for row in rows}
+
+
+def test_methods_whose_intervals_overlap_share_their_ranks(dpbench: Command) -> None:
+    keep(
+        *scored("best", 80, 81, 82),
+        *scored("second", 60, 61, 62),
+        *scored("tied", 61, 62, 63),
+        *scored("worst", 10, 11, 12),
+        *scored("once", 99),
+    )
+    ended = dpbench("report")
+    assert ranks_of(table()) == {
+        "best": ("1", "1"),
+        "second": ("2", "3"),
+        "tied": ("2", "3"),
+        "worst": ("4", "4"),
+        "once": ("", ""),  # one seed: the luckiest is no winner
+    }
+    assert "2-3" in ended.out
+
+
+def test_ranks_are_of_what_can_be_compared_and_the_other_way_where_less_is_better(
+    dpbench: Command,
+) -> None:
+    records = [
+        *scored("near", 1, 1.1, 1.2),
+        *scored("far", 5, 5.1, 5.2),
+        *scored("elsewhere", 0.1, 0.2, 0.3, epsilon=10.0),
+    ]
+    for record in records:
+        record.measurements = [replace(record.measurements[0], higher_is_better=False)]
+    keep(*records)
+    assert dpbench("report").code == 0
+    assert ranks_of(table()) == {"near": ("1", "1"), "far": ("2", "2"), "elsewhere": ("1", "1")}
 
 
 def test_a_missing_value_is_an_empty_cell_with_its_reason(dpbench: Command) -> None:

@@ -62,7 +62,7 @@ def _print_rows(rows: list[Row]) -> None:
         table = new_table(dataset)
         for column in ("profile", "method", "metric", "against"):
             table.add_column(column, overflow="fold")
-        for column in ("eps", "mean", "95% CI", "seeds"):
+        for column in ("eps", "mean", "95% CI", "seeds", "rank"):
             table.add_column(column, justify="right")
         for row in rows:
             if row.dataset != dataset or row.mean is None:
@@ -77,5 +77,13 @@ def _print_rows(rows: list[Row]) -> None:
                 f"{row.mean:.4g} {row.unit}".rstrip(),
                 interval,
                 str(row.seeds),
+                _rank(row),
             )
         out.print(table)
+
+
+def _rank(row: Row) -> str:
+    """The ranks that intervals allow: none for one seed, a range where it is tied with others."""
+    if row.rank_low is None:
+        return ""
+    return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}-{row.rank_high}"

@@ -7,7 +7,7 @@ import io
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from scipy.stats import t as student_t
 from dpbench.errors import UserError
 from dpbench.files import safe_name, write_text
 from dpbench.record import RunRecord, find, read
+from dpbench.report.ranks import rank_intervals
 from dpbench.types import Measurement
 
 RECORDS = "records"
@@ -55,6 +56,9 @@ class Row:
         sigma_ratio_low: Over seeds, the smallest lower end of the interval of actual over claimed
             noise.
         sigma_ratio_high: The largest upper end.
+        rank_low: The best rank, from 1, that the intervals allow among the methods that are
+            comparable: all else but name and release alike. None for fewer than two seeds.
+        rank_high: The worst.
     """
 
     dataset: str
@@ -83,6 +87,8 @@ class Row:
     audited_epsilon_lower: float | None
     sigma_ratio_low: float | None
     sigma_ratio_high: float | None
+    rank_low: int | None = None
+    rank_high: int | None = None
 
 
 AUDIT_NOTE = (
@@ -131,7 +137,21 @@ def rows(leaderboards: Path) -> list[Row]:
             raise UserError(f"{file} is of a run that is not complete: remove it")
         for measurement in record.measurements:
             groups[_cell(record, measurement)].append((record, measurement))
-    return sorted((_row(group) for group in groups.values()), key=_order)
+    return sorted(_ranked(_row(group) for group in groups.values()), key=_order)
+
+
+def _ranked(table: Iterable[Row]) -> Iterator[Row]:
+    """The rows, with the ranks that their intervals allow."""
+    comparable: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+    for row in table:
+        budget = (row.epsilon, row.delta, row.adjacency)
+        measured = (row.metric, row.split, row.extractor, row.n)
+        comparable[(row.dataset, row.profile, *budget, *measured)].append(row)
+    for group in comparable.values():
+        intervals = [(row.ci_low, row.ci_high) for row in group]
+        ranks = rank_intervals(intervals, group[0].higher_is_better)
+        for row, (low, high) in zip(group, ranks, strict=True):
+            yield replace(row, rank_low=low, rank_high=high)
 
 
 def to_csv(table: Sequence[Row]) -> str:
