@@ -158,8 +158,7 @@ def plan(request: Request, ranks: Ranks = ALONE) -> PlannedRun:
     if request.profile not in PROFILES:
         raise UserError(unknown("profile", request.profile, PROFILES))
     dataset = find_info(request.dataset)
-    if not 0 <= request.seed < 2**63:
-        raise UserError(f"--seed must lie in [0, 2^63), got {request.seed}")
+    check_seed(request.seed)
     check_name(request.engine)
     kind = load_entry("method", request.method)
     epsilon = request.epsilon
@@ -312,6 +311,16 @@ def resolve_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"no device {name!r} here: use --device cpu, or auto") from error
     return device
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what is no public seed.
+
+    Raises:
+        UserError: It is not in [0, 2^63).
+    """
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed must lie in [0, 2^63), got {seed}")
 
 
 def _check_compute(method: str, training: Plan, profile: Profile) -> None:
