@@ -71,6 +71,8 @@ def test_a_foreign_file_is_scored_and_claims_no_privacy(dpbench: Command, toy: M
     assert content["measurements"][0]["value"] == pytest.approx(IMAGES.mean())
     assert "compare scores of equal n only" in ended.err
     assert dpbench("verify", "evaluations/mine.json").code == 2, "there is no claim to verify"
+    assert dpbench("report").code == 0
+    assert "mine (samples of unknown origin)" in Path("leaderboards/digits.csv").read_text()
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ NAN = np.where(IMAGES == 7, np.nan, IMAGES)
         (IMAGES[:0], LABELS[:0], "holds no image"),
         (floats(0, 1), LABELS, "0 to 1; expected uint8 in [0, 255]: convert with numpy.round(255"),
         (floats(-1, 1), LABELS, "-1 to 1; expected uint8 in [0, 255]: convert with numpy.round(12"),
-        (floats(0, 255), LABELS, "0 to 255; expected uint8 in [0, 255]: convert with numpy.round(x"),
+        (floats(0, 255), LABELS, "0 to 255; expected uint8 in [0, 255]: convert with numpy.round("),
         (floats(-3, 3), LABELS, "from -3 to 3; expected uint8 in [0, 255]: scale them"),
         (NAN, LABELS, "NaN"),
         (IMAGES > 100, LABELS, "images is bool; expected uint8"),

@@ -56,8 +56,10 @@ def evaluate(
 ) -> None:
     """Score samples, also ones that were made elsewhere, as a run scores its own.
 
-    The scores claim no privacy, whatever made the samples. Those of a run's samples leave the run's
-    record as it is. An interrupted evaluation continues when the same command is given again.
+    The scores claim no privacy, whatever made the samples: `dpbench report` takes those of unknown
+    origin into the leaderboards without an epsilon, behind all that have one. A run's samples are
+    only measured again, and its record stays as it is. An interrupted evaluation continues when the
+    same command is given again.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench import scoring

@@ -89,7 +89,7 @@ def _pixels(file: Path, images: Array, info: DatasetInfo) -> NDArray[np.uint8]:
     if ordered.dtype.kind not in "iu":
         raise UserError(f"{file}: {IMAGES} is {ordered.dtype}; expected uint8 in [0, 255]")
     low, high = int(ordered.min()), int(ordered.max())
-    if low < 0 or high > 255 or high == 1:
+    if low < 0 or high > 255 or high == 1:  # 0 and 1 alone: intensities that were not scaled
         raise UserError(
             f"{file}: {IMAGES} has values from {low} to {high}; expected uint8 in [0, 255]"
         )
