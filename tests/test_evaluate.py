@@ -72,7 +72,7 @@ def test_a_foreign_file_is_scored_and_claims_no_privacy(dpbench: Command, toy: M
     assert "compare scores of equal n only" in ended.err
     assert dpbench("verify", "evaluations/mine.json").code == 2, "there is no claim to verify"
     assert dpbench("report").code == 0
-    assert "mine (samples of unknown origin)" in Path("leaderboards/digits.csv").read_text()
+    assert "mine (unknown origin)" in Path("leaderboards/digits.csv").read_text()
 
 
 @pytest.mark.parametrize(

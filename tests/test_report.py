@@ -329,7 +329,7 @@ def test_samples_of_unknown_origin_are_rows_without_epsilon_behind_all_others(
     assert ended.code == 0 and "not claimed" in ended.out
     assert [row["epsilon"] for row in table()] == ["inf", "1.0", ""]
     row = table()[-1]
-    assert row["method"] == "mine (samples of unknown origin)"
+    assert row["method"] == "mine (unknown origin)"
     assert (row["mean"], row["seeds"], row["ci_low"]) == ("99.0", "1", "")
     assert (row["release"], row["accounted_epsilon"], row["delta"]) == ("not claimed", "", "")
     assert dpbench("report", "--check").code == 0

@@ -268,7 +268,7 @@ def _row_of_samples(scores: Scores, measurement: Measurement) -> Row:
     return Row(
         dataset=spec.dataset,
         profile=spec.profile,
-        method=f"{spec.name} (samples of unknown origin)",
+        method=f"{spec.name} (unknown origin)",
         epsilon=None,
         delta=None,
         adjacency="",
