@@ -27,3 +27,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(known)}."
     return f"Unknown {what} {name!r}. {hint} See `dpbench list {what}s`"
+
+
+def described(error: Exception) -> str:
+    """An error in one line, with its type."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from dpbench.cores import core_count, share_cores
 from dpbench.data.catalog import DatasetInfo
 from dpbench.data.load import Dataset, find_info, load
-from dpbench.errors import RunFailed, UserError, unknown
+from dpbench.errors import RunFailed, UserError, described, unknown
+from dpbench.evaluation import Subject, evaluate
 from dpbench.files import (
-    cache_folder,
     replace_atomically,
     sha256,
     write_bytes,
@@ -49,7 +49,6 @@ from dpbench.profiles import PROFILES, Profile
 from dpbench.progress import Progress, Silent
 from dpbench.protocols import (
     NO_PUBLIC,
-    EvaluationContext,
     Generator,
     Need,
     Plan,
@@ -66,7 +65,7 @@ from dpbench.registry import load as load_entry
 from dpbench.settings import Resolved, hyperparameters, resolve
 from dpbench.stages import SECRET_MODE, Stage
 from dpbench.streams import Streams, new_key, reproducible_key
-from dpbench.types import Images, ImageSpec, Measurement, MetricSpec
+from dpbench.types import Images, ImageSpec
 
 CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
 SAMPLING_CHUNK = 1000
@@ -137,7 +136,7 @@ class PlannedRun:
     @functools.cached_property
     def estimated_seconds(self) -> float:
         """Training time, from one step of each stage on black images on this machine."""
-        _prepare(self.device)
+        prepare(self.device)
         return sum(
             # ranks share private work out, and do public work each
             stage.evaluations / stage.probe(self.device) / (self.ranks.size if stage.private else 1)
@@ -159,8 +158,7 @@ def plan(request: Request, ranks: Ranks = ALONE) -> PlannedRun:
     if request.profile not in PROFILES:
         raise UserError(unknown("profile", request.profile, PROFILES))
     dataset = find_info(request.dataset)
-    if not 0 <= request.seed < 2**63:
-        raise UserError(f"--seed must lie in [0, 2^63), got {request.seed}")
+    check_seed(request.seed)
     check_name(request.engine)
     kind = load_entry("method", request.method)
     epsilon = request.epsilon
@@ -315,6 +313,16 @@ def resolve_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     return device
 
 
+def check_seed(seed: int) -> None:
+    """Refuse what is no public seed.
+
+    Raises:
+        UserError: It is not in [0, 2^63).
+    """
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed must lie in [0, 2^63), got {seed}")
+
+
 def _check_compute(method: str, training: Plan, profile: Profile) -> None:
     limits = {
         True: ("private", profile.compute.private_evaluations),
@@ -371,7 +379,7 @@ def execute(
             planned.ranks.broadcast(NOTHING_TO_FIT)
             progress.note(f"this run is complete already: {folder} (--overwrite runs it again)")
             return record, folder
-        _prepare(planned.device)
+        prepare(planned.device)
         run = _Run(planned, dataset, public, record, folder, progress)
         try:
             run.fit()
@@ -379,7 +387,7 @@ def execute(
             run.sample()
             run.evaluate(debug)
         except Exception as error:
-            record.status, record.error = "failed", _described(error)
+            record.status, record.error = "failed", described(error)
             run.save()
             if isinstance(error, UserError | RunFailed):
                 raise
@@ -410,7 +418,7 @@ def pretrain(planned: PlannedRun, progress: Progress, data_root: Path | None = N
         )
     dataset = load(planned.request.dataset, data_root, progress)
     public = public_of(planned, dataset.content_hash, data_root, progress)
-    _prepare(planned.device)
+    prepare(planned.device)
     with tempfile.TemporaryDirectory() as folder:
         context = _context(planned, public, progress, Path(folder))
         method.pretrain(private_set_info(planned.dataset), context)
@@ -436,7 +444,7 @@ def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
         )
     key = planned.ranks.broadcast()
     if key != NOTHING_TO_FIT:
-        _prepare(planned.device)
+        prepare(planned.device)
         # only the first rank keeps a journal: nothing is released without its part of a sum
         ledger = PrivacyLedger(planned.budget)
         with tempfile.TemporaryDirectory() as folder:
@@ -445,7 +453,8 @@ def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
             _fit(planned, dataset, key, ledger, executions, context)
 
 
-def _prepare(device: torch.device) -> None:
+def prepare(device: torch.device) -> None:
+    """Set the process up to compute on a device."""
     if device.type == "cpu":
         torch.set_num_threads(1)  # cores are used by whole pieces of work: see dpbench.cores
     elif device.index is not None:
@@ -479,10 +488,6 @@ def _context(
         public=public,
         pretrained=pretrained,
     )
-
-
-def _described(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _check_writable(folder: Path) -> None:
@@ -575,7 +580,7 @@ class _Run:
                 "cores": core_count(),
                 "processes": planned.ranks.size,
             }
-            record.environment = _environment()
+            record.environment = environment()
         record.status, record.error = "started", None
         self.save()
 
@@ -699,30 +704,17 @@ class _Run:
     def evaluate(self, debug: bool) -> None:
         """Measure with every evaluator that is not done yet."""
         synthetic, predictor = self._outcome()
-        for name in entries("evaluator"):
-            if name in self.record.done:
-                continue
-            try:
-                evaluator = load_entry("evaluator", name)
-            except UserError as error:  # a broken plugin disables itself and nothing else
-                self.progress.note(f"skipped: {error}")
-                continue
-            if Need.PREDICTOR in evaluator.needs and predictor is None:
-                continue
-            with self._part(name):
-                if Need.SAMPLES in evaluator.needs and predictor is not None:
-                    reason = f"{self.record.spec.method} gives a classifier, not images"
-                    self.record.measurements += _missing(evaluator.metrics, 0, reason)
-                    continue
-                try:
-                    case = self._case(synthetic, predictor, evaluator.needs)
-                    self.record.measurements += evaluator().evaluate(case)
-                except Exception as error:
-                    if debug:
-                        raise
-                    self.record.measurements += _missing(
-                        evaluator.metrics, len(synthetic), _described(error)
-                    )
+        lacking = {}
+        if predictor is not None:
+            lacking[Need.SAMPLES] = f"{self.record.spec.method} gives a classifier, not images"
+        subject = Subject(
+            *(self.dataset, synthetic, self.planned.profile, self.planned.device),
+            *(Streams(self.record.spec.seed), self.progress, predictor, self.public),
+            mechanism=self._mechanism,
+            lacking=lacking,
+        )
+        waiting = [name for name in entries("evaluator") if name not in self.record.done]
+        evaluate(subject, waiting, self.record.measurements, self._part, debug)
 
     def _outcome(self) -> tuple[Images, Predictor | None]:
         """The synthetic images; or none of them, and a classifier."""
@@ -734,52 +726,12 @@ class _Run:
             pixels, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
         return Images(pixels, labels), None
 
-    def _case(
-        self, synthetic: Images, predictor: Predictor | None, needs: frozenset[Need]
-    ) -> EvaluationContext:
-        splits = self.dataset.splits
-
-        def open_real(need: Need) -> Images:
-            if need not in needs:
-                raise RunFailed(f"an evaluator opened the {need.value} split without declaring it")
-            images = {
-                Need.REAL_TRAIN: splits.train,
-                Need.REAL_VALIDATION: splits.validation,
-                Need.REAL_TEST: splits.test,
-            }[need]
-            if images is None:
-                raise RunFailed(f"{self.dataset.info.name} has no {need.value} split in this run")
-            return images
-
-        return EvaluationContext(
-            dataset=self.dataset.info.name,
-            classes=self.dataset.info.classes,
-            synthetic=synthetic,
-            open_real=open_real,
-            profile=self.planned.profile,
-            device=self.planned.device,
-            streams=Streams(self.record.spec.seed),
-            progress=self.progress,
-            cache=cache_folder(),
-            mechanism=self._mechanism() if Need.MECHANISM in needs else None,
-            public=self.public if Need.PUBLIC in needs else None,
-            predictor=predictor if Need.PREDICTOR in needs else None,
-        )
-
     def _mechanism(self) -> Mechanism:
         """The mechanism as certified: every event, all of whose releases were made."""
         return mechanism(self.planned, events_of(self.record.privacy), self._executions())
 
     def _artifact(self, name: str) -> None:
         self.record.artifacts[name] = sha256(self.folder / name)
-
-
-def _missing(metrics: tuple[MetricSpec, ...], n: int, reason: str) -> list[Measurement]:
-    """Rows that say why none of the metrics has a value."""
-    return [
-        Measurement(metric.name, None, metric.unit, metric.higher_is_better, n, reason=reason)
-        for metric in metrics
-    ]
 
 
 def uniform_labels(count: int, classes: int) -> Tensor:
@@ -794,7 +746,8 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def _environment() -> dict[str, str | None]:
+def environment() -> dict[str, str | None]:
+    """Versions and machine, for records."""
     packages: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:

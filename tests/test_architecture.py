@@ -18,8 +18,9 @@ ORDER = (
     *("privacy.dpsgd", "privacy.private_images", "probe", "classification"),
     # replaying stands in for the handle on private images, so it knows that and no method
     *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
+    *("record", "scores", "evaluation", "verify", "public"),
     # checking a method fits it as a run does
-    *("record", "verify", "public", "run", "check", "sweep", "report", "console", "bench"),
+    *("run", "check", "scoring", "sweep", "report", "console", "bench"),
     # a command knows what all of them share, and no other command
     *("cli.app", "cli.options", "cli.*", "cli", "__main__"),
 )

@@ -314,7 +314,9 @@ def test_the_papers_configurations_can_be_planned_anywhere(
 
 def test_the_documentation_of_every_command_is_there(dpbench: Command) -> None:
     parts = [("bench", part) for part in ("step", "sample", "accounting", "startup")]
-    commands = [(name,) for name in ("run", "sweep", "list", "report", "verify", "check")]
+    commands = [
+        (name,) for name in ("run", "sweep", "evaluate", "list", "report", "verify", "check")
+    ]
     for command in ((), *commands, ("bench",), *parts):
         ended = dpbench(*command, "--help")
         assert ended.code == 0 and "Usage" in ended.out and not ended.err
@@ -340,6 +342,7 @@ sys.exit(code)
         ("--help",),
         ("run", "--help"),
         ("sweep", "--help"),
+        ("evaluate", "--help"),
         ("verify", "--help"),
         ("bench", "step", "--help"),
     ]

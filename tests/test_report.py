@@ -14,7 +14,8 @@ import pytest
 from conftest import TOY, Command
 
 from dpbench.evaluators.audit import EVALUATOR as AUDIT
-from dpbench.record import RunRecord, RunSpec
+from dpbench.record import RunRecord, RunSpec, digest
+from dpbench.scores import UNKNOWN, Scores, ScoresSpec
 from dpbench.types import Measurement
 
 SPEC = RunSpec(
@@ -336,6 +337,67 @@ heavy = {"torch", "torchvision", "sklearn", "opacus"} & set(sys.modules)
 methods = {name for name in sys.modules if name.startswith(("dpbench.gen", "dpbench.eval"))}
 print(heavy | methods | ({"dpbench.run", "dpbench.protocols"} & set(sys.modules)))
 """
+
+
+FOREIGN = ScoresSpec(
+    name="mine",
+    origin=UNKNOWN,
+    samples_hash="00ff",
+    samples=10,
+    dataset="digits",
+    dataset_hash="00ff",
+    profile="smoke",
+    seed=0,
+    package="dpbench-images 0.1",
+)
+CAS_OF_MINE = Measurement("cas", 99.0, "%", True, 10, "test")
+
+
+def score(scores: Scores, file: str = "evaluations/mine.json") -> str:
+    """Keep scores; returns the text."""
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(file).write_text(scores.dumps())
+    return scores.dumps()
+
+
+def test_samples_of_unknown_origin_are_rows_without_epsilon_behind_all_others(
+    dpbench: Command,
+) -> None:
+    keep(*(finished(replace(SPEC, epsilon=epsilon), 50.0) for epsilon in (1.0, math.inf)))
+    score(Scores(FOREIGN, measurements=[CAS_OF_MINE]))
+    ended = dpbench("report")
+    assert ended.code == 0 and "not claimed" in ended.out
+    assert [row["epsilon"] for row in table()] == ["inf", "1.0", ""]
+    row = table()[-1]
+    assert row["method"] == "mine (unknown origin)"
+    assert (row["mean"], row["seeds"], row["ci_low"]) == ("99.0", "1", "")
+    assert (row["release"], row["accounted_epsilon"], row["delta"]) == ("not claimed", "", "")
+    assert dpbench("report", "--check").code == 0
+    assert json.loads(dpbench("report", "--json").out)[-1]["epsilon"] is None
+
+
+def test_an_epsilon_written_into_scores_is_no_epsilon_of_a_row(dpbench: Command) -> None:
+    content = json.loads(score(Scores(FOREIGN, measurements=[CAS_OF_MINE])))
+    content["privacy"] = {"release": "valid", "epsilon": 1.0}
+    Path("evaluations/mine.json").write_text(json.dumps(content))
+    ended = dpbench("report")
+    assert ended.code == 2 and "mine.json was edited" in ended.err
+    content["digest"] = digest(content)  # a forger's
+    Path("evaluations/mine.json").write_text(json.dumps(content))
+    assert dpbench("report").code == 0
+    (row,) = table()
+    assert (row["epsilon"], row["accounted_epsilon"], row["release"]) == ("", "", "not claimed")
+
+
+def test_scores_of_a_runs_samples_are_left_to_its_record(dpbench: Command) -> None:
+    keep(finished(SPEC, 50.0))
+    text = score(Scores(replace(FOREIGN, origin=SPEC.id), measurements=[CAS_OF_MINE]))
+    assert dpbench("report").code == 0
+    assert [row["mean"] for row in table()] == ["50.0"]
+    Path("leaderboards/scores").mkdir()
+    Path("leaderboards/scores/mine.json").write_text(text)
+    ended = dpbench("report")
+    assert ended.code == 2 and "mine.json is of a run's samples" in ended.err
 
 
 def test_a_report_imports_no_torch_no_method_and_no_evaluator() -> None:

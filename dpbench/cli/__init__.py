@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import sys
 
-from dpbench.cli import audit, bench, check, listing, pretrain, report, run, sweep, verify
+from dpbench.cli import (
+    audit,
+    bench,
+    check,
+    evaluate,
+    listing,
+    pretrain,
+    report,
+    run,
+    sweep,
+    verify,
+)
 from dpbench.cli.app import app, say_error
 
 # in the order in which --help lists them
 app.command()(run.run)
 app.command()(sweep.sweep)
 app.command()(pretrain.pretrain)
+app.command()(evaluate.evaluate)
 app.command()(audit.audit)
 app.command("list")(listing.list_)
 app.command()(check.check)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -16,6 +16,9 @@ from rich.table import Table
 
 import dpbench
 from dpbench.errors import INTERRUPTED, UNHEARD, RunFailed, Unheard, UserError
+
+if TYPE_CHECKING:
+    from dpbench.types import Measurement
 
 out, err = Console(), Console(stderr=True)
 app = typer.Typer(
@@ -87,3 +90,29 @@ def new_table(title: str) -> Table:
         pad_edge=False,
         collapse_padding=True,
     )
+
+
+def print_measurements(
+    title: str, measurements: Iterable[Measurement], lines: Iterable[tuple[str, str]]
+) -> None:
+    """Print a table of what has a value; then why the rest has none, and further labelled lines."""
+    table = new_table(title)
+    for column in ("metric", "against", "value", "", "n", "by"):
+        justify: Literal["left", "right"] = "right" if column in ("value", "n") else "left"
+        table.add_column(column, justify=justify, overflow="fold")
+    missing: dict[str, list[str]] = {}
+    for m in measurements:
+        if m.value is None:
+            missing.setdefault(m.reason, []).append(m.metric)
+        else:
+            table.add_row(m.metric, m.split, f"{m.value:.4g}", m.unit, f"{m.n:,}", m.extractor)
+    if table.rows:
+        out.print(table)
+    labelled = [
+        *((f"no {', '.join(dict.fromkeys(names))}", reason) for reason, names in missing.items()),
+        *lines,
+    ]
+    width = max(len(label) for label, _ in labelled)
+    for label, text in labelled:
+        # never wrapped by us, so that paths can be copied
+        out.print(f"{label:{width}}  {text}", soft_wrap=True, highlight=False, markup=False)

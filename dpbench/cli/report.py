@@ -22,6 +22,9 @@ def report(
     leaderboards: Annotated[
         Path, typer.Option("--out", help="Where records are collected and CSVs written.")
     ] = Path("leaderboards"),
+    evaluations: Annotated[
+        Path, typer.Option(help="Where scores of samples of unknown origin are kept.")
+    ] = Path("evaluations"),
     check: Annotated[
         bool,
         typer.Option("--check", help="Only say whether the CSVs are what their records give."),
@@ -35,6 +38,7 @@ def report(
 
         if not check:
             _, incomplete = leaderboard.collect(runs_dir, leaderboards)
+            leaderboard.collect_scores(evaluations, leaderboards)
             for file in incomplete:
                 err.print(f"left out, not complete: {escape(str(file))}", soft_wrap=True)
         rows = leaderboard.rows(leaderboards)
@@ -73,7 +77,7 @@ def _print_rows(rows: list[Row]) -> None:
                 escape(row.method),
                 row.metric,
                 row.split,
-                f"{row.epsilon:g}",
+                "not claimed" if row.epsilon is None else f"{row.epsilon:g}",
                 f"{row.mean:.4g} {row.unit}".rstrip(),
                 interval,
                 str(row.seeds),

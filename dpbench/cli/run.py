@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dpbench.cli.app import err, new_table, out, outcome, print_json
+from dpbench.cli.app import err, outcome, print_json, print_measurements
 from dpbench.cli.options import (
     AdjacencyName,
     AsJson,
@@ -193,21 +193,7 @@ def _print_result(record: RunRecord, folder: Path) -> None:
     from dpbench.record import RECORD
     from dpbench.run import GRID
 
-    table = new_table(f"{record.spec.method} on {record.spec.dataset}")
-    for column in ("metric", "against", "value", "", "n", "by"):
-        justify: Literal["left", "right"] = "right" if column in ("value", "n") else "left"
-        table.add_column(column, justify=justify, overflow="fold")
-    missing: dict[str, list[str]] = {}
-    for m in record.measurements:
-        if m.value is None:
-            missing.setdefault(m.reason, []).append(m.metric)
-        else:
-            table.add_row(m.metric, m.split, f"{m.value:.4g}", m.unit, f"{m.n:,}", m.extractor)
-    if table.rows:
-        out.print(table)
-    lines = [
-        (f"no {', '.join(dict.fromkeys(metrics))}", reason) for reason, metrics in missing.items()
-    ]
+    lines = []
     privacy = record.privacy
     if privacy["release"] != "not private":
         lines.append(
@@ -223,7 +209,4 @@ def _print_result(record: RunRecord, folder: Path) -> None:
     ]
     if GRID in record.artifacts:
         lines.append(("samples", str(folder / GRID)))
-    width = max(len(label) for label, _ in lines)
-    for label, text in lines:
-        # never wrapped by us, so that paths can be copied
-        out.print(f"{label:{width}}  {text}", soft_wrap=True, highlight=False, markup=False)
+    print_measurements(f"{record.spec.method} on {record.spec.dataset}", record.measurements, lines)

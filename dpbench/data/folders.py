@@ -1,4 +1,4 @@
-"""Data sets of the user's own: a folder with a sub-folder of images for each class.
+"""Data sets and samples of the user's own: a folder with a sub-folder of images for each class.
 
 The names of the classes, the number of images and which of them are for testing count as public.
 Where the folder does not say, a tenth is for testing, stratified by class and chosen by the images'
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -22,6 +23,9 @@ from dpbench.data.catalog import DatasetInfo
 from dpbench.data.pictures import Expected, Picture
 from dpbench.data.splits import stratified_order
 from dpbench.errors import UserError
+from dpbench.files import safe_name
+from dpbench.progress import Progress
+from dpbench.types import Images
 
 PREFIX = "imagefolder:"
 FORMATS = ("PNG", "JPEG")
@@ -70,14 +74,14 @@ def look(name: str) -> ImageFolder:
         if (tested := _folders(folder / "test")) != classes:
             odd = min(set(classes) ^ set(tested))
             raise UserError(f"{folder}: train and test must have the same classes; see {odd!r}")
-        splits = {split: _rows(folder, split, classes) for split in ("train", "test")}
+        splits = {split: _rows(folder, split, _numbered(classes)) for split in ("train", "test")}
     else:
         classes = _folders(folder)
         if not classes:
             raise UserError(
                 f"{folder} holds no folder; expected one for each class, with its images"
             )
-        splits = _split(_rows(folder, "", classes), folder)
+        splits = _split(_rows(folder, "", _numbered(classes)), folder)
     size, mode = _first(folder / splits["train"][0][0])
     info = DatasetInfo(
         name=f"{PREFIX}{folder.name}",
@@ -113,6 +117,58 @@ def find(name: str) -> Original:
     return Original(seen.info, seen.folder, files, "a folder of images", decode)
 
 
+def samples(folder: Path, info: DatasetInfo, progress: Progress) -> Images:
+    """Samples of another data set, decoded from a folder.
+
+    Args:
+        folder: Holds a folder of images for each class, or for some; plain and hidden files beside
+            these are passed over. All are called as the classes are, where characters that file
+            systems do not like may be ``-``; or all by numbers, the classes' labels.
+        info: The data set that the samples imitate.
+        progress: Told of decoding.
+
+    Raises:
+        UserError: A folder is of no class, or an image is not as those of the data set are.
+    """
+    rows = _rows(folder, "", _labels(folder, info))
+    channels, height, width = info.shape
+    modes = tuple(mode for mode, count in CHANNELS.items() if count == channels)
+    parts = []
+    with progress.task(f"decode {folder.name}", len(rows), "images") as task:
+        found = (Picture.read(folder / path, label) for path, label in rows)
+        for part in pictures.decode(found, Expected(FORMATS, (width, height), modes)):
+            parts.append(part)
+            task.advance(len(part[0]))
+    pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
+
+
+def _labels(folder: Path, info: DatasetInfo) -> dict[str, int]:
+    """The label that each folder of samples stands for."""
+    kinds = _folders(folder)
+    if not kinds:
+        raise UserError(f"{folder} holds no folder; expected one for each class of {info.name}")
+    known = {safe_name(name): label for label, name in enumerate(info.class_names)}
+    by_name = {kind: known.get(safe_name(kind)) for kind in kinds}
+    by_number = {kind: _number(kind, info.classes) for kind in kinds}
+    for labels in (by_name, by_number):
+        found = {kind: label for kind, label in labels.items() if label is not None}
+        if len(found) == len(kinds):
+            return found
+    odd = [kind for kind in kinds if by_name[kind] is None and by_number[kind] is None]
+    raise UserError(
+        f"{folder} has {', '.join(odd) or 'names and numbers together'}; expected folders called "
+        f"as the classes of {info.name} are ({', '.join(known)}), or 0 to {info.classes - 1}"
+    )
+
+
+def _number(kind: str, classes: int) -> int | None:
+    """The label that a name is as a number, if it is one."""
+    if not (kind.isascii() and kind.isdecimal() and int(kind) < classes):
+        return None
+    return int(kind)
+
+
 def _entries(folder: Path) -> list[str]:
     """Names in a folder that are not hidden, sorted; none where there is no folder."""
     if not folder.is_dir():
@@ -124,10 +180,14 @@ def _folders(folder: Path) -> list[str]:
     return [name for name in _entries(folder) if (folder / name).is_dir()]
 
 
-def _rows(folder: Path, split: str, classes: Sequence[str]) -> list[Row]:
+def _numbered(classes: Sequence[str]) -> dict[str, int]:
+    return {kind: label for label, kind in enumerate(classes)}
+
+
+def _rows(folder: Path, split: str, classes: Mapping[str, int]) -> list[Row]:
     """Path in ``folder`` and label of each image, sorted by class and name."""
     rows = []
-    for label, kind in enumerate(classes):
+    for kind, label in classes.items():
         names = _entries(folder / split / kind)
         if not names:
             raise UserError(f"{folder / split / kind} holds no image; expected PNG or JPEG files")

@@ -17,9 +17,11 @@ from dpbench.errors import UserError
 from dpbench.files import safe_name, write_text
 from dpbench.record import RunRecord, find, read
 from dpbench.report.ranks import rank_intervals
+from dpbench.scores import NOT_CLAIMED, UNKNOWN, Scores
+from dpbench.scores import read as read_scores
 from dpbench.types import Measurement
 
-RECORDS = "records"
+RECORDS, SCORES = "records", "scores"
 CONFIDENCE = 0.95
 
 
@@ -27,13 +29,17 @@ CONFIDENCE = 0.95
 class Row:
     """One cell of the benchmark: a method's score in one metric, over seeds.
 
+    Samples of unknown origin have rows too, one for each evaluation. They claim no privacy, so what
+    a budget, a certificate and training would say is None.
+
     Attributes:
         dataset: Name.
         profile: Name.
-        method: Name; with ``+name=value`` for every hyper-parameter that was set by hand.
+        method: Name; with ``+name=value`` for every hyper-parameter that was set by hand; of
+            samples, what they are called and that their origin is unknown.
         epsilon: Of the budget.
         delta: Of the budget.
-        adjacency: Of the budget.
+        adjacency: Of the budget; ``""`` where there is none.
         metric: Name.
         mean: Over seeds; None where no seed has a value.
         ci_low: Lower end of the 95% Student-t interval over seeds; None for fewer than two.
@@ -64,8 +70,8 @@ class Row:
     dataset: str
     profile: str
     method: str
-    epsilon: float
-    delta: float
+    epsilon: float | None
+    delta: float | None
     adjacency: str
     metric: str
     mean: float | None
@@ -78,11 +84,11 @@ class Row:
     split: str
     extractor: str
     reason: str
-    accounted_epsilon: float
+    accounted_epsilon: float | None
     release: str
-    private_evaluations: int
-    public_evaluations: int
-    fit_seconds: float
+    private_evaluations: int | None
+    public_evaluations: int | None
+    fit_seconds: float | None
     records: str
     audited_epsilon_lower: float | None
     sigma_ratio_low: float | None
@@ -124,11 +130,29 @@ def collect(runs_dir: Path, leaderboards: Path) -> tuple[list[Path], list[Path]]
     return copied, incomplete
 
 
-def rows(leaderboards: Path) -> list[Row]:
-    """All rows, from the committed records.
+def collect_scores(evaluations: Path, leaderboards: Path) -> None:
+    """Copy the scores of samples of unknown origin to ``leaderboards/scores``.
+
+    Those of a run's samples are left out: its record has them, with what it claims.
 
     Raises:
-        UserError: A record cannot be read, or is of a run that is not complete.
+        UserError: Scores cannot be read.
+    """
+    for file in sorted(evaluations.rglob("*.json")):
+        scores = read_scores(file)
+        if scores.spec.origin == UNKNOWN:
+            name = f"{safe_name(scores.spec.name)}-{scores.spec.id[:8]}.json"
+            target = leaderboards / SCORES / safe_name(scores.spec.dataset) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_text(target, scores.dumps())
+
+
+def rows(leaderboards: Path) -> list[Row]:
+    """All rows, from the committed records and scores.
+
+    Raises:
+        UserError: One of them cannot be read, is of a run that is not complete, or is scores of a
+            run's samples.
     """
     groups: dict[tuple[object, ...], list[tuple[RunRecord, Measurement]]] = defaultdict(list)
     for file in sorted((leaderboards / RECORDS).rglob("*.json")):
@@ -137,7 +161,13 @@ def rows(leaderboards: Path) -> list[Row]:
             raise UserError(f"{file} is of a run that is not complete: remove it")
         for measurement in record.measurements:
             groups[_cell(record, measurement)].append((record, measurement))
-    return sorted(_ranked(_row(group) for group in groups.values()), key=_order)
+    found = [_row(group) for group in groups.values()]
+    for file in sorted((leaderboards / SCORES).rglob("*.json")):
+        scores = read_scores(file)
+        if scores.spec.origin != UNKNOWN:
+            raise UserError(f"{file} is of a run's samples, and the run has a record: remove it")
+        found += [_row_of_samples(scores, measurement) for measurement in scores.measurements]
+    return sorted(_ranked(found), key=_order)
 
 
 def _ranked(table: Iterable[Row]) -> Iterator[Row]:
@@ -253,6 +283,38 @@ def _row(group: list[tuple[RunRecord, Measurement]]) -> Row:
     )
 
 
+def _row_of_samples(scores: Scores, measurement: Measurement) -> Row:
+    spec = scores.spec
+    return Row(
+        dataset=spec.dataset,
+        profile=spec.profile,
+        method=f"{spec.name} (unknown origin)",
+        epsilon=None,
+        delta=None,
+        adjacency="",
+        metric=measurement.metric,
+        mean=measurement.value,
+        ci_low=None,
+        ci_high=None,
+        seeds=0 if measurement.value is None else 1,
+        unit=measurement.unit,
+        higher_is_better=measurement.higher_is_better,
+        n=measurement.n,
+        split=measurement.split,
+        extractor=measurement.extractor,
+        reason=measurement.reason,
+        accounted_epsilon=None,
+        release=NOT_CLAIMED,
+        private_evaluations=None,
+        public_evaluations=None,
+        fit_seconds=None,
+        records=spec.id[:8],
+        audited_epsilon_lower=None,
+        sigma_ratio_low=None,
+        sigma_ratio_high=None,
+    )
+
+
 def _audited(group: list[tuple[RunRecord, Measurement]], metric: str) -> list[float]:
     """What the audits of a group's runs gave."""
     return [
@@ -273,4 +335,6 @@ def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def _order(row: Row) -> tuple[object, ...]:
-    return (row.dataset, row.profile, -row.epsilon, row.metric, row.split, row.method, row.records)
+    # what claims no privacy stands behind all budgets, even none
+    budget = (1, 0.0) if row.epsilon is None else (0, -row.epsilon)
+    return (row.dataset, row.profile, budget, row.metric, row.split, row.method, row.records)

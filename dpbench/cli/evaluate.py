@@ -1,0 +1,90 @@
+"""``dpbench evaluate``: score samples, also ones that were made elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpbench.cli.app import err, outcome, print_measurements
+from dpbench.cli.options import AsJson, DataRoot, Debug, Device
+
+if TYPE_CHECKING:
+    from dpbench.scores import Scores
+
+
+def evaluate(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SAMPLES",
+            help="A run's folder; an .npz file with images, uint8 (N, C, H, W), (N, H, W, C) or "
+            "(N, H, W), and labels (N,); or a folder with a sub-folder of PNG or JPEG files for "
+            "each class, called by the class's name or number.",
+        ),
+    ],
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set that the samples imitate: `dpbench list datasets`, or imagefolder:PATH. "
+            "Default: the run's own."
+        ),
+    ] = None,
+    evaluators: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Default: all of `dpbench list evaluators`."),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Size of the evaluation. Default: the run's own, or laptop."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Public seed of evaluators. Default: the run's own, or 0.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What to call the samples. Default: as SAMPLES is called.")
+    ] = None,
+    out_file: Annotated[
+        Path | None,
+        typer.Option("--out", help="File of the scores. Default: evaluations/NAME.json."),
+    ] = None,
+    data_root: DataRoot = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Score samples, also ones that were made elsewhere, as a run scores its own.
+
+    The scores claim no privacy, whatever made the samples: `dpbench report` takes those of unknown
+    origin into the leaderboards without an epsilon, behind all that have one. A run's samples are
+    only measured again, and its record stays as it is. An interrupted evaluation continues when the
+    same command is given again.
+    """
+    with outcome(debug, "Interrupted: the same command continues where this one stopped."):
+        from dpbench import scoring
+        from dpbench.console import progress_on
+
+        asked = evaluators.split(",") if evaluators is not None else None
+        request = scoring.Request(
+            source=source,
+            dataset=dataset,
+            evaluators=tuple(filter(None, map(str.strip, asked))) if asked is not None else None,
+            profile=profile,
+            seed=seed,
+            name=name,
+            out=out_file,
+            device=device,
+        )
+        scores, file = scoring.score(request, progress_on(err), data_root, debug)
+        if as_json:
+            typer.echo(scores.dumps(), nl=False)
+        else:
+            _print_scores(scores, file)
+
+
+def _print_scores(scores: Scores, file: Path) -> None:
+    from dpbench.scores import NOT_CLAIMED
+
+    lines = [("privacy", NOT_CLAIMED), ("scores", str(file))]
+    print_measurements(f"{scores.spec.name} on {scores.spec.dataset}", scores.measurements, lines)
