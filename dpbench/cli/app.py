@@ -108,11 +108,12 @@ def print_measurements(
             table.add_row(m.metric, m.split, f"{m.value:.4g}", m.unit, f"{m.n:,}", m.extractor)
     if table.rows:
         out.print(table)
-    labelled = [
-        *((f"no {', '.join(dict.fromkeys(names))}", reason) for reason, names in missing.items()),
-        *lines,
-    ]
-    width = max(len(label) for label, _ in labelled)
-    for label, text in labelled:
+    for reason, repeated in missing.items():
+        names = list(dict.fromkeys(repeated))
+        more = f" and {len(names) - 1} more" if names[1:] else ""
+        out.print(f"no {names[0]}{more}: {reason}", soft_wrap=True, highlight=False, markup=False)
+    lines = list(lines)
+    width = max((len(label) for label, _ in lines), default=0)
+    for label, text in lines:
         # never wrapped by us, so that paths can be copied
         out.print(f"{label:{width}}  {text}", soft_wrap=True, highlight=False, markup=False)
