@@ -54,7 +54,7 @@ def test_the_readme_quotes_its_own_commands_once_each():
     text = (ROOT / "README.md").read_text()
     for command in (
         "pip install . && dpbench run --method dpsyngen --dataset fashionmnist --eps 1\n",
-        "pip install -e '.[dev]' && pytest\n",
+        "pip install -e '.[dev]' && pytest -n auto\n",
     ):
         assert text.count(command) == 1
     assert "pytest" in (ROOT / ".ci" / "run").read_text()
