@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dpbench.cores import core_count, share_cores
@@ -31,6 +32,7 @@ from dpbench.errors import RunFailed, UserError, unknown
 from dpbench.files import (
     cache_folder,
     replace_atomically,
+    safe_name,
     sha256,
     write_bytes,
     write_text,
@@ -69,6 +71,7 @@ from dpbench.streams import Streams, new_key, reproducible_key
 from dpbench.types import Images, ImageSpec, Measurement, MetricSpec
 
 CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
+KEPT = "evaluation-"  # what evaluators keep, followed by their names
 SAMPLING_CHUNK = 1000
 PUBLIC_FIELD = "public"  # the hyper-parameter that --public sets
 NOTHING_TO_FIT = b""  # what the first rank tells the others in place of the key
@@ -545,7 +548,8 @@ def _discard(folder: Path) -> None:
     if (folder / TRAINING).exists():
         shutil.rmtree(folder / TRAINING)
     # the record last: it marks the folder
-    for name in (CHECKPOINT, RELEASES, SAMPLES, GRID, RECORD):
+    kept = [file.name for file in folder.glob(f"{KEPT}*.npz")]
+    for name in (CHECKPOINT, RELEASES, SAMPLES, GRID, *kept, RECORD):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -684,16 +688,8 @@ class _Run:
                     f"the sampler gave images of shape {synthetic.spec.shape}, "
                     f"not {self.planned.dataset.shape}"
                 )
-
-            def write_samples(file: Path) -> None:
-                with file.open("wb") as handle:
-                    np.savez_compressed(
-                        handle, images=synthetic.pixels.numpy(), labels=labels.numpy()
-                    )
-
-            replace_atomically(self.folder / SAMPLES, write_samples)
+            self._arrays(SAMPLES, {"images": synthetic.pixels.numpy(), "labels": labels.numpy()})
             save_grid(synthetic.pixels[: 10 * classes], classes, self.folder / GRID)
-            self._artifact(SAMPLES)
             self._artifact(GRID)
 
     def evaluate(self, debug: bool) -> None:
@@ -715,7 +711,7 @@ class _Run:
                     self.record.measurements += _missing(evaluator.metrics, 0, reason)
                     continue
                 try:
-                    case = self._case(synthetic, predictor, evaluator.needs)
+                    case = self._case(name, synthetic, predictor, evaluator.needs)
                     self.record.measurements += evaluator().evaluate(case)
                 except Exception as error:
                     if debug:
@@ -735,7 +731,11 @@ class _Run:
         return Images(pixels, labels), None
 
     def _case(
-        self, synthetic: Images, predictor: Predictor | None, needs: frozenset[Need]
+        self,
+        evaluator: str,
+        synthetic: Images,
+        predictor: Predictor | None,
+        needs: frozenset[Need],
     ) -> EvaluationContext:
         splits = self.dataset.splits
 
@@ -764,11 +764,23 @@ class _Run:
             mechanism=self._mechanism() if Need.MECHANISM in needs else None,
             public=self.public if Need.PUBLIC in needs else None,
             predictor=predictor if Need.PREDICTOR in needs else None,
+            keep=functools.partial(self._arrays, f"{KEPT}{safe_name(evaluator)}.npz"),
         )
 
     def _mechanism(self) -> Mechanism:
         """The mechanism as certified: every event, all of whose releases were made."""
         return mechanism(self.planned, events_of(self.record.privacy), self._executions())
+
+    def _arrays(self, name: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Write arrays as an artifact."""
+
+        def write(partial: Path) -> None:
+            # through a handle, because NumPy appends a suffix to names that it does not like
+            with partial.open("wb") as handle:
+                np.savez_compressed(handle, **dict(arrays))
+
+        replace_atomically(self.folder / name, write)
+        self._artifact(name)
 
     def _artifact(self, name: str) -> None:
         self.record.artifacts[name] = sha256(self.folder / name)
