@@ -41,9 +41,8 @@ class Augmentation:
             channel = torch.arange(images.shape[1], device=device)[:, None, None]
             images = padded[number, channel, rows, columns]
         if self.color:
-            shape = (3, count, 1, 1, 1)
-            change = self.color * (2 * torch.rand(shape, generator=rng, device=device) - 1)
-            brightness, contrast, saturation = 1 + change
+            uniform = torch.rand((3, count, 1, 1, 1), generator=rng, device=device)
+            brightness, contrast, saturation = 1 + self.color * (2 * uniform - 1)
             images = (images + 1) * brightness - 1
             mean = images.mean(dim=(1, 2, 3), keepdim=True)
             images = mean + contrast * (images - mean)

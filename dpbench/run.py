@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dpbench.cores import core_count, share_cores
@@ -771,13 +770,13 @@ class _Run:
         """The mechanism as certified: every event, all of whose releases were made."""
         return mechanism(self.planned, events_of(self.record.privacy), self._executions())
 
-    def _arrays(self, name: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    def _arrays(self, name: str, arrays: Mapping[str, Any]) -> None:
         """Write arrays as an artifact."""
 
         def write(partial: Path) -> None:
             # through a handle, because NumPy appends a suffix to names that it does not like
             with partial.open("wb") as handle:
-                np.savez_compressed(handle, **dict(arrays))
+                np.savez_compressed(handle, **arrays)
 
         replace_atomically(self.folder / name, write)
         self._artifact(name)

@@ -187,7 +187,7 @@ def train(
         order = seed if order is None else order
         for index in _minibatches(len(images), recipe.batch, recipe.steps, order):
             optimizer.zero_grad()
-            for part in index.to(device).repeat(recipe.copies).split(PHYSICAL_BATCH):
+            for part in _parts(index.to(device).repeat(recipe.copies), PHYSICAL_BATCH):
                 loss = functional.cross_entropy(
                     network(recipe.augmentation(from_pixels(pixels[part]), rng)),
                     labels[part],
@@ -201,7 +201,7 @@ def train(
             advance(recipe.batch)
         if average:
             average.copy_to(network)
-            update_bn((from_pixels(part) for part in pixels.split(PHYSICAL_BATCH)), network)
+            update_bn((from_pixels(part) for part in _parts(pixels, PHYSICAL_BATCH)), network)
     return network.eval()
 
 
@@ -217,7 +217,7 @@ def logits(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
     Returns:
         ``(N, classes)``, float32, on the CPU.
     """
-    parts = pixels.split(PREDICTION_BATCH)
+    parts = _parts(pixels, PREDICTION_BATCH)
     return torch.cat([network(from_pixels(part.to(device))).cpu() for part in parts])
 
 
@@ -230,6 +230,10 @@ def accuracy(network: nn.Module, images: Images, device: torch.device) -> float:
     """Share of images whose largest logit is that of their label, in %."""
     correct = predict(network, images.pixels, device) == images.labels
     return 100 * int(correct.sum()) / len(images)
+
+
+def _parts(rows: Tensor, size: int) -> Iterator[Tensor]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _minibatches(count: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
