@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dpbench.data.load import Dataset
 from dpbench.errors import RunFailed, UserError, described
@@ -35,6 +38,7 @@ class Subject:
         public: The public images that the method trained on, if any.
         mechanism: What made the samples; called for each evaluator that declares it.
         lacking: Why there is none of something, in place of what evaluators would say of that.
+        keep: Called with the name of an evaluator and the arrays that it wants kept.
     """
 
     dataset: Dataset
@@ -47,9 +51,10 @@ class Subject:
     public: PublicSource | None = None
     mechanism: Callable[[], Mechanism] | None = None
     lacking: Mapping[Need, str] = field(default_factory=dict)
+    keep: Callable[[str, Mapping[str, NDArray[np.generic]]], None] = lambda name, arrays: None
 
-    def context(self, needs: frozenset[Need]) -> EvaluationContext:
-        """What an evaluator gets that declares these needs."""
+    def context(self, name: str, needs: frozenset[Need]) -> EvaluationContext:
+        """What the evaluator of that name gets, which declares these needs."""
 
         def open_real(need: Need) -> Images:
             if need not in needs:
@@ -78,6 +83,7 @@ class Subject:
             mechanism=mechanism() if mechanism is not None else None,
             public=self.public if Need.PUBLIC in needs else None,
             predictor=self.predictor if Need.PREDICTOR in needs else None,
+            keep=functools.partial(self.keep, name),
         )
 
 
@@ -112,7 +118,7 @@ def evaluate(
                 measurements += _missing(evaluator.metrics, n, lacking[0])
                 continue
             try:
-                measurements += evaluator().evaluate(subject.context(evaluator.needs))
+                measurements += evaluator().evaluate(subject.context(name, evaluator.needs))
             except Exception as error:
                 if debug:
                     raise

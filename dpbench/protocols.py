@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dpbench.files import cache_folder
@@ -325,6 +327,9 @@ class EvaluationContext:
             there are none.
         predictor: The classifier under evaluation; None where that was not declared, or the method
             gave images.
+        keep: Keeps arrays by name beside the record, where its hash of them is: what was found
+            image by image. Each call replaces the last one of the same evaluator. The folder may be
+            released: nothing of single images of the train split goes in there.
     """
 
     dataset: str
@@ -339,6 +344,7 @@ class EvaluationContext:
     mechanism: Mechanism | None = None
     public: PublicSource | None = None
     predictor: Predictor | None = None
+    keep: Callable[[Mapping[str, NDArray[np.generic]]], None] = lambda arrays: None
 
 
 class Evaluator(Protocol):

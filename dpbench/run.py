@@ -31,6 +31,7 @@ from dpbench.errors import RunFailed, UserError, described, unknown
 from dpbench.evaluation import Subject, evaluate
 from dpbench.files import (
     replace_atomically,
+    safe_name,
     sha256,
     write_bytes,
     write_text,
@@ -68,6 +69,7 @@ from dpbench.streams import Streams, new_key, reproducible_key
 from dpbench.types import Images, ImageSpec
 
 CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
+KEPT = "evaluation-"  # what evaluators keep, followed by their names
 SAMPLING_CHUNK = 1000
 PUBLIC_FIELD = "public"  # the hyper-parameter that --public sets
 NOTHING_TO_FIT = b""  # what the first rank tells the others in place of the key
@@ -550,7 +552,8 @@ def _discard(folder: Path) -> None:
     if (folder / TRAINING).exists():
         shutil.rmtree(folder / TRAINING)
     # the record last: it marks the folder
-    for name in (CHECKPOINT, RELEASES, SAMPLES, GRID, RECORD):
+    kept = [file.name for file in folder.glob(f"{KEPT}*.npz")]
+    for name in (CHECKPOINT, RELEASES, SAMPLES, GRID, *kept, RECORD):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -689,16 +692,8 @@ class _Run:
                     f"the sampler gave images of shape {synthetic.spec.shape}, "
                     f"not {self.planned.dataset.shape}"
                 )
-
-            def write_samples(file: Path) -> None:
-                with file.open("wb") as handle:
-                    np.savez_compressed(
-                        handle, images=synthetic.pixels.numpy(), labels=labels.numpy()
-                    )
-
-            replace_atomically(self.folder / SAMPLES, write_samples)
+            self._arrays(SAMPLES, {"images": synthetic.pixels.numpy(), "labels": labels.numpy()})
             save_grid(synthetic.pixels[: 10 * classes], classes, self.folder / GRID)
-            self._artifact(SAMPLES)
             self._artifact(GRID)
 
     def evaluate(self, debug: bool) -> None:
@@ -712,6 +707,7 @@ class _Run:
             *(Streams(self.record.spec.seed), self.progress, predictor, self.public),
             mechanism=self._mechanism,
             lacking=lacking,
+            keep=self._keep,
         )
         waiting = [name for name in entries("evaluator") if name not in self.record.done]
         evaluate(subject, waiting, self.record.measurements, self._part, debug)
@@ -729,6 +725,21 @@ class _Run:
     def _mechanism(self) -> Mechanism:
         """The mechanism as certified: every event, all of whose releases were made."""
         return mechanism(self.planned, events_of(self.record.privacy), self._executions())
+
+    def _keep(self, evaluator: str, arrays: Mapping[str, Any]) -> None:
+        """Write what an evaluator wants kept."""
+        self._arrays(f"{KEPT}{safe_name(evaluator)}.npz", arrays)
+
+    def _arrays(self, name: str, arrays: Mapping[str, Any]) -> None:
+        """Write arrays as an artifact."""
+
+        def write(partial: Path) -> None:
+            # through a handle, because NumPy appends a suffix to names that it does not like
+            with partial.open("wb") as handle:
+                np.savez_compressed(handle, **arrays)
+
+        replace_atomically(self.folder / name, write)
+        self._artifact(name)
 
     def _artifact(self, name: str) -> None:
         self.record.artifacts[name] = sha256(self.folder / name)

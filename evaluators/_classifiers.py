@@ -6,16 +6,23 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import update_bn
 
+from dpbench.augmentation import PLAIN, Augmentation
+from dpbench.averaging import ExponentialAverage
 from dpbench.pixels import from_pixels
 from dpbench.types import Images, ImageSpec
 
 BATCH = 128
+# more images and copies than this go through a network in parts, for want of memory: batch
+# normalisation then takes the statistics of each part
+PHYSICAL_BATCH = 1024
 # in evaluation mode the size of a batch changes speed only
 PREDICTION_BATCH = 1000
 
@@ -28,12 +35,20 @@ class Recipe:
         id: Names network and schedule in records, e.g. ``cnn16-32-64/sgd600``.
         network: Builds it for images of a shape and a number of classes; its input is
             ``(B, C, H, W)``, float32 in [-1, 1], its output ``(B, classes)`` logits.
-        steps: Optimizer steps, of ``BATCH`` images each.
-        adam: Adam at ``learning_rate`` throughout; otherwise SGD with Nesterov momentum .9,
-            weight decay 5e-4 and a one-cycle schedule that peaks at ``learning_rate``.
-        learning_rate: See ``adam``.
+        steps: Optimizer steps, of ``batch`` images each.
+        adam: Adam at ``learning_rate`` throughout; otherwise SGD with Nesterov momentum .9.
+        learning_rate: See ``adam`` and ``schedule``.
         label_smoothing: Of the cross-entropy.
         smallest_side: Images with a shorter side than this many pixels do not fit the network.
+        batch: Images of a minibatch.
+        weight_decay: Of SGD.
+        schedule: Of SGD: up to ``learning_rate`` and down to nearly 0 (one-cycle), from there
+            down to 0 (cosine), or constant.
+        average: Decay of the exponential moving average that takes the place of the last weights,
+            in (0, 1); 0 for the last weights. Its batch normalisation gets the statistics of all
+            images without augmentation.
+        augmentation: Of the copies of an image.
+        copies: How often each image is in a minibatch: the gradient is the mean over its copies.
     """
 
     id: str
@@ -43,6 +58,12 @@ class Recipe:
     learning_rate: float
     label_smoothing: float
     smallest_side: int = 1
+    batch: int = BATCH
+    weight_decay: float = 5e-4
+    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+    average: float = 0.0
+    augmentation: Augmentation = PLAIN
+    copies: int = 1
 
 
 def logistic_regression(spec: ImageSpec, classes: int) -> nn.Module:
@@ -137,6 +158,7 @@ def train(
     seed: int,
     device: torch.device,
     advance: Callable[[float], None] = lambda images: None,
+    order: int | None = None,
 ) -> nn.Module:
     """Train a classifier by its recipe: a fixed number of steps, and the last weights.
 
@@ -147,36 +169,45 @@ def train(
         recipe: What to train and how.
         images: At least one; classes may be missing.
         classes: Number of classes.
-        seed: Of initial weights, dropout and the order of the minibatches.
+        seed: Of initial weights, dropout, augmentation and the order of the minibatches.
         device: Where to compute.
         advance: Told the number of images of every step.
+        order: Seed of the order of the minibatches, if it is to be another one.
 
     Returns:
         The network on ``device``, in evaluation mode.
     """
     pixels, labels = images.pixels.to(device), images.labels.to(device)
+    rng = torch.Generator(device).manual_seed(seed)
     with _reproducible(seed, device):
         network = recipe.network(images.spec, classes).to(device)
         network = network.to(memory_format=torch.channels_last)
         optimizer, schedule = _optimizer(recipe, network)
-        for index in _minibatches(len(images), recipe.steps, seed):
-            index = index.to(device)
-            loss = functional.cross_entropy(
-                network(from_pixels(pixels[index])),
-                labels[index],
-                label_smoothing=recipe.label_smoothing,
-            )
+        average = ExponentialAverage(network, recipe.average) if recipe.average else None
+        order = seed if order is None else order
+        for index in _minibatches(len(images), recipe.batch, recipe.steps, order):
             optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            for part in _parts(index.to(device).repeat(recipe.copies), PHYSICAL_BATCH):
+                loss = functional.cross_entropy(
+                    network(recipe.augmentation(from_pixels(pixels[part]), rng)),
+                    labels[part],
+                    label_smoothing=recipe.label_smoothing,
+                )
+                torch.autograd.backward(loss * (len(part) / (recipe.copies * recipe.batch)))
             optimizer.step()
             schedule.step()
-            advance(BATCH)
+            if average:
+                average.update(network)
+            advance(recipe.batch)
+        if average:
+            average.copy_to(network)
+            update_bn((from_pixels(part) for part in _parts(pixels, PHYSICAL_BATCH)), network)
     return network.eval()
 
 
 @torch.no_grad()
-def predict(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
-    """The class of the largest logit of each image.
+def logits(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
+    """What a classifier makes of images.
 
     Args:
         network: On ``device``, in evaluation mode.
@@ -184,13 +215,15 @@ def predict(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
         device: Where to compute.
 
     Returns:
-        ``(N,)``, int64, on the CPU.
+        ``(N, classes)``, float32, on the CPU.
     """
-    classes = [
-        network(from_pixels(pixels[start : start + PREDICTION_BATCH].to(device))).argmax(1).cpu()
-        for start in range(0, len(pixels), PREDICTION_BATCH)
-    ]
-    return torch.cat(classes)
+    parts = _parts(pixels, PREDICTION_BATCH)
+    return torch.cat([network(from_pixels(part.to(device))).cpu() for part in parts])
+
+
+def predict(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
+    """The class of the largest logit of each image: ``(N,)``, int64; otherwise as ``logits``."""
+    return logits(network, pixels, device).argmax(1)
 
 
 def accuracy(network: nn.Module, images: Images, device: torch.device) -> float:
@@ -199,15 +232,19 @@ def accuracy(network: nn.Module, images: Images, device: torch.device) -> float:
     return 100 * int(correct.sum()) / len(images)
 
 
-def _minibatches(count: int, steps: int, seed: int) -> Iterator[Tensor]:
+def _parts(rows: Tensor, size: int) -> Iterator[Tensor]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _minibatches(count: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
     """Indices of ``steps`` full minibatches: permutations of all images, one behind the other."""
     rng = torch.Generator().manual_seed(seed)
     waiting = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
-        while len(waiting) < BATCH:
+        while len(waiting) < batch:
             waiting = torch.cat([waiting, torch.randperm(count, generator=rng)])
-        yield waiting[:BATCH]
-        waiting = waiting[BATCH:]
+        yield waiting[:batch]
+        waiting = waiting[batch:]
 
 
 def _optimizer(
@@ -221,8 +258,12 @@ def _optimizer(
         lr=recipe.learning_rate,
         momentum=0.9,
         nesterov=True,
-        weight_decay=5e-4,
+        weight_decay=recipe.weight_decay,
     )
+    if recipe.schedule == "constant":
+        return sgd, torch.optim.lr_scheduler.ConstantLR(sgd, factor=1)
+    if recipe.schedule == "cosine":
+        return sgd, torch.optim.lr_scheduler.CosineAnnealingLR(sgd, recipe.steps)
     return sgd, torch.optim.lr_scheduler.OneCycleLR(
         sgd,
         max_lr=recipe.learning_rate,

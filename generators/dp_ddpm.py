@@ -34,6 +34,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from dpbench.augmentation import Augmentation
 from dpbench.errors import UserError
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
@@ -44,7 +45,7 @@ from .diffusion.ddpm import DDPM
 from .diffusion.ddpm_unet import DDPMLayers, EmbeddingName
 from .diffusion.denoisers import EVERYWHERE, Denoiser, Interval, Parameterization
 from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING, DiffusionMethod
-from .diffusion.objective import Augmentation, DenoisingObjective
+from .diffusion.objective import DenoisingObjective
 from .diffusion.samplers import DDPMSolverName, SamplerSettings
 from .diffusion.training import train_public
 from .diffusion.unet import LABEL_WEIGHTS, Layers

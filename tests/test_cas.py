@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -8,17 +8,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
+from torch import Tensor
 
-from dpbench.evaluators._classifiers import dpdm_cnn, logistic_regression, mlp, small_cnn
+from dpbench.augmentation import Augmentation
+from dpbench.evaluators import cas
+from dpbench.evaluators._classifiers import (
+    Recipe,
+    dpdm_cnn,
+    logistic_regression,
+    mlp,
+    predict,
+    small_cnn,
+    train,
+)
+from dpbench.evaluators._wide_resnet import wide_resnet, wide_resnet_recipe
 from dpbench.evaluators.cas import EVALUATOR
-from dpbench.profiles import PAPER, SMOKE
+from dpbench.profiles import LAPTOP, PAPER, SMOKE
 from dpbench.progress import Silent
 from dpbench.protocols import EvaluationContext, Need
 from dpbench.streams import Streams
 from dpbench.types import Images, ImageSpec, Measurement
 
 CLASSIFIERS = ("cas_logreg", "cas_mlp", "cas_cnn")
+CPU = torch.device("cpu")
 
 
 def digits() -> tuple[Images, Images]:
@@ -65,9 +79,31 @@ def relabelled(share: float) -> Images:
     return Images(TRAIN.pixels, torch.where(wrong, random, TRAIN.labels))
 
 
+class Kept:
+    """What an evaluator gave to be kept."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, NDArray[np.generic]] = {}
+
+    def __call__(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        self.arrays = dict(arrays)
+
+
+KEPT = Kept()
+
+
 @pytest.fixture(scope="module")
 def on_real() -> dict[str, Measurement]:
-    return rows(case(TRAIN))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cas, "ENSEMBLED", ("smoke",))
+        return rows(case(TRAIN, keep=KEPT))
+
+
+@pytest.fixture
+def small_wrn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The WRN of profile paper takes days here."""
+    small = Recipe("small", mlp, 13, True, 3e-4, 0)
+    monkeypatch.setattr(cas, "wide_resnet_recipe", lambda dataset, channels: small)
 
 
 def test_real_images_score_high(on_real: dict[str, Measurement]) -> None:
@@ -84,16 +120,22 @@ def test_rows_are_declared_and_say_what_they_were_measured_on(
     on_real: dict[str, Measurement],
 ) -> None:
     specs = {spec.name: spec for spec in EVALUATOR.metrics}
-    assert list(on_real) == list(specs)
-    for row in on_real.values():
-        assert (row.n, row.n_real, row.split) == (1400, len(TEST), "test")
-        assert (row.unit, row.higher_is_better) == ("%", specs[row.metric].higher_is_better)
+    classes = {f"cas_cnn_class{label}" for label in range(10)}
+    assert on_real.keys() - classes == specs.keys() - {"cas_wrn", "cas_cnn_class*"}
+    assert classes < on_real.keys()
+    for metric, row in on_real.items():
+        spec = specs["cas_cnn_class*" if metric in classes else metric]
+        assert (row.unit, row.higher_is_better) == (spec.unit, spec.higher_is_better)
+        assert (row.n, row.split) == (1400, "test")
+        assert metric in classes or row.n_real == len(TEST)
     assert on_real["cas_cnn"].extractor == "cnn16-32-64/sgd60"
+    assert on_real["cas_cnn_ensemble"].extractor == "5xcnn16-32-64/sgd60"
     assert len({row.seed for row in on_real.values()}) == 4
 
 
 def test_random_labels_score_near_chance() -> None:
-    assert all(value < 30 for value in values(case(relabelled(1.0))).values())
+    found = values(case(relabelled(1.0)))
+    assert all(found[name] < 30 for name in CLASSIFIERS)
 
 
 def test_wrong_labels_lower_the_score(on_real: dict[str, Measurement]) -> None:
@@ -104,7 +146,9 @@ def test_same_streams_give_the_same_scores_whatever_was_drawn_before(
     on_real: dict[str, Measurement],
 ) -> None:
     torch.rand(7)
-    assert rows(case(TRAIN)) == on_real
+    again = rows(case(TRAIN))
+    del again["cas_cnn_ensemble"]
+    assert again.items() <= on_real.items()
 
 
 def test_other_seeds_give_other_scores(on_real: dict[str, Measurement]) -> None:
@@ -131,7 +175,7 @@ class Log:
         self.events.append("step")
 
     def note(self, text: str) -> None:
-        pass
+        self.events.append(text)
 
     @contextmanager
     def task(self, label: str, total: float, unit: str, done: float = 0) -> Iterator[Log]:
@@ -151,19 +195,156 @@ def test_the_test_split_is_opened_once_after_all_training() -> None:
     assert log.done == log.announced
 
 
-def test_a_class_that_is_alone_is_predicted_everywhere() -> None:
+def test_a_class_that_is_alone_is_predicted_everywhere_and_flagged() -> None:
     threes = TRAIN[TRAIN.labels == 3]
     share = 100 * (TEST.labels == 3).double().mean().item()
-    assert values(case(threes))["cas_mlp"] == pytest.approx(share)
+    log = Log()
+    found = values(case(threes, progress=log))
+    assert found["cas_mlp"] == pytest.approx(share)
+    assert found["cas_collapsed"] == 3
+    assert found["cas_mean"] == pytest.approx(sum(found[name] for name in CLASSIFIERS) / 3)
+    assert found["cas_cnn_class3"] == 100 and found["cas_cnn_class4"] == 0
+    assert log.events[-1].endswith("cas_logreg, cas_mlp, cas_cnn")
 
 
 def test_images_that_are_all_equal_are_scored() -> None:
     grey = Images(torch.full_like(TRAIN.pixels, 128), TRAIN.labels)
-    assert all(0 <= value < 30 for value in values(case(grey)).values())
+    found = values(case(grey))
+    assert all(0 <= found[name] < 30 for name in CLASSIFIERS)
 
 
 def test_a_single_image_is_scored() -> None:
-    assert all(value is not None for value in values(case(TRAIN[:1])).values())
+    found = values(case(TRAIN[:1]))
+    assert all(found[name] is not None for name in (*CLASSIFIERS, "cas_mean"))
+
+
+# --- what is kept of each image, and what follows from it
+
+
+def test_nothing_has_collapsed_on_real_images(on_real: dict[str, Measurement]) -> None:
+    assert on_real["cas_collapsed"].value == 0
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labels", "collapsed"),
+    [
+        ([0, 0, 0, 0], [0, 1, 0, 1], True),
+        ([0, 1, 0, 0], [0, 1, 0, 1], False),
+        ([0, 1, 2, 4], [0, 1, 2, 3], False),
+        ([0, 1, 1, 1], [0, 1, 2, 3], True),
+        ([0, 0, 0, 0], [0, 0, 0, 0], False),
+    ],
+)
+def test_collapsed_means_at_most_half_the_classes(
+    predicted: list[int], labels: list[int], collapsed: bool
+) -> None:
+    assert cas.is_collapsed(torch.tensor(predicted), torch.tensor(labels)) is collapsed
+
+
+def wrong_in_kept(
+    arrays: Mapping[str, NDArray[np.generic]], found: Mapping[str, Measurement]
+) -> list[str]:
+    """Metrics whose value is not what the kept predictions give for ``TEST`` in its order."""
+    labels = TEST.labels.numpy()
+    return [
+        name
+        for name, predicted in arrays.items()
+        if name != "labels" and found[name].value != 100 * (predicted == labels).sum() / len(labels)
+    ]
+
+
+def test_kept_predictions_are_those_of_the_test_split_in_its_order(
+    on_real: dict[str, Measurement],
+) -> None:
+    assert np.array_equal(KEPT.arrays["labels"], TEST.labels.numpy())
+    assert KEPT.arrays.keys() == {*CLASSIFIERS, "cas_cnn_ensemble", "labels"}
+    assert wrong_in_kept(KEPT.arrays, on_real) == []
+
+
+def test_predictions_kept_in_another_order_would_be_caught(
+    on_real: dict[str, Measurement],
+) -> None:
+    shuffled = {name: np.roll(array, 1) for name, array in KEPT.arrays.items()}
+    assert wrong_in_kept(shuffled, on_real) == [*CLASSIFIERS, "cas_cnn_ensemble"]
+
+
+def test_classes_and_interval_are_of_the_kept_predictions(
+    on_real: dict[str, Measurement],
+) -> None:
+    predicted, labels = KEPT.arrays["cas_cnn"], KEPT.arrays["labels"]
+    for label in range(10):
+        row = on_real[f"cas_cnn_class{label}"]
+        assert row.value == pytest.approx(100 * (predicted[labels == label] == label).mean())
+        assert row.n_real == (labels == label).sum()
+    score, n = on_real["cas_cnn"].value / 100, len(TEST)
+    for end in ("cas_cnn_low", "cas_cnn_high"):
+        share = on_real[end].value / 100
+        # the score test holds at both ends, with equality
+        assert abs(score - share) == pytest.approx(1.959964 * (share * (1 - share) / n) ** 0.5)
+    assert on_real["cas_cnn_low"].value < 100 * score < on_real["cas_cnn_high"].value
+
+
+def test_a_class_without_test_images_has_a_reason() -> None:
+    test = TEST[TEST.labels != 9]
+    found = rows(case(TRAIN[:200], open_real=lambda need: test))
+    assert found["cas_cnn_class9"].value is None
+    assert found["cas_cnn_class9"].reason == "no test image of this class"
+    assert found["cas_cnn_class8"].value is not None
+
+
+# --- the ensemble
+
+
+def test_probabilities_are_averaged_and_not_logits_or_votes() -> None:
+    sure, unsure = torch.tensor([[9.0, 0.0, -9.0]]), torch.tensor([[0.0, 0.3, 0.0]])
+    assert cas.ensemble([unsure, unsure, sure]).tolist() == [0]
+    far = torch.tensor([[0.0, 0.0, 50.0]])
+    assert cas.ensemble([sure, sure, far]).tolist() == [0], "logits would give 2"
+
+
+def by_hand(seed: int) -> list[int]:
+    """What five CNNs, trained one by one, say together of ``TEST``."""
+    recipe = cas.recipes("smoke", len(TRAIN), "digits", TRAIN.spec)["cas_cnn"]
+    streams, total = Streams(seed), torch.zeros(len(TEST), 10)
+    first = streams.seed("evaluation", "cas", "cas_cnn")
+    others = [streams.seed("evaluation", "cas", "cas_cnn", "order", k) for k in (1, 2, 3, 4)]
+    for order in (first, *others):
+        network = train(recipe, TRAIN, 10, first, CPU, order=order)
+        with torch.no_grad():
+            total += network(TEST.pixels / 127.5 - 1).softmax(1)
+    return total.argmax(1).tolist()
+
+
+def test_the_ensemble_is_that_of_five_networks_and_not_five_times_one(
+    on_real: dict[str, Measurement],
+) -> None:
+    expected = by_hand(0)
+    assert KEPT.arrays["cas_cnn_ensemble"].tolist() == expected
+    assert KEPT.arrays["cas_cnn"].tolist() != expected, "five times the first would pass"
+
+
+def test_members_differ_in_the_order_of_minibatches_alone() -> None:
+    recipe = Recipe("", small_cnn, 2, False, 0.1, 0)
+
+    def weights(order: int, **changes: object) -> Tensor:
+        network = train(replace(recipe, **changes), TRAIN[:300], 10, 7, CPU, order=order)
+        return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+    assert torch.equal(weights(1, learning_rate=0.0), weights(2, learning_rate=0.0))
+    assert not torch.equal(weights(1), weights(2))
+    assert torch.equal(weights(1), weights(1))
+
+
+def test_laptop_says_that_an_ensemble_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = cas.recipes("smoke", len(TRAIN), "digits", TRAIN.spec)
+    monkeypatch.setattr(cas, "recipes", lambda *_: short)
+    found = rows(case(TRAIN[:200], profile=LAPTOP))
+    assert found["cas_cnn_ensemble"].value is None
+    assert found["cas_cnn_ensemble"].reason == "5 networks take too long for profile laptop"
+    assert found["cas_cnn"].value is not None
+
+
+# --- recipes of papers
 
 
 def test_paper_has_the_classifiers_of_dpdm() -> None:
@@ -178,19 +359,123 @@ def test_paper_has_the_classifiers_of_dpdm() -> None:
     ]
 
 
+@pytest.mark.usefixtures("small_wrn")
 def test_paper_tells_why_small_images_have_no_cnn() -> None:
     found = rows(case(TRAIN[:32], profile=PAPER))
     assert found["cas_cnn"].value is None
     assert "18 pixels" in found["cas_cnn"].reason
-    assert found["cas_mean"].value is None
+    for metric in ("cas_mean", "cas_cnn_low", "cas_cnn_ensemble", "cas_cnn_class*"):
+        assert found[metric].value is None
     assert found["cas_mlp"].value is not None
 
 
-def test_paper_measures_all_classifiers_on_images_of_its_size() -> None:
+@pytest.mark.usefixtures("small_wrn")
+def test_paper_measures_all_classifiers_on_images_of_its_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cas, "MEMBERS", 2)
     test = Images(torch.zeros(20, 1, 28, 28, dtype=torch.uint8), torch.zeros(20).long())
     synthetic = Images(torch.zeros(32, 1, 28, 28, dtype=torch.uint8), torch.zeros(32).long())
     context = case(synthetic, profile=PAPER, open_real=lambda need: test)
-    assert set(values(context).values()) == {100.0}
+    found = values(context)
+    for metric in (*CLASSIFIERS, "cas_wrn", "cas_mean", "cas_cnn_ensemble", "cas_cnn_class0"):
+        assert found[metric] == 100
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "channels", "parameters"),
+    [
+        # of the code of Zagoruyko and Komodakis: 8.9M and 36.5M in their table 4
+        (40, 4, 3, 8_949_210),
+        (28, 10, 3, 36_479_194),
+    ],
+)
+def test_wide_resnets_are_as_large_as_published(
+    depth: int, width: int, channels: int, parameters: int
+) -> None:
+    with torch.device("meta"):
+        network = wide_resnet(depth, width)(ImageSpec(channels, 32, 32), 10)
+        assert network(torch.zeros(2, channels, 32, 32)).shape == (2, 10)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in network.modules()) == depth - 4 + 1 + 3
+
+
+@pytest.mark.parametrize(
+    ("dataset", "channels", "expected"),
+    [
+        ("mnist", 1, (10_000, 64, 5e-4, 0.05, "constant", Augmentation(crop=4), 1)),
+        ("fashionmnist", 1, (10_000, 64, 5e-4, 0.05, "constant", Augmentation(crop=4), 1)),
+        ("cifar10", 3, (20_000, 4096, 5e-4, 0.0, "cosine", Augmentation(True, 4, 0.2), 16)),
+        ("camelyon17", 3, (4_000, 512, 1e-5, 0.0, "cosine", Augmentation(True, 4, 0.2), 16)),
+    ],
+)
+def test_the_wide_resnet_is_trained_by_table_4(
+    dataset: str, channels: int, expected: tuple[object, ...]
+) -> None:
+    recipe = wide_resnet_recipe(dataset, channels)
+    assert (
+        *(recipe.steps, recipe.batch, recipe.weight_decay, recipe.label_smoothing),
+        *(recipe.schedule, recipe.augmentation, recipe.copies),
+    ) == expected
+    assert (recipe.adam, recipe.learning_rate, recipe.average) == (False, 0.1, 0.9999)
+    with torch.device("meta"):
+        network = recipe.network(ImageSpec(channels, 32, 32), 10)
+    dropout = {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)}
+    assert dropout == {0.5 if channels == 1 else 0.0}
+
+
+def test_an_average_of_weights_has_statistics_of_its_own() -> None:
+    recipe = Recipe("", small_cnn, 40, False, 0.05, 0, average=0.9)
+    network = train(recipe, TRAIN, 10, 0, CPU)
+    assert (predict(network, TEST.pixels, CPU) == TEST.labels).double().mean() > 0.8
+    seen: list[Tensor] = []
+    first = network[1] if isinstance(network, torch.nn.Sequential) else network
+    first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    predict(network, TRAIN.pixels, CPU)
+    mean = torch.cat(seen).mean(dim=(0, 2, 3))
+    assert torch.allclose(first.running_mean, mean, atol=0.01)
+
+
+def test_copies_and_parts_of_a_minibatch_give_its_mean_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = Recipe("", logistic_regression, 3, False, 0.1, 0)
+
+    def weights(**changes: object) -> Tensor:
+        network = train(replace(recipe, **changes), TRAIN, 10, 0, CPU)
+        return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+    once = weights()
+    monkeypatch.setattr("dpbench.evaluators._classifiers.PHYSICAL_BATCH", 50)
+    assert torch.allclose(weights(copies=2), once, atol=1e-5)
+    assert not torch.allclose(weights(learning_rate=0.2), once, atol=1e-3)
+
+
+def test_schedules_and_weight_decay_change_training() -> None:
+    recipe = Recipe("", logistic_regression, 5, False, 0.1, 0)
+    changes: Sequence[dict[str, object]] = (
+        *({}, {"schedule": "cosine"}, {"schedule": "constant"}),
+        *({"weight_decay": 0.1}, {"batch": 64}, {"augmentation": Augmentation(crop=2)}),
+    )
+    sums = {
+        sum(
+            p.abs().sum().item()
+            for p in train(replace(recipe, **each), TRAIN, 10, 0, CPU).parameters()
+        )
+        for each in changes
+    }
+    assert len(sums) == len(changes)
+
+
+def test_colors_change_within_their_range_and_each_image_by_itself() -> None:
+    images = torch.rand(50, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    rng = torch.Generator().manual_seed(1)
+    changed = Augmentation(color=0.2)(images, rng)
+    assert changed.min() >= -1 and changed.max() <= 1
+    grey = torch.zeros(50, 3, 4, 4)
+    brightness = Augmentation(color=0.2)(grey, rng) + 1
+    assert 0.8 <= brightness.min() < 0.9 and 1.1 < brightness.max() <= 1.2
+    assert len({round(value, 6) for value in brightness[:, 0, 0, 0].tolist()}) == 50
 
 
 @pytest.mark.parametrize("build", [logistic_regression, mlp, small_cnn])

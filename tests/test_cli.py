@@ -172,8 +172,11 @@ def test_overwriting_runs_again_and_spares_files_that_are_not_of_the_run(
 ) -> None:
     assert dpbench(*TOY, "--out", "here").code == 0
     (tmp_path / "here" / "mine.txt").write_text("keep")
+    # what an evaluator kept that has been removed since
+    (tmp_path / "here" / "evaluation-gone.npz").write_bytes(b"")
     ended = dpbench(*TOY, "--out", "here", "--seed", "1", "--overwrite")
     assert ended.code == 0
+    assert not (tmp_path / "here" / "evaluation-gone.npz").exists()
     assert json.loads((tmp_path / "here" / "record.json").read_text())["spec"]["seed"] == 1
     assert (tmp_path / "here" / "mine.txt").read_text() == "keep"
 

@@ -13,12 +13,13 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from dpbench.augmentation import Augmentation
 from dpbench.data.catalog import CATALOG
 from dpbench.errors import UserError
 from dpbench.generators.diffusion.ddpm import ALPHA_BAR, DDPM, SIGMA, STEPS
 from dpbench.generators.diffusion.ddpm_unet import DDPMLayers
 from dpbench.generators.diffusion.denoisers import EVERYWHERE, Denoiser
-from dpbench.generators.diffusion.objective import Augmentation, DenoisingObjective
+from dpbench.generators.diffusion.objective import DenoisingObjective
 from dpbench.generators.diffusion.samplers import DiffusionSampler, SamplerSettings
 from dpbench.generators.diffusion.unet import LABEL_WEIGHTS, UNet, UNetSettings
 from dpbench.profiles import SMOKE

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import TOY, Command
 
@@ -107,6 +108,15 @@ def test_the_hash_of_every_file_is_that_of_the_file(
     assert record["artifacts"].keys() == files
     for name, digest in record["artifacts"].items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+
+
+def test_what_an_evaluator_keeps_is_an_artifact_under_its_name(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, record = finished
+    assert "evaluation-toy.npz" in record["artifacts"]
+    with np.load(folder / "evaluation-toy.npz") as kept:
+        assert {name: len(kept[name]) for name in kept} == {"test_labels": 360}
 
 
 def test_a_non_private_run_says_inf_and_not_private(dpbench: Command, toy: ModuleType) -> None:

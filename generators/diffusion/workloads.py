@@ -8,6 +8,7 @@ from dataclasses import fields
 
 from torch import nn
 
+from dpbench.augmentation import PLAIN, Augmentation
 from dpbench.privacy.clipping import Objective
 from dpbench.protocols import Workload
 from dpbench.streams import initialised
@@ -17,7 +18,7 @@ from .ddpm import DDPM
 from .ddpm_unet import DDPMLayers
 from .denoisers import EDM, Denoiser
 from .method import LAPTOP_TRAINING
-from .objective import PLAIN, Augmentation, DenoisingObjective
+from .objective import DenoisingObjective
 from .samplers import DiffusionSampler, SamplerSettings
 from .unet import DDPMPP, Layers, UNet, UNetSettings
 

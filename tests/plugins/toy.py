@@ -104,6 +104,7 @@ class ToyEvaluator:
         reach("evaluate")
         test, n = case.open_real(Need.REAL_TEST), len(case.synthetic)
         mean = case.synthetic.pixels.float().mean().item()
+        case.keep({"test_labels": test.labels.numpy()})
         return [
             Measurement("toy_mean", mean, "", False, n, "test", n_real=len(test)),
             Measurement("toy_missing", None, "%", True, n, "test", reason="it is [missing]"),
