@@ -6,18 +6,41 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import update_bn
 
+from dpbench.averaging import ExponentialAverage
 from dpbench.pixels import from_pixels
 from dpbench.types import Images, ImageSpec
 
 BATCH = 128
 # in evaluation mode the size of a batch changes speed only
 PREDICTION_BATCH = 1000
+CROP_BORDER = 4
+NORMALISATION_BATCHES = 100
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """How SGD goes its steps.
+
+    Attributes:
+        momentum: In [0, 1).
+        nesterov: Whether the momentum is Nesterov's.
+        weight_decay: Added to the gradient, times the weights.
+        schedule: Of the learning rate: ``one-cycle`` peaks at it after a quarter of the steps,
+            ``cosine`` goes from it to 0.
+    """
+
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
 
 
 @dataclass(frozen=True)
@@ -29,11 +52,14 @@ class Recipe:
         network: Builds it for images of a shape and a number of classes; its input is
             ``(B, C, H, W)``, float32 in [-1, 1], its output ``(B, classes)`` logits.
         steps: Optimizer steps, of ``BATCH`` images each.
-        adam: Adam at ``learning_rate`` throughout; otherwise SGD with Nesterov momentum .9,
-            weight decay 5e-4 and a one-cycle schedule that peaks at ``learning_rate``.
+        adam: Adam at ``learning_rate`` throughout; otherwise SGD as ``sgd`` says.
         learning_rate: See ``adam``.
         label_smoothing: Of the cross-entropy.
         smallest_side: Images with a shorter side than this many pixels do not fit the network.
+        sgd: Momentum, weight decay and schedule.
+        copies: Random flips and crops of each image in a batch; 0 for the image itself.
+        averaging: Decay of the exponential average of weights that is taken in the end; 0 for the
+            last weights.
     """
 
     id: str
@@ -43,6 +69,9 @@ class Recipe:
     learning_rate: float
     label_smoothing: float
     smallest_side: int = 1
+    sgd: Sgd = Sgd()
+    copies: int = 0
+    averaging: float = 0.0
 
 
 def logistic_regression(spec: ImageSpec, classes: int) -> nn.Module:
@@ -122,7 +151,16 @@ DPDM_CNN_SMALLEST_SIDE = 18
 
 def resnet18(spec: ImageSpec, classes: int) -> nn.Module:
     """ResNet18 with the stem for small images: 3 x 3, stride 1, no pooling (He et al. 2016)."""
-    network = timm.create_model("resnet18", in_chans=spec.channels, num_classes=classes)
+    return _resnet("resnet18", spec, classes)
+
+
+def resnet50(spec: ImageSpec, classes: int) -> nn.Module:
+    """ResNet50 with the stem for small images, as ``resnet18``."""
+    return _resnet("resnet50", spec, classes)
+
+
+def _resnet(name: str, spec: ImageSpec, classes: int) -> nn.Module:
+    network = timm.create_model(name, in_chans=spec.channels, num_classes=classes)
     stem = nn.Conv2d(spec.channels, 64, 3, padding=1, bias=False)
     # as timm initialises every other convolution
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
@@ -138,7 +176,7 @@ def train(
     device: torch.device,
     advance: Callable[[float], None] = lambda images: None,
 ) -> nn.Module:
-    """Train a classifier by its recipe: a fixed number of steps, and the last weights.
+    """Train a classifier by its recipe: a fixed number of steps, and nothing selected.
 
     Deterministic for a seed on one machine, whatever was computed before and on however many
     threads.
@@ -159,10 +197,15 @@ def train(
         network = recipe.network(images.spec, classes).to(device)
         network = network.to(memory_format=torch.channels_last)
         optimizer, schedule = _optimizer(recipe, network)
+        average = ExponentialAverage(network, recipe.averaging) if recipe.averaging else None
+        rng = torch.Generator().manual_seed(seed)
         for index in _minibatches(len(images), recipe.steps, seed):
-            index = index.to(device)
+            index = index.repeat_interleave(max(recipe.copies, 1)).to(device)
+            batch = pixels[index]
+            if recipe.copies:
+                batch = flipped_and_cropped(batch, rng)
             loss = functional.cross_entropy(
-                network(from_pixels(pixels[index])),
+                network(from_pixels(batch)),
                 labels[index],
                 label_smoothing=recipe.label_smoothing,
             )
@@ -170,8 +213,41 @@ def train(
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
+            if average:
+                average.update(network)
             advance(BATCH)
+        if average:
+            average.copy_to(network)
+            # the statistics of batch normalisation are those of the last weights until here
+            batches = _minibatches(len(images), NORMALISATION_BATCHES, seed)
+            update_bn((from_pixels(pixels[index.to(device)]) for index in batches), network)
     return network.eval()
+
+
+def flipped_and_cropped(pixels: Tensor, rng: torch.Generator) -> Tensor:
+    """Mirror each image with probability 1/2 and shift it by up to ``CROP_BORDER`` pixels.
+
+    Args:
+        pixels: ``(B, C, H, W)``, uint8.
+        rng: Source of the choices, on the CPU.
+
+    Returns:
+        As ``pixels``; what a shift uncovers is 0.
+    """
+    count, _, height, width = pixels.shape
+
+    def places(size: int) -> Tensor:
+        shift = torch.randint(2 * CROP_BORDER + 1, (count, 1), generator=rng)
+        return shift + torch.arange(size)
+
+    rows, columns = places(height), places(width)
+    mirrored = torch.rand(count, generator=rng) < 0.5
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    padded = functional.pad(pixels, [CROP_BORDER] * 4)
+    image = torch.arange(count)[:, None, None]
+    # channels last, so that indexing by three tensors leaves their axis alone
+    cropped = padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
+    return cropped.permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
@@ -219,17 +295,23 @@ def _optimizer(
     sgd = torch.optim.SGD(
         network.parameters(),
         lr=recipe.learning_rate,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=5e-4,
+        momentum=recipe.sgd.momentum,
+        nesterov=recipe.sgd.nesterov,
+        weight_decay=recipe.sgd.weight_decay,
     )
-    return sgd, torch.optim.lr_scheduler.OneCycleLR(
-        sgd,
-        max_lr=recipe.learning_rate,
-        total_steps=recipe.steps,
-        pct_start=0.25,
-        cycle_momentum=False,
-    )
+    match recipe.sgd.schedule:
+        case "constant":
+            return sgd, torch.optim.lr_scheduler.ConstantLR(sgd, factor=1)
+        case "cosine":
+            return sgd, torch.optim.lr_scheduler.CosineAnnealingLR(sgd, recipe.steps)
+        case "one-cycle":
+            return sgd, torch.optim.lr_scheduler.OneCycleLR(
+                sgd,
+                max_lr=recipe.learning_rate,
+                total_steps=recipe.steps,
+                pct_start=0.25,
+                cycle_momentum=False,
+            )
 
 
 @contextmanager

@@ -191,6 +191,7 @@ def _print_plan(planned: PlannedRun) -> None:
 
 def _print_result(record: RunRecord, folder: Path) -> None:
     from dpbench.record import RECORD
+    from dpbench.report.curves import curve_of
     from dpbench.run import GRID
 
     table = new_table(f"{record.spec.method} on {record.spec.dataset}")
@@ -201,7 +202,7 @@ def _print_result(record: RunRecord, folder: Path) -> None:
     for m in record.measurements:
         if m.value is None:
             missing.setdefault(m.reason, []).append(m.metric)
-        else:
+        elif curve_of(m.metric) is None:  # points of curves are for `dpbench report` to draw
             table.add_row(m.metric, m.split, f"{m.value:.4g}", m.unit, f"{m.n:,}", m.extractor)
     if table.rows:
         out.print(table)
