@@ -59,8 +59,8 @@ def grid(profile: str) -> tuple[Configuration, ...]:
         )
     if profile == "smoke":
         return (
-            *_small("logreg", logistic_regression, 30, (0.003, 0.1)),
-            *_small("cnn16-32-64", small_cnn, 30, (0.003, 0.03)),
+            *_small("logreg", logistic_regression, 20, (0.003, 0.1)),
+            *_small("cnn16-32-64", small_cnn, 20, (0.003, 0.03)),
         )
     return (
         *_small("logreg", logistic_regression, 100, (1e-4, 1e-3, 0.01, 0.1)),

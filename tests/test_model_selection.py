@@ -87,7 +87,7 @@ def test_rows_say_what_they_were_measured_on(found: dict[str, Measurement]) -> N
         "real": (0, 120, "test"),
         "reseeded": (0, 120, "test"),
     }
-    assert {row.extractor for row in of.values()} == {"logreg/sgd30-lr0.1-wd0.0005 on 160"}
+    assert {row.extractor for row in of.values()} == {"logreg/sgd20-lr0.1-wd0.0005 on 160"}
 
 
 def test_the_selected_configuration_is_judged_by_its_rows(found: dict[str, Measurement]) -> None:

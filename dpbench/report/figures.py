@@ -180,7 +180,7 @@ def _size(row: Row) -> int:
 def _identity(panel: Axes) -> None:
     """Where both accuracies are the same."""
     low = min(panel.get_xlim()[0], panel.get_ylim()[0])
-    high = max(panel.get_xlim()[1], panel.get_ylim()[1])
+    high = min(max(panel.get_xlim()[1], panel.get_ylim()[1]), 100)
     panel.plot((low, high), (low, high), color="0.7", linewidth=1, zorder=0)
     panel.set_aspect("equal")
 
