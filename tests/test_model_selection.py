@@ -107,6 +107,24 @@ def test_few_configurations_have_no_rank_correlation(found: dict[str, Measuremen
         assert found[f"model_selection_{setting}_kendall_within_logreg"].value is None
 
 
+def test_twelve_configurations_have_a_rank_correlation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = [replace(each, recipe=replace(each.recipe, steps=8)) for each in grid("laptop")]
+    monkeypatch.setattr(model_selection, "grid", lambda profile: short)
+    found = rows(case(tmp_path, images(200, 3)))
+    for setting, kinds in {"a": ("synthetic", "transfer"), "b": ("synthetic", "real")}.items():
+        lists = [[found[f"model_selection_{k}_{each.name}"].value for each in short] for k in kinds]
+        value = {
+            end: found[f"model_selection_{setting}_spearman{end}"].value
+            for end in ("", "_low", "_high", "_within_mlp100")
+        }
+        assert value[""] == pytest.approx(spearmanr(*lists).statistic)
+        assert value["_low"] < value[""] < value["_high"]
+        within = spearmanr(*(each[4:8] for each in lists)).statistic
+        assert value["_within_mlp100"] == pytest.approx(within)
+
+
 def test_synthetic_images_without_the_classes_make_another_choice(
     cache: Path, found: dict[str, Measurement]
 ) -> None:
