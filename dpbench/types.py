@@ -102,8 +102,8 @@ class MetricSpec:
     """What a metric is called and how to read it.
 
     Attributes:
-        name: Its id in records, e.g. ``cas_cnn``. A name that ends in ``_class*`` stands for one
-            metric for each class, with its label in place of the star.
+        name: Its id in records, e.g. ``cas_cnn``. A name that ends in a star stands for one metric
+            for each class, configuration or size, with its label, name or number in place of it.
         unit: ``""`` for a pure number, ``"%"``, ``"s"``, ...
         higher_is_better: Which way is up.
         description: One line for people.

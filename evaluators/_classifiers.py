@@ -28,6 +28,24 @@ PREDICTION_BATCH = 1000
 
 
 @dataclass(frozen=True)
+class Sgd:
+    """How SGD goes its steps.
+
+    Attributes:
+        momentum: In [0, 1).
+        nesterov: Whether the momentum is Nesterov's.
+        weight_decay: Added to the gradient, times the weights.
+        schedule: Of the learning rate: ``one-cycle`` peaks at it after a quarter of the steps,
+            ``cosine`` goes from it to 0.
+    """
+
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How to train one classifier: everything but the images and the seed.
 
@@ -36,14 +54,12 @@ class Recipe:
         network: Builds it for images of a shape and a number of classes; its input is
             ``(B, C, H, W)``, float32 in [-1, 1], its output ``(B, classes)`` logits.
         steps: Optimizer steps, of ``batch`` images each.
-        adam: Adam at ``learning_rate`` throughout; otherwise SGD with Nesterov momentum .9.
-        learning_rate: See ``adam`` and ``schedule``.
+        adam: Adam at ``learning_rate`` throughout; otherwise SGD as ``sgd`` says.
+        learning_rate: See ``adam`` and ``sgd``.
         label_smoothing: Of the cross-entropy.
         smallest_side: Images with a shorter side than this many pixels do not fit the network.
+        sgd: Momentum, weight decay and schedule.
         batch: Images of a minibatch.
-        weight_decay: Of SGD.
-        schedule: Of SGD: up to ``learning_rate`` and down to nearly 0 (one-cycle), from there
-            down to 0 (cosine), or constant.
         average: Decay of the exponential moving average that takes the place of the last weights,
             in (0, 1); 0 for the last weights. Its batch normalisation gets the statistics of all
             images without augmentation.
@@ -58,9 +74,8 @@ class Recipe:
     learning_rate: float
     label_smoothing: float
     smallest_side: int = 1
+    sgd: Sgd = Sgd()
     batch: int = BATCH
-    weight_decay: float = 5e-4
-    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     average: float = 0.0
     augmentation: Augmentation = PLAIN
     copies: int = 1
@@ -143,7 +158,16 @@ DPDM_CNN_SMALLEST_SIDE = 18
 
 def resnet18(spec: ImageSpec, classes: int) -> nn.Module:
     """ResNet18 with the stem for small images: 3 x 3, stride 1, no pooling (He et al. 2016)."""
-    network = timm.create_model("resnet18", in_chans=spec.channels, num_classes=classes)
+    return _resnet("resnet18", spec, classes)
+
+
+def resnet50(spec: ImageSpec, classes: int) -> nn.Module:
+    """ResNet50 with the stem for small images, as ``resnet18``."""
+    return _resnet("resnet50", spec, classes)
+
+
+def _resnet(name: str, spec: ImageSpec, classes: int) -> nn.Module:
+    network = timm.create_model(name, in_chans=spec.channels, num_classes=classes)
     stem = nn.Conv2d(spec.channels, 64, 3, padding=1, bias=False)
     # as timm initialises every other convolution
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
@@ -160,7 +184,7 @@ def train(
     advance: Callable[[float], None] = lambda images: None,
     order: int | None = None,
 ) -> nn.Module:
-    """Train a classifier by its recipe: a fixed number of steps, and the last weights.
+    """Train a classifier by its recipe: a fixed number of steps, and nothing selected.
 
     Deterministic for a seed on one machine, whatever was computed before and on however many
     threads.
@@ -256,21 +280,23 @@ def _optimizer(
     sgd = torch.optim.SGD(
         network.parameters(),
         lr=recipe.learning_rate,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=recipe.weight_decay,
+        momentum=recipe.sgd.momentum,
+        nesterov=recipe.sgd.nesterov,
+        weight_decay=recipe.sgd.weight_decay,
     )
-    if recipe.schedule == "constant":
-        return sgd, torch.optim.lr_scheduler.ConstantLR(sgd, factor=1)
-    if recipe.schedule == "cosine":
-        return sgd, torch.optim.lr_scheduler.CosineAnnealingLR(sgd, recipe.steps)
-    return sgd, torch.optim.lr_scheduler.OneCycleLR(
-        sgd,
-        max_lr=recipe.learning_rate,
-        total_steps=recipe.steps,
-        pct_start=0.25,
-        cycle_momentum=False,
-    )
+    match recipe.sgd.schedule:
+        case "constant":
+            return sgd, torch.optim.lr_scheduler.ConstantLR(sgd, factor=1)
+        case "cosine":
+            return sgd, torch.optim.lr_scheduler.CosineAnnealingLR(sgd, recipe.steps)
+        case "one-cycle":
+            return sgd, torch.optim.lr_scheduler.OneCycleLR(
+                sgd,
+                max_lr=recipe.learning_rate,
+                total_steps=recipe.steps,
+                pct_start=0.25,
+                cycle_momentum=False,
+            )
 
 
 @contextmanager

@@ -1,8 +1,11 @@
-"""Random subsets of images."""
+"""Random subsets of images, blind to classes or stratified by them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
+from torch import Tensor
 
 from dpbench.types import Images
 
@@ -19,3 +22,38 @@ def subset(images: Images, size: int, rng: torch.Generator) -> Images:
         ``min(size, N)`` images in their old order, so that a set that is taken whole is itself.
     """
     return images[torch.randperm(len(images), generator=rng)[:size].sort().values]
+
+
+def stratified_order(labels: Tensor, rng: torch.Generator) -> Tensor:
+    """A random order of images whose prefixes all have the classes in their proportions.
+
+    Prefixes are nested subsets; each holds of every class its share to within one image.
+
+    Args:
+        labels: ``(N,)``, int64.
+        rng: Source of the order, on the CPU.
+
+    Returns:
+        ``(N,)``, int64: indices of ``labels``.
+    """
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for label in sorted(set(labels.tolist())):
+        members = (labels == label).nonzero().squeeze(1)
+        rank = torch.randperm(len(members), generator=rng).double()
+        place[members] = (rank + 0.5) / len(members)
+    return place.argsort(stable=True)
+
+
+def nested(images: Images, sizes: Iterable[int], rng: torch.Generator) -> dict[int, Images]:
+    """Subsets of rising sizes, each within the next, all stratified by class.
+
+    Args:
+        images: N images.
+        sizes: Of the subsets.
+        rng: Source of the choice, on the CPU.
+
+    Returns:
+        For every size up to N, so many images.
+    """
+    order = stratified_order(images.labels, rng)
+    return {size: images[order[:size]] for size in sizes if size <= len(images)}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dpbench.augmentation import Augmentation
 from dpbench.types import ImageSpec
 
-from ._classifiers import Recipe
+from ._classifiers import Recipe, Sgd
 
 
 class Block(nn.Module):
@@ -85,7 +85,7 @@ MNIST = Recipe(
     learning_rate=0.1,
     label_smoothing=0.05,
     batch=64,
-    schedule="constant",
+    sgd=Sgd(schedule="constant"),
     average=0.9999,
     augmentation=Augmentation(crop=4),
 )
@@ -97,7 +97,7 @@ CIFAR10 = Recipe(
     learning_rate=0.1,
     label_smoothing=0.0,
     batch=4096,
-    schedule="cosine",
+    sgd=Sgd(schedule="cosine"),
     average=0.9999,
     augmentation=Augmentation(flip=True, crop=4, color=0.2),
     copies=16,
@@ -110,8 +110,7 @@ CAMELYON17 = Recipe(
     learning_rate=0.1,
     label_smoothing=0.0,
     batch=512,
-    weight_decay=1e-5,
-    schedule="cosine",
+    sgd=Sgd(weight_decay=1e-5, schedule="cosine"),
     average=0.9999,
     augmentation=Augmentation(flip=True, crop=4, color=0.2),
     copies=16,

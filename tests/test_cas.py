@@ -16,6 +16,7 @@ from dpbench.augmentation import Augmentation
 from dpbench.evaluators import cas
 from dpbench.evaluators._classifiers import (
     Recipe,
+    Sgd,
     dpdm_cnn,
     logistic_regression,
     mlp,
@@ -414,8 +415,8 @@ def test_the_wide_resnet_is_trained_by_table_4(
 ) -> None:
     recipe = wide_resnet_recipe(dataset, channels)
     assert (
-        *(recipe.steps, recipe.batch, recipe.weight_decay, recipe.label_smoothing),
-        *(recipe.schedule, recipe.augmentation, recipe.copies),
+        *(recipe.steps, recipe.batch, recipe.sgd.weight_decay, recipe.label_smoothing),
+        *(recipe.sgd.schedule, recipe.augmentation, recipe.copies),
     ) == expected
     assert (recipe.adam, recipe.learning_rate, recipe.average) == (False, 0.1, 0.9999)
     with torch.device("meta"):
@@ -454,8 +455,9 @@ def test_copies_and_parts_of_a_minibatch_give_its_mean_gradient(
 def test_schedules_and_weight_decay_change_training() -> None:
     recipe = Recipe("", logistic_regression, 5, False, 0.1, 0)
     changes: Sequence[dict[str, object]] = (
-        *({}, {"schedule": "cosine"}, {"schedule": "constant"}),
-        *({"weight_decay": 0.1}, {"batch": 64}, {"augmentation": Augmentation(crop=2)}),
+        *({}, {"sgd": Sgd(schedule="cosine")}, {"sgd": Sgd(schedule="constant")}),
+        *({"sgd": Sgd(momentum=0.5)}, {"sgd": Sgd(weight_decay=0.1)}, {"batch": 64}),
+        {"augmentation": Augmentation(crop=2)},
     )
     sums = {
         sum(

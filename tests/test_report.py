@@ -14,7 +14,10 @@ import pytest
 from conftest import TOY, Command
 
 from dpbench.evaluators.audit import EVALUATOR as AUDIT
+from dpbench.evaluators.model_selection import EVALUATOR as MODEL_SELECTION
+from dpbench.evaluators.scaling import EVALUATOR as SCALING
 from dpbench.record import RunRecord, RunSpec, digest
+from dpbench.report import curves, figures, leaderboard
 from dpbench.scores import UNKNOWN, Scores, ScoresSpec
 from dpbench.types import Measurement
 
@@ -404,6 +407,158 @@ def test_a_report_imports_no_torch_no_method_and_no_evaluator() -> None:
     keep(finished(SPEC, 1.0), finished(replace(SPEC, seed=1), 2.0))
     ended = subprocess.run(
         [sys.executable, "-c", REPORT], capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "set()"
+
+
+# Points of curves.
+
+FAMILIES = ("logreg", "cnn")
+CONFIGURATIONS = [f"{family}_lr{rate}_wd0" for family in FAMILIES for rate in (0.1, 0.2)]
+
+
+def with_curves(spec: RunSpec, spearman: float | None = 0.5) -> RunRecord:
+    reason = "" if spearman is not None else "4 configurations"
+    record = finished(spec, 50.0)
+    record.measurements += [
+        Measurement("model_selection_a_spearman", spearman, "", True, 10, reason=reason),
+        Measurement("model_selection_b_spearman", 0.25, "", True, 10),
+        *(
+            Measurement(f"model_selection_{kind}_{name}", base + place, "%", True, 10)
+            for base, kind in enumerate(("synthetic", "transfer", "real", "reseeded"))
+            for place, name in enumerate(CONFIGURATIONS)
+        ),
+        *(Measurement(f"scaling_cas_n{n}", n / 10, "%", True, n) for n in (100, 200)),
+        *(Measurement(f"scaling_cas_real_n{n}", n / 5, "%", True, 0) for n in (100, 200)),
+        Measurement("scaling_cas_n400", None, "%", True, 10, reason="10 images are there"),
+    ]
+    return record
+
+
+def test_points_of_curves_have_their_own_tables_and_figures(dpbench: Command) -> None:
+    keep(with_curves(SPEC))
+    ended = dpbench("report")
+    assert ended.code == 0, ended.err
+    spearmans = ["model_selection_a_spearman", "model_selection_b_spearman"]
+    assert [row["metric"] for row in table()] == ["cas", *spearmans]
+    points = {row["metric"]: row["mean"] for row in table("digits.model_selection")}
+    assert len(points) == 4 * len(CONFIGURATIONS)
+    assert points["model_selection_transfer_logreg_lr0.2_wd0"] == "2.0"
+    sizes = {row["metric"]: row["mean"] for row in table("digits.scaling")}
+    assert sizes["scaling_cas_n200"] == "20.0" and sizes["scaling_cas_n400"] == ""
+    assert "lr0.2" not in ended.out and "scaling_cas" not in ended.out
+    for name in ("model_selection", "scaling"):
+        file = Path(f"leaderboards/figures/digits.{name}.png")
+        assert file.read_bytes()[:4] == b"\x89PNG"
+        assert str(file) in ended.err
+
+
+def test_the_check_compares_the_tables_of_curves_and_no_figures(dpbench: Command) -> None:
+    keep(with_curves(SPEC))
+    dpbench("report")
+    for figure in Path("leaderboards/figures").iterdir():
+        figure.unlink()
+    assert dpbench("report", "--check").code == 0
+    assert not list(Path("leaderboards/figures").iterdir())
+    file = Path("leaderboards/digits.scaling.csv")
+    file.write_text(file.read_text().replace("20.0", "21.0"))
+    ended = dpbench("report", "--check")
+    assert ended.code == 1 and str(file) in ended.err
+
+
+def test_the_same_records_give_the_same_figures(dpbench: Command) -> None:
+    keep(with_curves(SPEC))
+    folder = Path("leaderboards/figures")
+    written = []
+    for _ in range(2):
+        dpbench("report")
+        written.append({file.name: file.read_bytes() for file in folder.iterdir()})
+    assert len(written[0]) == 2 and written[0] == written[1]
+
+
+def rows_of(*records: RunRecord) -> list[leaderboard.Row]:
+    keep(*records)
+    leaderboard.collect(Path("runs"), Path("leaderboards"))
+    return [row for row in leaderboard.rows(Path("leaderboards")) if row.mean is not None]
+
+
+def test_the_scatter_plot_pairs_configurations_and_quotes_the_leaderboard() -> None:
+    rows = rows_of(with_curves(SPEC), with_curves(replace(SPEC, epsilon=10.0), None))
+    figure = figures.scatter(rows)
+    titles = [panel.get_title() for panel in figure.axes]
+    assert [title.rpartition(": ")[2] for title in titles] == [
+        *("no Spearman", "Spearman 0.25"),  # the larger epsilon comes first, as in the tables
+        *("Spearman 0.50", "Spearman 0.25"),
+    ]
+    assert "toy, epsilon 10 (smoke)" in titles[0] and "toy, epsilon 1 (smoke)" in titles[2]
+    drawn = [
+        {each.get_label(): each.get_offsets().tolist() for each in panel.collections}
+        for panel in figure.axes
+    ]
+    # against "transfer", one more, and against "real", two more
+    assert drawn[0] == {"logreg": [[0, 1], [1, 2]], "cnn": [[2, 3], [3, 4]]}
+    assert drawn[1] == {"logreg": [[0, 2], [1, 3]], "cnn": [[2, 4], [3, 5]]}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cnn", "logreg"]
+
+
+def test_the_scaling_curve_has_a_line_for_each_method_and_one_for_real_images() -> None:
+    rows = rows_of(with_curves(SPEC), with_curves(replace(SPEC, method="other")))
+    (panel,) = figures.lines(rows).axes
+    assert panel.get_xscale() == "log"
+    drawn = {tuple(map(tuple, line.get_xydata())): line for line in panel.lines}
+    real = drawn[(100.0, 20.0), (200.0, 40.0)]
+    assert real.get_linestyle() == "--"
+    labels = [text.get_text() for text in panel.get_legend().get_texts()]
+    assert sorted(labels) == [
+        *("other, epsilon 1 (smoke)", "real images", "toy, epsilon 1 (smoke)")
+    ]
+    assert sum(line.get_linestyle() == "--" for line in panel.lines) == 1
+
+
+def test_seeds_are_drawn_as_means_with_their_interval() -> None:
+    first, second = with_curves(SPEC), with_curves(replace(SPEC, seed=1))
+    second.measurements = [
+        replace(each, value=each.value + 2) if each.metric == "scaling_cas_n100" else each
+        for each in second.measurements
+    ]
+    (panel,) = figures.lines(rows_of(first, second)).axes
+    (drawn,) = panel.containers
+    assert drawn.lines[0].get_xydata().tolist() == [[100, 11], [200, 20]]
+    low, high = drawn.lines[2][0].get_segments()[0][:, 1]
+    # Student's t of one degree of freedom: 12.706 * sqrt(2) / sqrt(2)
+    assert (low, high) == pytest.approx((11 - 12.7062, 11 + 12.7062), abs=1e-3)
+
+
+def test_names_of_points_are_those_that_evaluators_give() -> None:
+    for evaluator, curve in ((MODEL_SELECTION, curves.MODEL_SELECTION), (SCALING, curves.SCALING)):
+        names = {metric.name for metric in evaluator.metrics}
+        points = {name for name in names if curves.curve_of(name) is curve}
+        assert {name.removesuffix("*") for name in points} == set(curve.points)
+        # what stands for itself stays in the leaderboard
+        assert all(curves.curve_of(name) is None for name in names - points)
+    assert {spearman for *_, spearman in figures.SETTINGS} < {
+        m.name for m in MODEL_SELECTION.metrics
+    }
+
+
+HEAVY = """
+import sys
+sys.argv = {}
+from dpbench.cli import main
+try:
+    main()
+except SystemExit as ended:
+    assert ended.code == 0
+print({{"torch", "matplotlib"}} & set(sys.modules))
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"]])
+def test_only_figures_need_matplotlib(arguments: list[str]) -> None:
+    code = HEAVY.format(["dpbench", *arguments])
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ)
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "set()"

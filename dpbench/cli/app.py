@@ -96,6 +96,8 @@ def print_measurements(
     title: str, measurements: Iterable[Measurement], lines: Iterable[tuple[str, str]]
 ) -> None:
     """Print a table of what has a value; then why the rest has none, and further labelled lines."""
+    from dpbench.report.curves import curve_of
+
     table = new_table(title)
     for column in ("metric", "against", "value", "", "n", "by"):
         justify: Literal["left", "right"] = "right" if column in ("value", "n") else "left"
@@ -104,7 +106,7 @@ def print_measurements(
     for m in measurements:
         if m.value is None:
             missing.setdefault(m.reason, []).append(m.metric)
-        else:
+        elif curve_of(m.metric) is None:  # points of curves are for `dpbench report` to draw
             table.add_row(m.metric, m.split, f"{m.value:.4g}", m.unit, f"{m.n:,}", m.extractor)
     if table.rows:
         out.print(table)

@@ -32,9 +32,10 @@ def report(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Derive the leaderboards from records: one CSV per data set, and a table here."""
+    """Derive the leaderboards from records: CSVs and figures, and a table here."""
     with outcome(debug):
         from dpbench.report import leaderboard
+        from dpbench.report.curves import curve_of
 
         if not check:
             _, incomplete = leaderboard.collect(runs_dir, leaderboards)
@@ -51,12 +52,17 @@ def report(
                 f"no complete run in {runs_dir} or {leaderboards}: `dpbench run` makes one"
             )
         if not check:
-            for file in leaderboard.write(rows, leaderboards):
+            files = leaderboard.write(rows, leaderboards)
+            if any(curve_of(row.metric) for row in rows):
+                from dpbench.report import figures  # matplotlib takes long to import
+
+                files += figures.write(rows, leaderboards)
+            for file in files:
                 err.print(f"wrote {escape(str(file))}", soft_wrap=True, highlight=False)
         if as_json:
             print_json([asdict(row) for row in rows])
         else:
-            _print_rows(rows)
+            _print_rows([row for row in rows if curve_of(row.metric) is None])
             if any(row.audited_epsilon_lower is not None for row in rows):
                 out.print(leaderboard.AUDIT_NOTE, highlight=False)
 

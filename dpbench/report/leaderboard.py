@@ -1,4 +1,4 @@
-"""Leaderboards: one CSV per data set, derived from committed records and from nothing else."""
+"""Leaderboards: CSVs for each data set, derived from committed records and from nothing else."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from scipy.stats import t as student_t
 from dpbench.errors import UserError
 from dpbench.files import safe_name, write_text
 from dpbench.record import RunRecord, find, read
+from dpbench.report.curves import curve_of
 from dpbench.report.ranks import rank_intervals
 from dpbench.scores import NOT_CLAIMED, UNKNOWN, Scores
 from dpbench.scores import read as read_scores
@@ -195,7 +196,7 @@ def to_csv(table: Sequence[Row]) -> str:
 
 
 def write(table: Iterable[Row], leaderboards: Path) -> list[Path]:
-    """Write one CSV per data set; returns their paths."""
+    """Write a CSV per data set, and one for the points of each curve; returns their paths."""
     files = []
     for file, text in _files(table, leaderboards).items():
         write_text(file, text)
@@ -218,10 +219,11 @@ def stale(table: Iterable[Row], leaderboards: Path) -> list[Path]:
 
 
 def _files(table: Iterable[Row], leaderboards: Path) -> dict[Path, str]:
-    by_dataset: dict[str, list[Row]] = defaultdict(list)
+    parts: dict[str, list[Row]] = defaultdict(list)
     for row in table:
-        by_dataset[safe_name(row.dataset)].append(row)
-    return {leaderboards / f"{name}.csv": to_csv(part) for name, part in by_dataset.items()}
+        curve = curve_of(row.metric)
+        parts[safe_name(row.dataset) + (curve.suffix if curve else "")].append(row)
+    return {leaderboards / f"{name}.csv": to_csv(part) for name, part in parts.items()}
 
 
 def method_label(record: RunRecord) -> str:
