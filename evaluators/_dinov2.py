@@ -21,7 +21,7 @@ MODEL = "vit_large_patch14_dinov2"
 SIDE = 224
 
 
-def dinov2_extractor(file: Path, channels: int, device: torch.device) -> Extractor:
+def dinov2_extractor(file: Path, device: torch.device) -> Extractor:
     """DINOv2 ViT-L/14 at 224 x 224: the class token behind the last norm.
 
     Oquab et al. 2023; as a space for distances of images, Stein et al. 2023. The network is timm's,
@@ -29,14 +29,11 @@ def dinov2_extractor(file: Path, channels: int, device: torch.device) -> Extract
 
     Args:
         file: Its weights as timm (``DINOV2_FILE``) or their authors publish them.
-        channels: Of the images.
         device: Where to compute.
 
     Raises:
-        UserError: The images are not RGB, or the file is missing or holds something else.
+        UserError: The file is missing or holds something else.
     """
-    if channels != 3:
-        raise UserError(f"DINOv2 is for RGB images; these have {channels} channel")
     if not file.is_file():
         raise UserError(f"{DINOV2_VARIABLE} names {file}, which is no file; expected {DINOV2_FILE}")
     try:

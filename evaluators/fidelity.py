@@ -80,8 +80,9 @@ class Fidelity:
             return inception_extractor(file, device, clean)
 
         def dinov2() -> Extractor:
-            channels = train.spec.channels
-            return dinov2_extractor(_supplied(DINOV2_VARIABLE, DINOV2_FILE), channels, device)
+            if train.spec.channels != 3:
+                raise UserError("DINOv2 is for RGB images alone")
+            return dinov2_extractor(_supplied(DINOV2_VARIABLE, DINOV2_FILE), device)
 
         classes = tuple(class_distance(label) for label in range(case.classes))
         return [
