@@ -1,6 +1,6 @@
-"""Feature extractors: a small CNN trained on the data set itself, and Inception-v3.
+"""Features of images, and the extractor that is always there: a CNN trained on the data set.
 
-The CNN's weights are pinned for the data sets of the package: the files in ``weights/``, whose
+Its weights are pinned for the data sets of the package: the files in ``weights/``, whose
 SHA-256 is held below. For any other data set they are made by the same recipe from its train
 split, with a constant seed, and kept in a cache.
 """
@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from cleanfid.resize import make_resizer
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from dpbench.errors import RunFailed, UserError
+from dpbench.errors import RunFailed
 from dpbench.files import replace_atomically
 from dpbench.pixels import from_pixels
 from dpbench.progress import Progress
@@ -37,8 +37,6 @@ PINNED = {
 RECIPE = 1
 SEED = 2024
 CNN_FEATURES = 64
-INCEPTION_FEATURES = 2048
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,15 @@ class Extractor:
         dimension: Number of features, D.
         network: ``(B, C, H, W)``, uint8, to ``(B, D)``, float32.
         batch: Images at a time.
+        head: ``(D, K)``, float32: features times it are logits of a classifier of everything
+            (without bias); None where there is no such classifier.
     """
 
     id: str
     dimension: int
     network: Callable[[Tensor], Tensor]
     batch: int
+    head: NDArray[np.float32] | None = None
 
     @torch.no_grad()
     def features(
@@ -237,43 +238,49 @@ def content_hash(images: Images) -> str:
     return digest.hexdigest()
 
 
-def inception_extractor(file: Path, device: torch.device) -> Extractor:
-    """Inception-v3 in the TensorFlow port of 2015-12-05, the one of the original FID.
-
-    The network and its resize to 299 x 299 (bilinear as in TensorFlow 1) are torch-fidelity's.
-    Grey images are repeated to three channels.
+def cached_features(
+    extractor: Extractor,
+    images: Images,
+    cache: Path,
+    device: torch.device,
+    advance: Callable[[float], None],
+) -> NDArray[np.float32]:
+    """Features of images that come again in other runs, under the hash of their content.
 
     Args:
-        file: The weights as torch-fidelity publishes them (``INCEPTION_FILE``).
-        device: Where to compute.
+        extractor: Whose features.
+        images: N of them.
+        cache: Where features are kept.
+        device: The one the extractor was made on.
+        advance: Told the number of images of every batch.
 
-    Raises:
-        UserError: The file is missing or holds something else.
+    Returns:
+        ``(N, D)``, float32.
     """
-    if not file.is_file():
-        raise UserError(
-            f"DPBENCH_INCEPTION names {file}, which is no file; expected {INCEPTION_FILE} "
-            "as torch-fidelity publishes it"
-        )
-    try:
-        # torch-fidelity unpickles whatever the file holds; this refuses all but tensors before
-        torch.load(file, map_location="cpu", weights_only=True)
-        network = FeatureExtractorInceptionV3(
-            "inception-v3-compat",
-            [str(INCEPTION_FEATURES)],
-            feature_extractor_weights_path=str(file),
-        ).to(device)
-    except Exception as error:  # torch.load raises whatever the bytes of a bad file provoke
-        raise UserError(
-            f"DPBENCH_INCEPTION names {file}, which holds no Inception-v3 weights "
-            f"({type(error).__name__}); expected {INCEPTION_FILE} as torch-fidelity publishes it"
-        ) from error
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    file = cache / f"{extractor.id}-{content_hash(images)}.features.npz"
+    if not file.exists():
+        features = extractor.features(images.pixels, device, advance)
+        write_arrays(file, {"features": features})
+        return features
+    advance(len(images))
+    with np.load(file, allow_pickle=False) as arrays:
+        found: NDArray[np.float32] = arrays["features"]
+    return found
 
-    def features(pixels: Tensor) -> Tensor:
-        result: Tensor = network(pixels.expand(-1, 3, -1, -1))[0]
-        return result
 
-    return Extractor(
-        f"inception-v3-tf2015-bilinear299-{digest[:8]}", INCEPTION_FEATURES, features, batch=50
-    )
+def clean_resize(pixels: Tensor, side: int) -> Tensor:
+    """Resize as clean-fid does: Pillow's antialiased bicubic filter on floats, no rounding.
+
+    Parmar et al. 2022, section 3. Grey images are repeated to three channels.
+
+    Args:
+        pixels: ``(B, C, H, W)``, uint8, C 1 or 3.
+        side: Of the results.
+
+    Returns:
+        ``(B, 3, side, side)``, float32 in [0, 255], on the device of ``pixels``.
+    """
+    resize = make_resizer("PIL", False, "bicubic", (side, side))
+    images = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
+    resized = torch.from_numpy(np.stack([resize(image) for image in images]))
+    return resized.permute(0, 3, 1, 2).to(pixels.device)

@@ -1,106 +1,104 @@
-"""Frechet distances between synthetic and real images, in two feature spaces."""
+"""Distances between synthetic and real images in feature spaces: FID and its family."""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
 
 from dpbench.errors import UserError
-from dpbench.progress import Task
 from dpbench.protocols import EvaluationContext, Need
 from dpbench.types import Images, Measurement, MetricSpec
 
-from ._features import (
-    CNN_FEATURES,
-    INCEPTION_FEATURES,
-    INCEPTION_FILE,
-    Extractor,
-    cnn_extractor,
-    content_hash,
-    inception_extractor,
-    write_arrays,
+from ._comparisons import (
+    FD_CNN_CLASS,
+    IN_CLEAN_INCEPTION,
+    IN_CNN,
+    IN_DINOV2,
+    IN_INCEPTION,
+    SYNTHETIC,
+    TEST,
+    TRAIN,
+    Comparison,
+    class_distance,
 )
-from ._statistics import Gaussian, frechet_distance, gaussian
+from ._dinov2 import DINOV2_FILE, DINOV2_VARIABLE, dinov2_extractor
+from ._feature_set import FeatureSet
+from ._features import CNN_FEATURES, Extractor, cached_features, cnn_extractor
+from ._inception import INCEPTION_FILE, INCEPTION_VARIABLE, inception_extractor
 from ._subsets import subset
-
-INCEPTION_VARIABLE = "DPBENCH_INCEPTION"
-SYNTHETIC = "synthetic"
-TRAIN = Need.REAL_TRAIN.value
-TEST = Need.REAL_TEST.value
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A row that a feature space gives: the distance between two sets of images."""
-
-    metric: str
-    first: str
-    second: str
-
-
-CNN_COMPARISONS = (
-    Comparison("fd_cnn", SYNTHETIC, TEST),
-    Comparison("fd_cnn", SYNTHETIC, TRAIN),
-    Comparison("fd_cnn_floor", TRAIN, TEST),
-)
-INCEPTION_COMPARISONS = (Comparison("fid", SYNTHETIC, TEST), Comparison("fid", SYNTHETIC, TRAIN))
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Frechet distances to the real train and test splits.
+    """Distances to the real train and test splits in four feature spaces.
 
-    The distance falls with the number of images, so every set is cut to the size of the smallest
+    The distances depend on the number of images, so every set is cut to the size of the smallest
     (a choice by the evaluation stream, blind to classes): the distances to train and to test and
     the floor, train against test, can then be compared with each other. A distance to train well
-    under that to test is a sign of memorisation.
+    under that to test is a sign of memorisation. Neighbours are looked for among fewer images, and
+    those of a class are fewer: the rows say how many.
 
-    ``fd_cnn`` is taken in the features of a small CNN trained on the real train split, ``fid``
-    (Heusel et al. 2017) in those of Inception-v3, whose weights are the user's to supply: nothing
-    is downloaded. A space of D features needs more than D images, or there is no distance. The CNN
-    knows the train images, so the floor of ``fd_cnn`` holds its generalisation gap too.
+    The spaces are the features of a small CNN trained on the real train split (``fd_cnn`` and the
+    metrics that end in ``_cnn``), those of Inception-v3 (``fid``, Heusel et al. 2017, and metrics
+    without an ending), the same behind clean-fid's resize (``fid_clean``, Parmar et al. 2022), and
+    those of DINOv2 (``fd_dinov2``, Stein et al. 2023). All weights but the CNN's are the user's to
+    supply: nothing is downloaded. A Frechet distance of D features needs more than D images. The
+    CNN knows the train images, so the floor of ``fd_cnn`` holds its generalisation gap too.
     """
 
-    summary: ClassVar[str] = "Frechet distances to real images: a CNN's features and Inception's"
+    summary: ClassVar[str] = "FID, KID, precision and recall and kin: a CNN, Inception, DINOv2"
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
-        MetricSpec("fd_cnn", "", False, "Frechet distance, features of a CNN of the data set"),
-        MetricSpec("fd_cnn_floor", "", False, "fd_cnn of real train against real test images"),
-        MetricSpec("fid", "", False, "Frechet Inception distance"),
+        *dict.fromkeys(
+            metric
+            for comparison in (*IN_CNN, *IN_INCEPTION, *IN_CLEAN_INCEPTION, *IN_DINOV2)
+            for metric in comparison.metrics
+        ),
+        FD_CNN_CLASS,
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST})
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
-        """Measure in both feature spaces; one that cannot be had gives rows with the reason."""
+        """Measure in every space; what cannot be had is a row with the reason."""
         train = case.open_real(Need.REAL_TRAIN)
         sets = _equal_sizes(case, train, case.open_real(Need.REAL_TEST))
-        cnn = cnn_extractor(
-            case.dataset, case.classes, train, case.cache, case.device, case.progress
-        )
-        return [
-            *_distances(case, sets, CNN_COMPARISONS, cnn, more_than=CNN_FEATURES),
-            *_fid(case, sets, more_than=INCEPTION_FEATURES),
-        ]
+        device = case.device
 
-
-def _fid(case: EvaluationContext, sets: dict[str, Images], more_than: int) -> list[Measurement]:
-    file = os.environ.get(INCEPTION_VARIABLE)
-    try:
-        if not file:
-            raise UserError(
-                f"no Inception-v3 weights: get torch-fidelity's {INCEPTION_FILE} "
-                f"and set {INCEPTION_VARIABLE}=/path/to/it"
+        def cnn() -> Extractor:
+            return cnn_extractor(
+                case.dataset, case.classes, train, case.cache, device, case.progress
             )
-        inception = inception_extractor(Path(file), case.device)
-    except UserError as error:
+
+        def inception(clean: bool) -> Extractor:
+            file = _supplied(INCEPTION_VARIABLE, f"torch-fidelity's {INCEPTION_FILE}")
+            return inception_extractor(file, device, clean)
+
+        def dinov2() -> Extractor:
+            if train.spec.channels != 3:
+                raise UserError("DINOv2 is for RGB images alone")
+            return dinov2_extractor(_supplied(DINOV2_VARIABLE, DINOV2_FILE), device)
+
+        classes = tuple(class_distance(label) for label in range(case.classes))
         return [
-            _measurement(case, sets, comparison, "", None, str(error))
-            for comparison in INCEPTION_COMPARISONS
+            *_measure(case, sets, IN_CNN + classes, cnn),
+            *_measure(case, sets, IN_INCEPTION, lambda: inception(clean=False)),
+            *_measure(case, sets, IN_CLEAN_INCEPTION, lambda: inception(clean=True)),
+            *_measure(case, sets, IN_DINOV2, dinov2),
         ]
-    return _distances(case, sets, INCEPTION_COMPARISONS, inception, more_than)
+
+
+def _supplied(variable: str, what: str) -> Path:
+    """The file of weights that the user names by an environment variable."""
+    file = os.environ.get(variable)
+    if not file:
+        raise UserError(f"no weights: get {what} and set {variable}=/path/to/it")
+    return Path(file)
 
 
 def _equal_sizes(case: EvaluationContext, train: Images, test: Images) -> dict[str, Images]:
@@ -112,83 +110,118 @@ def _equal_sizes(case: EvaluationContext, train: Images, test: Images) -> dict[s
     }
 
 
-def _distances(
+def _measure(
     case: EvaluationContext,
-    sets: dict[str, Images],
-    comparisons: tuple[Comparison, ...],
-    extractor: Extractor,
-    more_than: int,
+    sets: Mapping[str, Images],
+    comparisons: Sequence[Comparison],
+    make_extractor: Callable[[], Extractor],
 ) -> list[Measurement]:
+    """The rows of one feature space."""
     size = len(sets[SYNTHETIC])
-    if size <= more_than:
-        reason = f"needs more than {more_than} images in every set for a covariance; got {size}"
-        return [
-            _measurement(case, sets, comparison, extractor.id, None, reason)
-            for comparison in comparisons
-        ]
-    with case.progress.task(
-        f"features for {comparisons[0].metric}", size * len(sets), "images"
-    ) as task:
-        moments = {
-            SYNTHETIC: _moments(case, sets[SYNTHETIC], extractor, task),
-            TRAIN: _cached_moments(case, sets[TRAIN], extractor, task),
-            TEST: _cached_moments(case, sets[TEST], extractor, task),
-        }
+    try:
+        extractor = make_extractor()
+    except UserError as error:
+        return _all_missing(case, comparisons, "", size, str(error))
+    fewest = min(comparison.more_than for comparison in comparisons)
+    if size <= fewest:  # features may take minutes
+        return _all_missing(case, comparisons, extractor.id, size, _too_few(fewest, size))
+    features = _features(case, sets, extractor)
+    seed = case.streams.seed("evaluation", "fidelity")
+    rows = []
+    label = f"distances by {extractor.id}"
+    # threads cost more than they save on small matrices, tenfold where the cores are busy
+    threads = 1 if extractor.dimension <= CNN_FEATURES else None
+    with (
+        threadpool_limits(threads),
+        case.progress.task(label, len(comparisons), "comparisons") as task,
+    ):
+        for comparison in comparisons:
+            count, found = _compare(comparison, features, seed)
+            rows += _rows(case, comparison, extractor.id, count, found)
+            task.advance(1)
+    return rows
+
+
+def _features(
+    case: EvaluationContext, sets: Mapping[str, Images], extractor: Extractor
+) -> dict[str, FeatureSet]:
+    found = {}
+    total = sum(len(images) for images in sets.values())
+    with case.progress.task(f"features by {extractor.id}", total, "images") as task:
+        for name, images in sets.items():
+            if name == SYNTHETIC:
+                values = extractor.features(images.pixels, case.device, task.advance)
+            else:
+                # real images are the same in the next run, and Inception takes minutes on a CPU
+                values = cached_features(extractor, images, case.cache, case.device, task.advance)
+            rng = case.streams.public("evaluation", "fidelity", name, "order")
+            order = torch.randperm(len(images), generator=rng).numpy()
+            found[name] = FeatureSet(values[order], images.labels.numpy()[order], extractor.head)
+    return found
+
+
+def _compare(
+    comparison: Comparison, features: Mapping[str, FeatureSet], seed: int
+) -> tuple[int, Sequence[float] | str]:
+    """How many images of each set were compared, and the numbers or why there are none."""
+    parts = [comparison.part(features[name]) for name in comparison.between]
+    size = min(len(part) for part in parts)
+    if size <= comparison.more_than:
+        return size, _too_few(comparison.more_than, size)
+    for name in comparison.between:
+        if broken := features[name].broken:
+            return size, f"{broken} {name} images have features that are no finite numbers"
+    # a set that has this size already stays itself, with what is known of it
+    values = comparison.values([p if len(p) == size else p[:size] for p in parts], seed)
+    if not all(math.isfinite(value) for value in values):
+        return size, "the features are too large: the result is no finite number"
+    return size, values
+
+
+def _too_few(more_than: int, size: int) -> str:
+    return f"needs more than {more_than} images in every set; got {size}"
+
+
+def _all_missing(
+    case: EvaluationContext,
+    comparisons: Sequence[Comparison],
+    extractor: str,
+    size: int,
+    reason: str,
+) -> list[Measurement]:
     return [
-        _measurement(
-            case,
-            sets,
-            comparison,
-            extractor.id,
-            frechet_distance(
-                moments[comparison.first].mean,
-                moments[comparison.first].covariance,
-                moments[comparison.second].mean,
-                moments[comparison.second].covariance,
-            ),
-        )
+        row
         for comparison in comparisons
+        for row in _rows(case, comparison, extractor, size, reason)
     ]
 
 
-def _moments(case: EvaluationContext, images: Images, extractor: Extractor, task: Task) -> Gaussian:
-    return gaussian(extractor.features(images.pixels, case.device, task.advance))
-
-
-def _cached_moments(
-    case: EvaluationContext, images: Images, extractor: Extractor, task: Task
-) -> Gaussian:
-    # real images are the same in the next run, and Inception takes minutes on a CPU
-    file = case.cache / f"{extractor.id}-{content_hash(images)}.npz"
-    if not file.exists():
-        moments = _moments(case, images, extractor, task)
-        write_arrays(file, {"mean": moments.mean, "covariance": moments.covariance})
-        return moments
-    task.advance(len(images))
-    with np.load(file, allow_pickle=False) as arrays:
-        return Gaussian(arrays["mean"], arrays["covariance"])
-
-
-def _measurement(
+def _rows(
     case: EvaluationContext,
-    sets: dict[str, Images],
     comparison: Comparison,
     extractor: str,
-    value: float | None,
-    reason: str = "",
-) -> Measurement:
-    return Measurement(
-        comparison.metric,
-        value,
-        unit="",
-        higher_is_better=False,
-        n=len(sets[comparison.first]),
-        split=comparison.second,
-        extractor=extractor,
-        reason=reason,
-        n_real=len(sets[comparison.second]),
-        seed=case.streams.seed("evaluation", "fidelity"),
-    )
+    size: int,
+    found: Sequence[float] | str,
+) -> list[Measurement]:
+    """One for each metric of a comparison."""
+    against = comparison.between[1:]
+    reason = found if isinstance(found, str) else ""
+    values = [None] * len(comparison.metrics) if isinstance(found, str) else found
+    return [
+        Measurement(
+            metric.name,
+            value,
+            metric.unit,
+            metric.higher_is_better,
+            n=size,
+            split="".join(against),
+            extractor=extractor,
+            reason=reason,
+            n_real=size * len(against),
+            seed=case.streams.seed("evaluation", "fidelity"),
+        )
+        for metric, value in zip(comparison.metrics, values, strict=True)
+    ]
 
 
 EVALUATOR = Fidelity

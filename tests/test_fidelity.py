@@ -9,18 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.linalg
+import timm
 import torch
 from torch import Tensor, nn
 from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
 from torchvision.transforms.functional import gaussian_blur
 
 from dpbench.data.load import load
-from dpbench.errors import RunFailed
-from dpbench.evaluators import _features, fidelity
+from dpbench.errors import RunFailed, UserError
+from dpbench.evaluators import _comparisons, _dinov2, _features, _prdc, fidelity
 from dpbench.evaluators._classifiers import Recipe, accuracy
-from dpbench.evaluators._statistics import frechet_distance, gaussian
+from dpbench.evaluators._frechet import frechet_at_infinity, frechet_distance, gaussian
+from dpbench.evaluators._inception import inception_extractor
+from dpbench.evaluators._kid import kernel_distance
+from dpbench.evaluators._prdc import Prdc, prdc, squared_radii
 from dpbench.profiles import SMOKE
 from dpbench.progress import Silent
 from dpbench.protocols import EvaluationContext, Need
@@ -56,8 +62,9 @@ def fd_cnn(pixels: Tensor, cache: Path) -> float:
 
 
 @pytest.fixture(autouse=True)
-def no_inception(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DPBENCH_INCEPTION", raising=False)
+    monkeypatch.delenv("DPBENCH_DINOV2", raising=False)
 
 
 def correlated(seed: int, count: int = 500, dimension: int = 64) -> np.ndarray:
@@ -154,7 +161,8 @@ def test_all_sets_have_the_size_of_the_smallest(tmp_path: Path) -> None:
 
 def test_rows_are_declared_and_name_their_extractor(tmp_path: Path) -> None:
     found = rows(case(DIGITS.train[:200], tmp_path))
-    assert {metric for metric, _ in found} == {s.name for s in fidelity.EVALUATOR.metrics}
+    declared = {spec.name for spec in fidelity.EVALUATOR.metrics} - {"fd_cnn_class*"}
+    assert {metric for metric, _ in found} == declared | {f"fd_cnn_class{c}" for c in range(10)}
     pinned = _features.PINNED["digits"][:8]
     assert found["fd_cnn", "test"].extractor == f"cnn64-digits-{pinned}"
 
@@ -276,6 +284,169 @@ def test_bad_inception_files_are_a_row_with_a_reason(
     assert not (tmp_path / "exploded").exists()
 
 
+def test_distance_at_infinity_has_lost_the_bias_of_few_images() -> None:
+    rng = np.random.default_rng(0)
+    reference = gaussian(rng.normal(size=(200_000, 8)))
+    draws = [rng.normal(size=(500, 8)) for _ in range(30)]
+    moments = [gaussian(features) for features in draws]
+    biased = [
+        frechet_distance(few.mean, few.covariance, reference.mean, reference.covariance)
+        for few in moments
+    ]
+    at_infinity = [frechet_at_infinity(features, reference, rng) for features in draws]
+    assert abs(np.mean(at_infinity)) < np.mean(biased) / 5
+    shifted = frechet_at_infinity(draws[0] + 1, reference, rng)
+    assert shifted == pytest.approx(8, rel=0.1)
+
+
+def test_kernel_distance_is_that_of_torch_fidelity() -> None:
+    first, second = correlated(1), correlated(2)
+    expected = kid_features_to_metric(
+        *(torch.from_numpy(x).double() for x in (first, second)),
+        kid_subsets=3,
+        kid_subset_size=100,
+        rng_seed=5,
+        verbose=False,
+    )["kernel_inception_distance_mean"]
+    found = kernel_distance(first, second, subsets=3, size=100, seed=5)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_kernel_distance_is_unbiased() -> None:
+    rng = np.random.default_rng(0)
+    same = [kernel_distance(*rng.normal(size=(2, 50, 4)), 1, 50, 0) for _ in range(300)]
+    assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(len(same))
+    assert min(same) < 0
+
+
+def shares(real: np.ndarray, synthetic: np.ndarray, k: int = 5) -> Prdc:
+    return prdc(real, squared_radii(real, k), synthetic, squared_radii(synthetic, k), k)
+
+
+def test_precision_and_recall_are_those_of_torch_fidelity_in_any_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, synthetic = correlated(1, 300), correlated(1, 700)[300:] * np.float32(1.2)
+    monkeypatch.setattr(_prdc, "CHUNK_DISTANCES", 7 * 400)
+    found = shares(real, synthetic)
+    expected = prc_features_to_metric(
+        torch.from_numpy(synthetic), torch.from_numpy(real), prc_neighborhood=5, verbose=False
+    )
+    assert found.precision == pytest.approx(expected["precision"], rel=1e-6)
+    assert found.recall == pytest.approx(expected["recall"], rel=1e-6)
+    assert 0.1 < found.precision < 0.95 and 0.1 < found.recall < 0.95
+
+
+def test_density_and_coverage_are_those_of_their_definition() -> None:
+    real, synthetic = correlated(1, 300), correlated(1, 700)[300:] * np.float32(1.2)
+    radii = np.sort(np.linalg.norm(real[:, None] - real, axis=-1))[:, 5]
+    inside = np.linalg.norm(real[:, None] - synthetic, axis=-1) < radii[:, None]
+    found = shares(real, synthetic)
+    assert found.density == pytest.approx(inside.sum(0).mean() / 5, rel=1e-6)
+    assert found.coverage == pytest.approx(inside.any(1).mean(), rel=1e-6)
+
+
+def test_collapse_costs_recall_and_coverage_and_no_precision() -> None:
+    real = correlated(1, 300)
+    collapsed = real[:1] + 1e-3 * correlated(2, 300)
+    found = shares(real, collapsed)
+    assert found.precision > 0.9
+    assert found.recall < 0.1
+    assert found.coverage < 0.1
+
+
+def test_damage_to_one_class_is_seen_in_that_class_alone(tmp_path: Path) -> None:
+    hurt = DIGITS.train.pixels.clone()
+    third = DIGITS.train.labels == 3
+    hurt[third] = hurt[third].flip(3)
+    found = rows(
+        case(Images(hurt, DIGITS.train.labels), tmp_path, open_real=lambda need: DIGITS.train)
+    )
+    classes = {c: found[f"fd_cnn_class{c}", "test"] for c in range(10)}
+    assert [c for c, row in classes.items() if row.value > 1e-6] == [3]
+    assert classes[3].n == classes[3].n_real == int(third.sum())
+
+
+def test_what_too_few_images_have_is_measured_and_the_rest_has_a_reason(tmp_path: Path) -> None:
+    found = rows(case(DIGITS.train[:100], tmp_path))
+    assert found["fd_cnn", "test"].value > 0
+    assert "more than 128 images" in found["fd_cnn_infinity", "test"].reason
+    assert "more than 64 images in every set; got" in found["fd_cnn_class0", "test"].reason
+    for metric in ("kid_cnn", "precision_cnn", "recall_cnn", "density_cnn", "coverage_cnn"):
+        assert found[metric, "test"].value is not None
+    found = rows(case(DIGITS.train[:5], tmp_path))
+    assert "more than 5 images" in found["recall_cnn", "train"].reason
+    assert found["kid_cnn", "train"].value is not None
+    assert "more than 1 images" in rows(case(DIGITS.train[:1], tmp_path))["kid_cnn", "test"].reason
+
+
+def test_broken_features_are_a_reason_and_other_sets_are_still_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = _features.pinned_network("digits")
+
+    def fails_on_black(pixels: Tensor) -> Tensor:
+        features = network.features(_features.from_pixels(pixels))
+        return features.masked_fill((pixels == 0).flatten(1).all(1)[:, None], torch.nan)
+
+    broken = _features.Extractor("broken", 64, fails_on_black, batch=500)
+    monkeypatch.setattr(fidelity, "cnn_extractor", lambda *arguments: broken)
+    pixels = DIGITS.train.pixels[:200].clone()
+    pixels[:2] = 0
+    found = rows(case(Images(pixels, DIGITS.train.labels[:200]), tmp_path))
+    assert found["fd_cnn_floor", "test"].value > 0
+    for metric in ("fd_cnn", "fd_cnn_infinity", "kid_cnn", "precision_cnn", "coverage_cnn"):
+        for split in ("test", "train"):
+            assert found[metric, split].reason.startswith("2 synthetic images have features")
+
+
+def test_features_of_real_images_are_taken_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = case(DIGITS.train[:200], tmp_path)
+    first = rows(context)
+    monkeypatch.setattr(_features, "write_arrays", None)
+    assert rows(context) == first
+
+
+def test_clean_resize_is_no_change_at_the_same_size_and_repeats_grey() -> None:
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (2, 1, 16, 16), generator=rng, dtype=torch.uint8)
+    assert torch.equal(_features.clean_resize(pixels, 16), pixels.expand(-1, 3, -1, -1).float())
+    larger = _features.clean_resize(pixels, 40)
+    assert larger.shape == (2, 3, 40, 40)
+    assert not torch.equal(larger, larger.round()), "quantised"
+    assert larger.min() >= 0 and larger.max() <= 255
+
+
+def rgb(images: Images) -> Images:
+    return Images(images.pixels.repeat(1, 3, 1, 1), images.labels)
+
+
+def test_dinov2_measures_rgb_images_with_weights_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "RGB" in rows(case(DIGITS.train[:200], tmp_path))["fd_dinov2", "test"].reason
+    sets = dict.fromkeys(("train", "test"), rgb(DIGITS.test[:12])) | {
+        "synthetic": rgb(DIGITS.train[:12])
+    }
+    # a network of the same kind that is small
+    monkeypatch.setattr(_dinov2, "MODEL", "test_vit")
+    torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "vit.pth")
+    extractor = _dinov2.dinov2_extractor(tmp_path / "vit.pth", CPU)
+    comparisons = [replace(c, more_than=1) for c in _comparisons.IN_DINOV2]
+    context = case(sets["synthetic"], tmp_path)
+    to_test, to_train = fidelity._measure(context, sets, comparisons, lambda: extractor)
+    assert to_test.value > 0
+    assert (to_test.metric, to_test.split, to_train.split) == ("fd_dinov2", "test", "train")
+    assert to_test.extractor.startswith("dinov2-vitl14-clean224-")
+    (tmp_path / "junk.pth").write_bytes(pickle.dumps(Bomb(tmp_path / "exploded"), protocol=2))
+    for name in ("absent.pth", "junk.pth"):
+        with pytest.raises(UserError, match=f"DPBENCH_DINOV2 names .*{name}"):
+            _dinov2.dinov2_extractor(tmp_path / name, CPU)
+    assert not (tmp_path / "exploded").exists()
+
+
 @torch.no_grad()
 def inception_state() -> dict[str, Tensor]:
     """Random weights whose features vary: the default ones give a spread of 6e-10."""
@@ -312,32 +483,58 @@ class Rgb(torch.utils.data.Dataset[Tensor]):
 
 
 @pytest.mark.slow
-def test_fid_is_that_of_torch_fidelity_through_the_whole_pipeline(
+def test_inception_metrics_are_those_of_torch_fidelity_through_the_whole_pipeline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "inception.pth"
     torch.save(inception_state(), file)
     monkeypatch.setenv("DPBENCH_INCEPTION", str(file))
-    synthetic, test = DIGITS.train[:20], DIGITS.test[:20]
-    context = case(synthetic, tmp_path)
-    too_few = rows(context)["fid", "test"]
-    assert "more than 2048 images" in too_few.reason
-    assert too_few.extractor.startswith("inception-v3-tf2015-bilinear299-")
-
+    synthetic, test = DIGITS.train[:12], DIGITS.test[:12]
     # the same images as both real splits, so that their features are taken once, then cached
     sets = {"synthetic": synthetic, "train": test, "test": test}
-    ours, to_train = fidelity._fid(context, sets, more_than=1)
+    # one split of all images, so that their order does not matter
+    monkeypatch.setattr(_comparisons, "INCEPTION_SCORE_SPLITS", 1)
+    extractor = inception_extractor(file, CPU, clean=False)
+    assert extractor.id.startswith("inception-v3-tf2015-bilinear299-")
+    of_few = [replace(c, more_than=1) for c in _comparisons.IN_INCEPTION[:2]]
+    measured = fidelity._measure(
+        case(synthetic, tmp_path),
+        sets,
+        [*_comparisons.IN_INCEPTION, *of_few],
+        lambda: extractor,
+    )
+    assert (measured[0].metric, measured[0].value) == ("fid", None)
+    assert "more than 2048 images" in measured[0].reason
+    ours = {(row.metric, row.split): row.value for row in measured}
     theirs = calculate_metrics(
         input1=Rgb(synthetic),
         input2=Rgb(test),
         fid=True,
+        kid=True,
+        kid_subset_size=12,
+        kid_subsets=2,
+        isc=True,
+        isc_splits=1,
         feature_extractor_weights_path=str(file),
         cache=False,
         cuda=False,
         save_cpu_ram=True,
         verbose=False,
-    )["frechet_inception_distance"]
-    assert (ours.metric, ours.split, ours.n) == ("fid", "test", 20)
-    assert ours.value == pytest.approx(theirs, rel=1e-5)
-    assert to_train.value == ours.value
-    assert theirs > 1e-3
+    )
+    assert ours["fid", "train"] == pytest.approx(ours["fid", "test"], rel=1e-9)
+    assert ours["precision", "test"] is not None
+    for metric, split, their_name in (
+        ("fid", "test", "frechet_inception_distance"),
+        ("kid", "test", "kernel_inception_distance_mean"),
+        ("inception_score", "", "inception_score_mean"),
+    ):
+        assert ours[metric, split] == pytest.approx(theirs[their_name], rel=1e-5), metric
+        assert abs(theirs[their_name]) > 1e-3, metric
+
+    # where there is nothing to resize, the two ways are one
+    clean = inception_extractor(file, CPU, clean=True)
+    rng = torch.Generator().manual_seed(0)
+    large = torch.randint(0, 256, (1, 3, 299, 299), generator=rng, dtype=torch.uint8)
+    first, second = (e.features(large, CPU, lambda count: None) for e in (extractor, clean))
+    assert np.linalg.norm(second - first) < 1e-5 * np.linalg.norm(first)
+    assert clean.id.startswith("inception-v3-tf2015-clean299-")
