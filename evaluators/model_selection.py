@@ -17,8 +17,8 @@ from dpbench.types import Images, Measurement, MetricSpec
 from ._agreement import RankCorrelation, bootstrap_interval, rank_correlation, select
 from ._classifiers import BATCH, accuracy, train
 from ._configurations import Configuration, grid
+from ._frechet import Float64
 from ._reference import STREAMS, Reference
-from ._statistics import Float64
 from ._subsets import stratified_order
 
 HELD_OUT = 5  # one synthetic image in so many is tested on
