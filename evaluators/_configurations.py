@@ -43,9 +43,11 @@ def grid(profile: str) -> tuple[Configuration, ...]:
     WRN-16-4; here it is the WRN-28-8 of the text, section 6. Not said, and so of our choosing:
     which VGG, plain momentum rather than Nesterov's, and crops by up to 4 pixels.
 
-    The learning rates of ``laptop`` are spread so that gaps exceed seed noise: on 8000 images of
-    Fashion-MNIST most neighbours in a family are 4 to 40 points of accuracy apart, two seeds of a
-    configuration at most 7, and at most 1 where the accuracy is above 75%.
+    The learning rates of ``laptop`` are spread so that gaps exceed seed noise. Trained on 8000
+    images of Fashion-MNIST's train split and tested on 3000 others of it, with two seeds each,
+    neighbours in a family are 3.7 to 37 points of accuracy apart, and each gap is larger than what
+    the seed changes: at most 1.2 points, but 2 to 9 at the lowest rates of logistic regression and
+    MLP. Between families some configurations are within a point of each other.
     """
     if profile == "paper":
         plain = Recipe("", vgg16, PAPER_STEPS, False, 0, 0, average=0.9999)
