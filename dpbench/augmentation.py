@@ -25,30 +25,38 @@ class Augmentation:
     color: float = 0.0
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """``(N, C, H, W)``, floats in [-1, 1], to the same, with draws from ``rng``."""
-        count, _, height, width = images.shape
-        device = images.device
+        """``(..., C, H, W)``, floats in [-1, 1], to the same, with draws from ``rng``.
+
+        Draws have the shape of the leading dimensions, so that those of an image are a row of them:
+        an image less does not change what the others get (see ``dpbench.privacy.replay``).
+        """
+        if self == PLAIN:
+            return images
+        leading, device = images.shape[:-3], images.device
+        changed = images.reshape(-1, *images.shape[-3:])
+        count, channels, height, width = changed.shape
         if self.flip:
-            mirrored = torch.rand(count, generator=rng, device=device) < 0.5
-            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+            mirrored = torch.rand(leading, generator=rng, device=device).view(-1, 1, 1, 1) < 0.5
+            changed = torch.where(mirrored, changed.flip(-1), changed)
         if self.crop:
-            padded = F.pad(images, (self.crop,) * 4, value=-1.0)
-            shape = (2, count, 1)
-            top, left = torch.randint(2 * self.crop + 1, shape, generator=rng, device=device)
-            rows = (top + torch.arange(height, device=device))[:, None, :, None]
-            columns = (left + torch.arange(width, device=device))[:, None, None, :]
+            padded = F.pad(changed, (self.crop,) * 4, value=-1.0)
+            shifts = torch.randint(
+                2 * self.crop + 1, (*leading, 2), generator=rng, device=device
+            ).view(-1, 2, 1)
+            rows = (shifts[:, 0] + torch.arange(height, device=device))[:, None, :, None]
+            columns = (shifts[:, 1] + torch.arange(width, device=device))[:, None, None, :]
             number = torch.arange(count, device=device)[:, None, None, None]
-            channel = torch.arange(images.shape[1], device=device)[:, None, None]
-            images = padded[number, channel, rows, columns]
+            channel = torch.arange(channels, device=device)[:, None, None]
+            changed = padded[number, channel, rows, columns]
         if self.color:
-            uniform = torch.rand((3, count, 1, 1, 1), generator=rng, device=device)
-            brightness, contrast, saturation = 1 + self.color * (2 * uniform - 1)
-            images = (images + 1) * brightness - 1
-            mean = images.mean(dim=(1, 2, 3), keepdim=True)
-            images = mean + contrast * (images - mean)
-            grey = images.mean(dim=1, keepdim=True)
-            images = (grey + saturation * (images - grey)).clamp(-1, 1)
-        return images
+            uniform = torch.rand((*leading, 3), generator=rng, device=device).view(-1, 3, 1, 1, 1)
+            brightness, contrast, saturation = (1 + self.color * (2 * uniform - 1)).unbind(1)
+            changed = (changed + 1) * brightness - 1
+            mean = changed.mean(dim=(1, 2, 3), keepdim=True)
+            changed = mean + contrast * (changed - mean)
+            grey = changed.mean(dim=1, keepdim=True)
+            changed = (grey + saturation * (changed - grey)).clamp(-1, 1)
+        return changed.view(images.shape)
 
 
 PLAIN = Augmentation()

@@ -133,12 +133,16 @@ def test_a_release_that_is_not_a_number_is_infinitely_far() -> None:
     ids=["two neighbours", "the others"],
 )
 @pytest.mark.parametrize(
-    "name", [name for name in sorted(entries("method")) if load("method", name).private]
+    ("name", "settings"),
+    [
+        *((name, ()) for name in sorted(entries("method")) if load("method", name).private),
+        ("dp-ddpm", ("public=salt-and-pepper", "flip=True", "crop=1")),
+    ],
 )
 def test_every_private_method_learns_through_its_mechanisms_alone(
-    name: str, names: tuple[str, ...]
+    name: str, settings: tuple[str, ...], names: tuple[str, ...]
 ) -> None:
-    method = resolve(load("method", name), name, "smoke", "digits", 1.0, ()).method
+    method = resolve(load("method", name), name, "smoke", "digits", 1.0, settings).method
     original, *others = neighbours(load_dataset("digits", None, Silent()).splits.train)
     chosen: list[Neighbour] = [each for each in others if each.name in names]
     comparisons = replay(method, private_set_info(CATALOG["digits"]), [original, *chosen], Silent())

@@ -163,6 +163,7 @@ def test_a_cell_is_run_with_all_that_was_asked(
         reproducible=True,
         device="cpu",
         engine="loop",
+        public="digits",
     )
     for field in fields(Request)[2:]:
         assert getattr(request, field.name) != field.default, f"{field.name} is not tried"

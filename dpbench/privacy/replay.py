@@ -363,8 +363,10 @@ class _OwnDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if kwargs.get("generator") is None:
+            return func(*args, **kwargs)
         batched = [self._is_batched(arg) for arg in args]
-        if kwargs.get("generator") is None or not any(batched):
+        if not any(batched):
             return func(*args, **kwargs)
         rows = []
         for i, generator in enumerate(self._generators):

@@ -55,7 +55,7 @@ class DenoisingObjective:
         u = torch.rand((count, self.multiplicity), generator=rng, device=device)
         sigma = self.parameterization.quantile(u, self.interval)
         clean = from_pixels(pixels)[:, None].expand(-1, self.multiplicity, -1, -1, -1)
-        clean = self.augmentation(clean.flatten(0, 1), rng).reshape(clean.shape)
+        clean = self.augmentation(clean, rng)
         noise = torch.randn(clean.shape, generator=rng, device=device)
         return clean, clean + sigma[:, :, None, None, None] * noise, sigma, labels
 
