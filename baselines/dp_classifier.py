@@ -22,7 +22,7 @@ from dpbench.averaging import ExponentialAverage
 from dpbench.classification import Classification
 from dpbench.errors import UserError
 from dpbench.pixels import from_pixels
-from dpbench.privacy.accounting import DPSGDEvent, calibrate
+from dpbench.privacy.accounting import DPSGDEvent
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective
 from dpbench.privacy.dpsgd import Learner
@@ -158,15 +158,8 @@ class DPClassifier:
         return initialised(NETWORKS[self.network], info.spec, info.classes, seed=seed)
 
     def _event(self, info: PrivateSetInfo, budget: PrivacyBudget) -> DPSGDEvent:
-        if self.batch_size > info.nominal_size:
-            raise UserError(
-                f"batch_size = {self.batch_size} is more than the {info.nominal_size} images of "
-                f"{info.dataset}: --set batch_size={info.nominal_size // 4}"
-            )
-        rate = self.batch_size / info.nominal_size
-        noise_multiplier = calibrate(budget, rate, self.steps)
-        return DPSGDEvent(
-            rate, noise_multiplier, self.clipping_norm, self.steps, "classifier weights"
+        return info.training(
+            budget, self.batch_size, self.steps, self.clipping_norm, "classifier weights"
         )
 
     def fit(self, private: PrivateImages, run: RunContext) -> Predictor:

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 
 from dpbench.errors import UserError
-from dpbench.privacy.accounting import DPSGDEvent, GaussianEvent, HistogramEvent, SelectionEvent
+from dpbench.privacy.accounting import (
+    DPSGDEvent,
+    GaussianEvent,
+    HistogramEvent,
+    SelectionEvent,
+    calibrate,
+)
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective, check_model, clip_factors, zero_rows
 from dpbench.privacy.dpsgd import Learner, train
@@ -44,6 +50,34 @@ class PrivateSetInfo:
     spec: ImageSpec
     classes: int
     nominal_size: int
+
+    def training(
+        self,
+        budget: PrivacyBudget,
+        batch_size: int,
+        steps: int,
+        clipping_norm: float,
+        purpose: str,
+    ) -> DPSGDEvent:
+        """DP-SGD training that spends a whole budget.
+
+        Args:
+            budget: What to spend.
+            batch_size: Expected size of a Poisson batch, images.
+            steps: Number of steps.
+            clipping_norm: C.
+            purpose: See ``DPSGDEvent``.
+
+        Raises:
+            UserError: The batch is larger than the set, or the budget cannot be met.
+        """
+        if batch_size > self.nominal_size:
+            raise UserError(
+                f"batch_size = {batch_size} is more than the {self.nominal_size} images of "
+                f"{self.dataset}: --set batch_size={self.nominal_size // 4}"
+            )
+        rate = batch_size / self.nominal_size
+        return DPSGDEvent(rate, calibrate(budget, rate, steps), clipping_norm, steps, purpose)
 
 
 class PrivateImages:

@@ -11,7 +11,7 @@ import torch
 
 from dpbench.averaging import ExponentialAverage
 from dpbench.errors import UserError
-from dpbench.privacy.accounting import DPSGDEvent, calibrate
+from dpbench.privacy.accounting import DPSGDEvent
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
@@ -143,15 +143,8 @@ class DiffusionMethod(ABC):
         )
 
     def _event(self, info: PrivateSetInfo, budget: PrivacyBudget) -> DPSGDEvent:
-        if self.batch_size > info.nominal_size:
-            raise UserError(
-                f"batch_size = {self.batch_size} is more than the {info.nominal_size} images of "
-                f"{info.dataset}: --set batch_size={info.nominal_size // 4}"
-            )
-        rate = self.batch_size / info.nominal_size
-        noise_multiplier = calibrate(budget, rate, self.steps)
-        return DPSGDEvent(
-            rate, noise_multiplier, self.clipping_norm, self.steps, "denoiser weights"
+        return info.training(
+            budget, self.batch_size, self.steps, self.clipping_norm, "denoiser weights"
         )
 
     def _denoiser(self, info: PrivateSetInfo, streams: Streams, name: str) -> Denoiser:
