@@ -454,6 +454,14 @@ def test_points_of_curves_have_their_own_tables_and_figures(dpbench: Command) ->
         assert str(file) in ended.err
 
 
+def test_points_of_curves_of_unknown_origin_are_drawn_without_an_epsilon(dpbench: Command) -> None:
+    score(Scores(FOREIGN, measurements=with_curves(SPEC).measurements))
+    ended = dpbench("report")
+    assert ended.code == 0, ended.err
+    labels = figures.lines(leaderboard.rows(Path("leaderboards"))).axes[0].get_legend().texts
+    assert "epsilon not claimed" in labels[-1].get_text()
+
+
 def test_the_check_compares_the_tables_of_curves_and_no_figures(dpbench: Command) -> None:
     keep(with_curves(SPEC))
     dpbench("report")

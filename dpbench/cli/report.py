@@ -83,7 +83,7 @@ def _print_rows(rows: list[Row]) -> None:
                 escape(row.method),
                 row.metric,
                 row.split,
-                "not claimed" if row.epsilon is None else f"{row.epsilon:g}",
+                row.epsilon_said,
                 f"{row.mean:.4g} {row.unit}".rstrip(),
                 interval,
                 str(row.seeds),

@@ -143,7 +143,7 @@ def _groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _label(row: Row) -> str:
-    return f"{row.method}, epsilon {row.epsilon:g} ({row.profile})"
+    return f"{row.method}, epsilon {row.epsilon_said} ({row.profile})"
 
 
 def _style(place: int) -> tuple[str, str]:

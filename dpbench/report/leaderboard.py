@@ -97,6 +97,11 @@ class Row:
     rank_low: int | None = None
     rank_high: int | None = None
 
+    @property
+    def epsilon_said(self) -> str:
+        """The budget's epsilon, for people."""
+        return NOT_CLAIMED if self.epsilon is None else f"{self.epsilon:g}"
+
 
 AUDIT_NOTE = (
     "Audits send canaries through a run's mechanisms. A noise interval (audit_sigma_ratio) without "
