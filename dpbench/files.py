@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,39 @@ def write_torch(file: Path, content: Any, mode: int | None = None) -> None:
             torch.save(content, handle)
 
     replace_atomically(file, write, mode)
+
+
+def write_arrays(file: Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:
+    """``numpy.savez`` to ``file``, or ``numpy.savez_compressed``, all or nothing."""
+    import numpy as np  # not at the top: see write_torch
+
+    save = np.savez_compressed if compressed else np.savez
+
+    def write(partial: Path) -> None:
+        # through a handle, because NumPy appends a suffix to names that it does not like
+        with partial.open("wb") as handle:
+            save(handle, **arrays)
+
+    replace_atomically(file, write)
+
+
+def lock(handle: int, wait: bool) -> bool:
+    """Keep other processes that lock the same file or folder out of it, until it is closed.
+
+    Args:
+        handle: Descriptor of the open file; the lock dies with its process.
+        wait: For another process that has the lock, however long it takes.
+
+    Returns:
+        False where another process has it. On a file system that has no locks nobody is kept out.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system that has no locks
+        pass
+    return True
 
 
 def sha256(file: Path) -> str:

@@ -6,7 +6,6 @@ private images, and start from the same public weights.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpbench.files import sha256, write_torch
+from dpbench.files import lock, sha256, write_torch
 from dpbench.progress import Progress
 from dpbench.ranks import ALONE, Ranks
 from dpbench.stages import Stage
@@ -100,13 +99,9 @@ class Pretraining:
 
     def _acquire(self) -> None:
         self._lock = os.open(self._file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o666)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(self._lock, wait=False):
             self._progress.note("waiting for another process that is at the same public training")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-        except OSError:  # a file system that has no locks
-            pass
+            lock(self._lock, wait=True)
 
     def _release(self) -> None:
         if self._lock is not None:

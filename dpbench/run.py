@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import json
 import math
@@ -30,9 +29,10 @@ from dpbench.data.load import Dataset, find_info, load
 from dpbench.errors import RunFailed, UserError, described, unknown
 from dpbench.evaluation import Subject, evaluate
 from dpbench.files import (
-    replace_atomically,
+    lock,
     safe_name,
     sha256,
+    write_arrays,
     write_bytes,
     write_text,
     write_torch,
@@ -509,13 +509,8 @@ def _locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder; the lock dies with its process."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise UserError(f"another process is at work in {folder}: wait for it") from None
-    except OSError:  # a file system that has no locks
-        pass
-    try:
+        if not lock(handle, wait=False):
+            raise UserError(f"another process is at work in {folder}: wait for it")
         yield
     finally:
         os.close(handle)
@@ -732,13 +727,7 @@ class _Run:
 
     def _arrays(self, name: str, arrays: Mapping[str, Any]) -> None:
         """Write arrays as an artifact."""
-
-        def write(partial: Path) -> None:
-            # through a handle, because NumPy appends a suffix to names that it does not like
-            with partial.open("wb") as handle:
-                np.savez_compressed(handle, **arrays)
-
-        replace_atomically(self.folder / name, write)
+        write_arrays(self.folder / name, arrays, compressed=True)
         self._artifact(name)
 
     def _artifact(self, name: str) -> None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dpbench.errors import RunFailed
-from dpbench.files import replace_atomically
+from dpbench.files import write_arrays
 from dpbench.pixels import from_pixels
 from dpbench.progress import Progress
 from dpbench.types import Images, ImageSpec
@@ -198,19 +197,8 @@ def write_network(file: Path, network: FeatureCnn) -> None:
     """Write weights as ``.npz``: one float32 array for each name of the state."""
     # running counts of batches are the only integers of the state and serve training alone
     state = network.state_dict()
-    write_arrays(file, {k: v.numpy() for k, v in state.items() if v.is_floating_point()})
-
-
-def write_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
-    """Write arrays as ``.npz``, all or nothing; makes the folder."""
-
-    def write(partial: Path) -> None:
-        # through a handle, because NumPy appends a suffix to names that it does not like
-        with partial.open("wb") as handle:
-            np.savez(handle, **arrays)
-
     file.parent.mkdir(parents=True, exist_ok=True)
-    replace_atomically(file, write)
+    write_arrays(file, {k: v.numpy() for k, v in state.items() if v.is_floating_point()})
 
 
 def _read_network(source: Path | io.BytesIO) -> FeatureCnn:
@@ -260,6 +248,7 @@ def cached_features(
     file = cache / f"{extractor.id}-{content_hash(images)}.features.npz"
     if not file.exists():
         features = extractor.features(images.pixels, device, advance)
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_arrays(file, {"features": features})
         return features
     advance(len(images))

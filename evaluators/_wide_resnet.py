@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -102,18 +103,12 @@ CIFAR10 = Recipe(
     augmentation=Augmentation(flip=True, crop=4, color=0.2),
     copies=16,
 )
-CAMELYON17 = Recipe(
-    "wrn-40-4-camelyon17/sgd4000",
-    wide_resnet(40, 4),
+CAMELYON17 = replace(
+    CIFAR10,
+    id="wrn-40-4-camelyon17/sgd4000",
     steps=4_000,
-    adam=False,
-    learning_rate=0.1,
-    label_smoothing=0.0,
-    batch=512,
     sgd=Sgd(weight_decay=1e-5, schedule="cosine"),
-    average=0.9999,
-    augmentation=Augmentation(flip=True, crop=4, color=0.2),
-    copies=16,
+    batch=512,
 )
 
 

@@ -7,7 +7,6 @@ again, so a data set of any size costs a run no memory of its own.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from dpbench.data.catalog import DatasetInfo
 from dpbench.errors import UserError
-from dpbench.files import cache_folder, safe_name
+from dpbench.files import cache_folder, lock, safe_name
 from dpbench.progress import Progress, Task
 
 HASH = "sha256"
@@ -132,11 +131,10 @@ def _identity(original: Original) -> str:
 
 
 @contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _alone(file: Path) -> Iterator[None]:
     """Wait until no other process decodes the same files; the lock dies with its process."""
-    with lock.open("w") as handle:
-        with contextlib.suppress(OSError):  # a file system that has no locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with file.open("w") as handle:
+        lock(handle.fileno(), wait=True)
         yield
 
 
