@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _quarters import CLASSES, evaluation, images
 from scipy.stats import spearmanr
-from test_scaling import images
 
 from dpbench.augmentation import PLAIN, Augmentation
 from dpbench.evaluators import model_selection
@@ -24,30 +24,15 @@ from dpbench.evaluators._configurations import grid
 from dpbench.evaluators._vgg import vgg16
 from dpbench.evaluators._wide_resnet import wide_resnet
 from dpbench.evaluators.model_selection import EVALUATOR, compared
-from dpbench.profiles import SMOKE
-from dpbench.progress import Silent
-from dpbench.protocols import EvaluationContext, Need
+from dpbench.protocols import EvaluationContext
 from dpbench.streams import Streams
 from dpbench.types import Images, ImageSpec, Measurement
 
 KINDS = ("synthetic", "transfer", "real", "reseeded")
-CLASSES = 4
 
 
 def case(cache: Path, synthetic: Images, **changes: object) -> EvaluationContext:
-    real = {Need.REAL_TRAIN: images(240, 1), Need.REAL_TEST: images(120, 2)}
-    context = EvaluationContext(
-        dataset="quarters",
-        classes=CLASSES,
-        synthetic=synthetic,
-        open_real=real.__getitem__,
-        profile=SMOKE,
-        device=torch.device("cpu"),
-        streams=Streams(0),
-        progress=Silent(),
-        cache=cache,
-    )
-    return replace(context, **changes)
+    return evaluation(cache, synthetic, images(240, 1), images(120, 2), **changes)
 
 
 def rows(context: EvaluationContext) -> dict[str, Measurement]:

@@ -2,50 +2,24 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from _quarters import CLASSES, evaluation, images
 from torch import Tensor, nn
 
 from dpbench.evaluators import scaling
 from dpbench.evaluators._subsets import nested, stratified_order, subset
 from dpbench.evaluators.scaling import EVALUATOR, series
-from dpbench.profiles import PROFILES, SMOKE
-from dpbench.progress import Silent
+from dpbench.profiles import PROFILES
 from dpbench.protocols import EvaluationContext, Need
 from dpbench.streams import Streams
 from dpbench.types import Images, Measurement
 
-CLASSES = 4
-
-
-def images(count: int, seed: int, noise: float = 60) -> Images:
-    """One bright quarter for each class, under noise."""
-    rng = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % CLASSES
-    pixels = 100 + noise * torch.randn(count, 1, 8, 8, generator=rng)
-    for label in range(CLASSES):
-        top, left = 4 * (label // 2), 4 * (label % 2)
-        pixels[labels == label, :, top : top + 4, left : left + 4] += 40
-    return Images(pixels.clamp(0, 255).to(torch.uint8), labels)
-
 
 def case(cache: Path, synthetic: Images, **changes: object) -> EvaluationContext:
-    real = {Need.REAL_TRAIN: images(120, 1), Need.REAL_TEST: images(200, 2)}
-    context = EvaluationContext(
-        dataset="quarters",
-        classes=CLASSES,
-        synthetic=synthetic,
-        open_real=real.__getitem__,
-        profile=SMOKE,
-        device=torch.device("cpu"),
-        streams=Streams(0),
-        progress=Silent(),
-        cache=cache,
-    )
-    return replace(context, **changes)
+    return evaluation(cache, synthetic, images(120, 1), images(200, 2), **changes)
 
 
 def rows(context: EvaluationContext) -> dict[str, Measurement]:
