@@ -38,7 +38,15 @@ from dpbench.augmentation import Augmentation
 from dpbench.errors import UserError
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
-from dpbench.protocols import NO_PUBLIC, Plan, Preset, RunContext, Sampler, Workload
+from dpbench.protocols import (
+    NO_PUBLIC,
+    Plan,
+    Preset,
+    PublicSource,
+    RunContext,
+    Sampler,
+    Workload,
+)
 from dpbench.types import Images
 
 from .diffusion.ddpm import DDPM
@@ -232,7 +240,7 @@ class DPDDPM(DiffusionMethod):
             )
         classes = source.classes or info.classes
         pretraining = run.pretraining(
-            self._recipe(info, source.identity, classes), f"public training on {source.name}"
+            self._recipe(info, source, classes), f"public training on {source.name}"
         )
         denoiser = self._denoiser(
             replace(info, classes=classes), pretraining.streams, "denoiser"
@@ -276,14 +284,17 @@ class DPDDPM(DiffusionMethod):
     def _scratch(self, info: PrivateSetInfo, run: RunContext) -> Denoiser:
         return self._denoiser(info, run.streams, "denoiser").to(run.device)
 
-    def _recipe(self, info: PrivateSetInfo, identity: str, classes: int) -> dict[str, object]:
+    def _recipe(
+        self, info: PrivateSetInfo, source: PublicSource, classes: int
+    ) -> dict[str, object]:
         """Everything that the weights of public training depend on."""
         public = [name for name in self.__dataclass_fields__ if name.startswith("public_")]
         network = ("channels", "channel_mult", "blocks", "attention_resolutions", "patch")
         names = [*network, "embedding", "precision", "average_decay", *public]
         return {
             "method": "dp-ddpm",
-            "images": identity,
+            "images": source.identity,
+            "labelled": source.classes is not None,
             "shape": info.spec.shape,
             "classes": classes,
             **{name: getattr(self, name) for name in names},

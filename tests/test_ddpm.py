@@ -375,8 +375,11 @@ def test_classes_are_embedded_anew_where_public_ones_are_others(tmp_path):
     assert [len(each) for each in embeddings] == [10, 10, 10]
     assert torch.equal(embeddings[0], embeddings[1])  # the first weights of this run's seed
     assert not torch.equal(embeddings[0], embeddings[2])
+    files = [torch.load(file, weights_only=True) for file in (tmp_path / "pretrained").glob("*.pt")]
+    (learned,) = (each for each in files if len(each[LABEL_WEIGHTS]) == 3)
     for name, weight in weights(other).items():
-        assert name == LABEL_WEIGHTS or len(weight) == len(weights(same)[name])
+        assert name == LABEL_WEIGHTS or torch.equal(weight, learned[name])
+    assert len(files) == 3  # what labels mean is a part of the recipe
 
 
 def test_labels_that_mean_nothing_are_drawn_anew(tmp_path):
