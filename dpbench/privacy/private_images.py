@@ -13,9 +13,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from dpbench.cores import map_on_cores
 from dpbench.errors import UserError
 from dpbench.privacy.accounting import (
     DPSGDEvent,
+    Event,
     GaussianEvent,
     HistogramEvent,
     SelectionEvent,
@@ -30,7 +32,7 @@ from dpbench.stages import Stage
 from dpbench.streams import Streams
 from dpbench.types import Images, ImageSpec
 
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 1024
 Candidate = TypeVar("Candidate")
 
 
@@ -58,8 +60,9 @@ class PrivateSetInfo:
         steps: int,
         clipping_norm: float,
         purpose: str,
+        others: tuple[Event, ...] = (),
     ) -> DPSGDEvent:
-        """DP-SGD training that spends a whole budget.
+        """DP-SGD training that spends what is left of a budget.
 
         Args:
             budget: What to spend.
@@ -67,6 +70,7 @@ class PrivateSetInfo:
             steps: Number of steps.
             clipping_norm: C.
             purpose: See ``DPSGDEvent``.
+            others: Events of the same run that the budget must also pay for.
 
         Raises:
             UserError: The batch is larger than the set, or the budget cannot be met.
@@ -77,7 +81,9 @@ class PrivateSetInfo:
                 f"{self.dataset}: --set batch_size={self.nominal_size // 4}"
             )
         rate = batch_size / self.nominal_size
-        return DPSGDEvent(rate, calibrate(budget, rate, steps), clipping_norm, steps, purpose)
+        return DPSGDEvent(
+            rate, calibrate(budget, rate, steps, others), clipping_norm, steps, purpose
+        )
 
 
 class PrivateImages:
@@ -235,7 +241,7 @@ class PrivateImages:
         # one part at least: a set that is empty must give noise like any other
         starts = range(0, max(1, len(self.__images)), ROWS_AT_ONCE)
         parts = (self.__images[start : start + ROWS_AT_ONCE] for start in starts)
-        return torch.stack([of_part(part) for part in parts]).sum(0)
+        return torch.stack(list(map_on_cores(of_part, parts, torch.device("cpu")))).sum(0)
 
     def _with_noise(self, total: Tensor, event: GaussianEvent | HistogramEvent) -> Tensor:
         """The release of an event, from its ``(D,)`` sum."""

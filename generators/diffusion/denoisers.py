@@ -129,12 +129,17 @@ class Denoiser(nn.Module):
         Returns:
             ``(B, C, H, W)``.
         """
-        c_skip, c_out, c_in, c_noise = self.parameterization.coefficients(sigma)
+        _, c_out, c_in, c_noise = self.parameterization.coefficients(sigma)
         scaled = c_in[:, None, None, None] * x
         lower = self.precision == "bfloat16"
         with torch.autocast(x.device.type, torch.bfloat16, enabled=lower):
             out: Tensor = self.network(scaled, c_noise, labels)
-        return c_skip[:, None, None, None] * x + c_out[:, None, None, None] * out.float()
+        return self.untrained(x, sigma, labels) + c_out[:, None, None, None] * out.float()
+
+    def untrained(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        """The estimate where the network says 0; as ``forward``."""
+        c_skip, *_ = self.parameterization.coefficients(sigma)
+        return c_skip[:, None, None, None] * x
 
 
 class Experts(nn.Module):

@@ -11,7 +11,7 @@ import torch
 
 from dpbench.averaging import ExponentialAverage
 from dpbench.errors import UserError
-from dpbench.privacy.accounting import DPSGDEvent
+from dpbench.privacy.accounting import DPSGDEvent, Event
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
@@ -142,9 +142,12 @@ class DiffusionMethod(ABC):
             self.channels, self.channel_mult, self.blocks, self.attention_resolutions, self.patch
         )
 
-    def _event(self, info: PrivateSetInfo, budget: PrivacyBudget) -> DPSGDEvent:
+    def _event(
+        self, info: PrivateSetInfo, budget: PrivacyBudget, others: tuple[Event, ...] = ()
+    ) -> DPSGDEvent:
+        """Training that spends what the other events leave of the budget."""
         return info.training(
-            budget, self.batch_size, self.steps, self.clipping_norm, "denoiser weights"
+            budget, self.batch_size, self.steps, self.clipping_norm, "denoiser weights", others
         )
 
     def _denoiser(self, info: PrivateSetInfo, streams: Streams, name: str) -> Denoiser:
