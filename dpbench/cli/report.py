@@ -27,14 +27,14 @@ def report(
     ] = Path("evaluations"),
     check: Annotated[
         bool,
-        typer.Option("--check", help="Only say whether the CSVs are what their records give."),
+        typer.Option("--check", help="Only say whether CSVs and page are what records give."),
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Derive the leaderboards from records: CSVs and figures, and a table here."""
+    """Derive the leaderboards from records: CSVs, figures and claims, and a table here."""
     with outcome(debug):
-        from dpbench.report import leaderboard
+        from dpbench.report import claims, leaderboard
         from dpbench.report.curves import curve_of
 
         if not check:
@@ -43,7 +43,10 @@ def report(
             for file in incomplete:
                 err.print(f"left out, not complete: {escape(str(file))}", soft_wrap=True)
         rows = leaderboard.rows(leaderboards)
-        stale = leaderboard.stale(rows, leaderboards)
+        texts = leaderboard.files(rows, leaderboards)
+        if rows:
+            texts |= claims.files(claims.judge(leaderboard.records(leaderboards)), leaderboards)
+        stale = leaderboard.stale(texts, leaderboards)
         if check and stale:
             names = ", ".join(map(str, stale))
             raise RunFailed(f"{names}: not what the records give; run `dpbench report`")
@@ -52,7 +55,8 @@ def report(
                 f"no complete run in {runs_dir} or {leaderboards}: `dpbench run` makes one"
             )
         if not check:
-            files = leaderboard.write(rows, leaderboards)
+            leaderboard.write(texts)
+            files = list(texts)
             if any(curve_of(row.metric) for row in rows):
                 from dpbench.report import figures  # matplotlib takes long to import
 

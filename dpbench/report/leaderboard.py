@@ -7,7 +7,7 @@ import io
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -153,6 +153,21 @@ def collect_scores(evaluations: Path, leaderboards: Path) -> None:
             write_text(target, scores.dumps())
 
 
+def records(leaderboards: Path) -> list[RunRecord]:
+    """The committed records.
+
+    Raises:
+        UserError: One of them cannot be read, or is of a run that is not complete.
+    """
+    found = []
+    for file in sorted((leaderboards / RECORDS).rglob("*.json")):
+        record = read(file)
+        if record.status != "complete":
+            raise UserError(f"{file} is of a run that is not complete: remove it")
+        found.append(record)
+    return found
+
+
 def rows(leaderboards: Path) -> list[Row]:
     """All rows, from the committed records and scores.
 
@@ -161,10 +176,7 @@ def rows(leaderboards: Path) -> list[Row]:
             run's samples.
     """
     groups: dict[tuple[object, ...], list[tuple[RunRecord, Measurement]]] = defaultdict(list)
-    for file in sorted((leaderboards / RECORDS).rglob("*.json")):
-        record = read(file)
-        if record.status != "complete":
-            raise UserError(f"{file} is of a run that is not complete: remove it")
+    for record in records(leaderboards):
         for measurement in record.measurements:
             groups[_cell(record, measurement)].append((record, measurement))
     found = [_row(group) for group in groups.values()]
@@ -200,30 +212,33 @@ def to_csv(table: Sequence[Row]) -> str:
     return out.getvalue()
 
 
-def write(table: Iterable[Row], leaderboards: Path) -> list[Path]:
-    """Write a CSV per data set, and one for the points of each curve; returns their paths."""
-    files = []
-    for file, text in _files(table, leaderboards).items():
+def write(files: Mapping[Path, str]) -> None:
+    """Write texts by path, such as ``files``."""
+    for file, text in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, text)
-        files.append(file)
-    return files
 
 
-def stale(table: Iterable[Row], leaderboards: Path) -> list[Path]:
-    """CSVs that are not what the records give: changed, missing, or without any record."""
-    expected = _files(table, leaderboards)
-    present = set(leaderboards.glob("*.csv"))
+def stale(files: Mapping[Path, str], leaderboards: Path) -> list[Path]:
+    """Files that are not what the records give: changed, missing, or without any record.
+
+    Args:
+        files: All that the records give, texts by path.
+        leaderboards: Where they are.
+    """
+    present = {*leaderboards.glob("*.csv"), *leaderboards.glob("*.html")}
     return sorted(
         {
             file
-            for file, text in expected.items()
+            for file, text in files.items()
             if file not in present or file.read_text(encoding="utf-8") != text
         }
-        | (present - expected.keys())
+        | (present - files.keys())
     )
 
 
-def _files(table: Iterable[Row], leaderboards: Path) -> dict[Path, str]:
+def files(table: Iterable[Row], leaderboards: Path) -> dict[Path, str]:
+    """The text of a CSV per data set, and of one for the points of each curve, by path."""
     parts: dict[str, list[Row]] = defaultdict(list)
     for row in table:
         curve = curve_of(row.metric)
