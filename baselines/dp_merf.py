@@ -157,13 +157,6 @@ class DPMERF:
         Preset("laptop", _LAPTOP, {"kernel_variance": 105 / 784, **_SMALL}, datasets=("mnist",)),
         Preset("laptop", _LAPTOP, _SMALL),
         Preset(
-            "claims",
-            "as published, but a tenth of the features, and a twelfth of the steps to keep within "
-            "the profile's compute",
-            {"features": 1000, "generator_steps": 250},
-            datasets=("fashionmnist",),
-        ),
-        Preset(
             "smoke",
             "the smallest that runs",
             {"features": 200, "generator_steps": 20, "generator_batch_size": 50},

@@ -51,7 +51,7 @@ SMOKE = Profile(
 )
 CLAIMS = Profile(
     name="claims",
-    compute=ComputeBudget(private_evaluations=51_200, public_evaluations=25_600, train_seconds=100),
+    compute=ComputeBudget(private_evaluations=40_960, public_evaluations=12_800, train_seconds=90),
     samples=2500,
     description="two CPU cores, at most 3 minutes a run: many seeds and small differences",
 )

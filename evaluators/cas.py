@@ -64,7 +64,7 @@ def recipes(profile: str, images: int, dataset: str, spec: ImageSpec) -> dict[st
             "cas_wrn": wide_resnet_recipe(dataset, spec.channels),
         }
     # fewer in claims, which has a quarter of the images and trains five CNNs
-    steps = {"smoke": 60, "claims": 150}.get(profile, 600)
+    steps = {"smoke": 60, "claims": 100}.get(profile, 600)
     return {
         "cas_logreg": Recipe(f"logreg/sgd{steps}", logistic_regression, steps, False, 0.03, 0.05),
         "cas_mlp": Recipe(f"mlp100/sgd{steps}", mlp, steps, False, 0.1, 0.05),

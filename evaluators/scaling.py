@@ -36,7 +36,7 @@ def series(profile: str) -> Series:
         "paper": (20_000, (50_000, 100_000, 200_000, 500_000, 1_000_000)),
         # fewer steps would not pass over the largest twice, and its accuracy would be the lowest
         "laptop": (200, (1000, 3000, 10_000)),
-        "claims": (150, (250, 2500)),
+        "claims": (100, (250, 2500)),
         "smoke": (20, (50, 200)),
     }[profile]
     return Series(Recipe(f"cnn16-32-64/sgd{steps}", small_cnn, steps, False, 0.1, 0.05), sizes)

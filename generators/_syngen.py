@@ -48,14 +48,14 @@ LAPTOP = Preset(
 )
 CLAIMS = Preset(
     "claims",
-    "as laptop, with half the channels, a quarter of the private batch, half the private steps, a "
-    "quarter of the synthetic steps, a fifth of the synthetic images and fewer noise levels when "
+    "as laptop, with half the channels, a quarter of the private batch, fewer private steps, an "
+    "eighth of the synthetic steps, a fifth of the synthetic images and fewer noise levels when "
     "sampling",
     {
         **LAPTOP.values,
         **CLAIMS_TRAINING,
         "synthetic_images": 4000,
-        "synthetic_steps": 200,
+        "synthetic_steps": 100,
     },
 )
 SMOKE = Preset(

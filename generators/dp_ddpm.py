@@ -148,14 +148,14 @@ class DPDDPM(DiffusionMethod):
         Preset(
             "claims",
             "as laptop, with half the channels, a quarter of the private batch, fewer private "
-            "steps, a quarter of the public steps, a fifth of the public images and fewer noise "
+            "steps, an eighth of the public steps, a fifth of the public images and fewer noise "
             "levels when sampling",
             {
                 **_LAPTOP.values,
                 **CLAIMS_TRAINING,
                 "public_images": 4000,
-                "public_steps": 200,
-                "public_warmup_steps": 25,
+                "public_steps": 100,
+                "public_warmup_steps": 12,
             },
         ),
         Preset(

@@ -82,7 +82,7 @@ class DPDM(ContinuousDiffusion):
         ),
         Preset(
             "claims",
-            "as laptop, with half the channels, a quarter of the batch, half the steps and fewer "
+            "as laptop, with half the channels, a quarter of the batch, fewer steps and fewer "
             "noise levels when sampling; EDM at every epsilon",
             CLAIMS_TRAINING,
         ),

@@ -47,7 +47,7 @@ def _ddpm(**settings: object) -> Arm:
 
 FINE_TUNED = _ddpm()
 # all that FINE_TUNED spends on public and private images is spent on private ones
-FROM_SCRATCH = _ddpm(public="none", steps=150)
+FROM_SCRATCH = _ddpm(public="none", steps=90)
 _OF_LAPTOP = replace(FINE_TUNED, profile="laptop")
 
 
