@@ -117,7 +117,8 @@ class Cas:
 
     The interval of ``cas_cnn`` is over test images, with the network as it is; other seeds of
     generator, samples or network are not in it. The predicted class of every test image is kept,
-    in the order of the test split and with its labels, so that other intervals can be computed.
+    in the order of the test split and with its labels: from that, leaderboards compute intervals
+    over seeds and test images, of every classifier and not of means.
 
     A classifier has collapsed if it predicts at most half as many classes of the test images as
     there are. Collapsed ones are counted and named, and stay in the mean.

@@ -18,7 +18,7 @@ ORDER = (
     *("privacy.dpsgd", "privacy.private_images", "probe", "classification"),
     # replaying stands in for the handle on private images, so it knows that and no method
     *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
-    *("multiplicity", "record", "scores", "evaluation", "verify", "public"),
+    *("multiplicity", "record", "outcomes", "scores", "evaluation", "verify", "public"),
     # checking a method fits it as a run does
     *("run", "check", "scoring", "sweep", "report", "console", "bench"),
     # a command knows what all of them share, and no other command

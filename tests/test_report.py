@@ -4,18 +4,21 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from conftest import TOY, Command
 
 from dpbench.evaluators.audit import EVALUATOR as AUDIT
 from dpbench.evaluators.model_selection import EVALUATOR as MODEL_SELECTION
 from dpbench.evaluators.scaling import EVALUATOR as SCALING
+from dpbench.files import sha256
 from dpbench.record import RunRecord, RunSpec, digest
 from dpbench.report import curves, figures, leaderboard
 from dpbench.scores import UNKNOWN, Scores, ScoresSpec
@@ -410,6 +413,104 @@ def test_a_report_imports_no_torch_no_method_and_no_evaluator() -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "set()"
+
+
+# Test images: what is kept of each, and what intervals and comparisons make of it.
+
+N = 1000
+
+
+def keep_tested(spec: RunSpec, share: float, kept: bool = True, noise: int = 0) -> None:
+    """Keep a run whose classifier is right of about that share of the test images."""
+    rng = np.random.default_rng([spec.seed, noise])
+    labels = np.arange(N) % 10
+    predicted = np.where(rng.random(N) < share + rng.normal(0, 0.01), labels, (labels + 1) % 10)
+    value = 100 * int((predicted == labels).sum()) / N
+    record = finished(spec, value)
+    record.measurements = [
+        replace(record.measurements[0], n_real=N),
+        Measurement("other", 3.0, "", False, 10, "test"),
+    ]
+    file = Path("runs", spec.folder, "evaluation-some.npz")
+    file.parent.mkdir(parents=True)
+    if kept:
+        np.savez(file, labels=labels, cas=predicted, other=predicted)
+        record.artifacts = {file.name: sha256(file)}
+    (file.parent / "record.json").write_text(record.dumps())
+
+
+def cas_rows() -> list[dict[str, str]]:
+    return [row for row in table() if row["metric"] == "cas"]
+
+
+def test_the_interval_of_seeds_is_over_test_images_too(dpbench: Command) -> None:
+    for seed in range(3):
+        keep_tested(replace(SPEC, seed=seed), 0.8)
+        keep_tested(replace(SPEC, seed=seed, method="old"), 0.8, kept=False)
+    assert dpbench("report").code == 0
+    known, old = sorted(cas_rows(), key=lambda row: row["method"] == "old")
+    assert (known["interval"], old["interval"]) == ("seeds and test images", "seeds")
+    assert float(known["ci_low"]) < float(known["mean"]) < float(known["ci_high"])
+    assert known["mean"] == old["mean"] and known["ci_low"] != old["ci_low"]
+    others = [row["interval"] for row in table() if row["metric"] == "other"]
+    assert others == ["seeds", "seeds"], "predictions under its name are not its value"
+
+
+def test_one_seed_has_an_interval_over_test_images_that_says_so_and_no_rank(
+    dpbench: Command,
+) -> None:
+    keep_tested(SPEC, 0.8)
+    for seed in range(3):
+        keep_tested(replace(SPEC, method="other", seed=seed), 0.2)
+    ended = dpbench("report")
+    (row,) = (row for row in cas_rows() if row["method"] == "toy")
+    assert (row["seeds"], row["interval"], row["rank_low"]) == ("1", "test images", "")
+    assert float(row["ci_low"]) < float(row["mean"]) < float(row["ci_high"])
+    said = " ".join(ended.out.split())
+    assert "another seed may well be outside" in said
+    assert "1 seed" in said and "(test images)" in said
+
+
+def test_a_seed_without_outcomes_leaves_the_interval_to_the_seeds(dpbench: Command) -> None:
+    for seed in range(3):
+        keep_tested(replace(SPEC, seed=seed), 0.8, kept=seed > 0)
+    dpbench("report")
+    assert [row["interval"] for row in cas_rows()] == ["seeds"]
+
+
+def test_outcomes_are_committed_beside_the_record_and_are_small(dpbench: Command) -> None:
+    keep_tested(SPEC, 0.8)
+    dpbench("report")
+    (file,) = Path("leaderboards/records").rglob("*.npz")
+    assert file.with_name(file.name.replace(".correct.npz", ".json")).exists()
+    assert file.stat().st_size < N / 8 + 400
+    before, csv_text = file.read_bytes(), Path("leaderboards/digits.csv").read_text()
+    shutil.rmtree("runs")
+    assert dpbench("report").code == 0 and dpbench("report", "--check").code == 0
+    assert file.read_bytes() == before
+    assert Path("leaderboards/digits.csv").read_text() == csv_text
+
+
+def test_outcomes_that_are_not_those_of_the_record_are_refused(dpbench: Command) -> None:
+    keep_tested(SPEC, 0.8)
+    dpbench("report")
+    (file,) = Path("leaderboards/records").rglob("*.npz")
+    with np.load(file) as bits:
+        edited = {name: array.copy() for name, array in bits.items()}
+    edited["cas"][:10] = 255
+    np.savez(file, **edited)
+    ended = dpbench("report", "--check")
+    assert ended.code == 2 and f"{file} does not give what its record says of cas" in ended.err
+    file.write_bytes(b"junk")
+    assert f"{file} holds no outcomes" in dpbench("report", "--check").err
+
+
+def test_predictions_that_are_not_the_runs_are_refused(dpbench: Command) -> None:
+    keep_tested(SPEC, 0.8)
+    (file,) = Path("runs").rglob("*.npz")
+    np.savez(file, labels=np.zeros(N, int), cas=np.zeros(N, int))
+    ended = dpbench("report")
+    assert ended.code == 2 and f"{file} is not the file that the run wrote" in ended.err
 
 
 # Points of curves.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +33,7 @@ def report(
 ) -> None:
     """Derive the leaderboards from records: CSVs and figures, and a table here."""
     with outcome(debug):
+        from dpbench.files import write_text
         from dpbench.report import leaderboard
         from dpbench.report.curves import curve_of
 
@@ -43,7 +43,8 @@ def report(
             for file in incomplete:
                 err.print(f"left out, not complete: {escape(str(file))}", soft_wrap=True)
         rows = leaderboard.rows(leaderboards)
-        stale = leaderboard.stale(rows, leaderboards)
+        csvs = leaderboard.files(rows, leaderboards)
+        stale = leaderboard.stale(csvs, leaderboards)
         if check and stale:
             names = ", ".join(map(str, stale))
             raise RunFailed(f"{names}: not what the records give; run `dpbench report`")
@@ -52,7 +53,9 @@ def report(
                 f"no complete run in {runs_dir} or {leaderboards}: `dpbench run` makes one"
             )
         if not check:
-            files = leaderboard.write(rows, leaderboards)
+            for file, text in csvs.items():
+                write_text(file, text)
+            files = list(csvs)
             if any(curve_of(row.metric) for row in rows):
                 from dpbench.report import figures  # matplotlib takes long to import
 
@@ -60,9 +63,11 @@ def report(
             for file in files:
                 err.print(f"wrote {escape(str(file))}", soft_wrap=True, highlight=False)
         if as_json:
-            print_json([asdict(row) for row in rows])
+            print_json([row.columns() for row in rows])
         else:
             _print_rows([row for row in rows if curve_of(row.metric) is None])
+            if any(row.scores for row in rows):
+                out.print(leaderboard.INTERVAL_NOTE, highlight=False)
             if any(row.audited_epsilon_lower is not None for row in rows):
                 out.print(leaderboard.AUDIT_NOTE, highlight=False)
 
@@ -77,7 +82,6 @@ def _print_rows(rows: list[Row]) -> None:
         for row in rows:
             if row.dataset != dataset or row.mean is None:
                 continue
-            interval = "1 seed" if row.ci_low is None else f"{row.ci_low:.4g} to {row.ci_high:.4g}"
             table.add_row(
                 row.profile,
                 escape(row.method),
@@ -85,7 +89,7 @@ def _print_rows(rows: list[Row]) -> None:
                 row.split,
                 row.epsilon_said,
                 f"{row.mean:.4g} {row.unit}".rstrip(),
-                interval,
+                row.interval_said,
                 str(row.seeds),
                 _rank(row),
             )
