@@ -13,6 +13,7 @@ from dpbench.cli.options import AsJson, Debug, RunsDir
 from dpbench.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
+    from dpbench.report.comparisons import Comparison
     from dpbench.report.leaderboard import Row
 
 
@@ -34,7 +35,7 @@ def report(
     """Derive the leaderboards from records: CSVs and figures, and a table here."""
     with outcome(debug):
         from dpbench.files import write_text
-        from dpbench.report import leaderboard
+        from dpbench.report import comparisons, leaderboard
         from dpbench.report.curves import curve_of
 
         if not check:
@@ -43,7 +44,8 @@ def report(
             for file in incomplete:
                 err.print(f"left out, not complete: {escape(str(file))}", soft_wrap=True)
         rows = leaderboard.rows(leaderboards)
-        csvs = leaderboard.files(rows, leaderboards)
+        compared = comparisons.compare(rows)
+        csvs = leaderboard.files(rows, leaderboards) | comparisons.files(compared, leaderboards)
         stale = leaderboard.stale(csvs, leaderboards)
         if check and stale:
             names = ", ".join(map(str, stale))
@@ -68,6 +70,9 @@ def report(
             _print_rows([row for row in rows if curve_of(row.metric) is None])
             if any(row.scores for row in rows):
                 out.print(leaderboard.INTERVAL_NOTE, highlight=False)
+            _print_comparisons(compared)
+            if not compared:
+                out.print(comparisons.NONE, highlight=False)
             if any(row.audited_epsilon_lower is not None for row in rows):
                 out.print(leaderboard.AUDIT_NOTE, highlight=False)
 
@@ -93,6 +98,29 @@ def _print_rows(rows: list[Row]) -> None:
                 str(row.seeds),
                 _rank(row),
             )
+        out.print(table)
+
+
+def _print_comparisons(compared: list[Comparison]) -> None:
+    for dataset in dict.fromkeys(each.dataset for each in compared):
+        table = new_table(f"{dataset}: method A less method B, on the same test images")
+        for column in ("profile", "metric", "A", "B"):
+            table.add_column(column, overflow="fold")
+        for column in ("eps", "A - B", "95% CI", "adjusted p", "seeds"):
+            table.add_column(column, justify="right")
+        for each in compared:
+            if each.dataset == dataset:
+                table.add_row(
+                    each.profile,
+                    each.metric,
+                    escape(each.method_a),
+                    escape(each.method_b),
+                    f"{each.epsilon:g}",
+                    f"{each.difference:.4g} {each.unit}".rstrip(),
+                    f"{each.ci_low:.4g} to {each.ci_high:.4g}",
+                    f"{each.adjusted_p_value:.2g}",
+                    f"{each.seeds_a}, {each.seeds_b}",
+                )
         out.print(table)
 
 
