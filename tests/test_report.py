@@ -697,6 +697,18 @@ def test_the_scaling_curve_has_a_line_for_each_method_and_one_for_real_images() 
     assert sum(line.get_linestyle() == "--" for line in panel.lines) == 1
 
 
+def test_an_ensemble_has_a_dotted_line_of_its_methods_colour() -> None:
+    record = with_curves(SPEC)
+    record.measurements += [
+        Measurement(f"scaling_cas_ensemble_n{n}", n / 8, "%", True, n) for n in (100, 200)
+    ]
+    (panel,) = figures.lines(rows_of(record)).axes
+    single, five = (container.lines[0] for container in panel.containers)
+    assert five.get_xydata().tolist() == [[100, 12.5], [200, 25]]
+    assert (single.get_linestyle(), five.get_linestyle()) == ("-", ":")
+    assert single.get_color() == five.get_color()
+
+
 def test_seeds_are_drawn_as_means_with_their_interval() -> None:
     first, second = with_curves(SPEC), with_curves(replace(SPEC, seed=1))
     second.measurements = [
