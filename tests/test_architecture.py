@@ -18,8 +18,9 @@ ORDER = (
     *("privacy.dpsgd", "privacy.private_images", "probe", "classification"),
     # replaying stands in for the handle on private images, so it knows that and no method
     *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
-    *("multiplicity", "record", "scores", "claims.arms", "claims.rules", "claims.verdicts"),
-    *("claims.published", "claims", "evaluation", "verify", "public"),
+    *("multiplicity", "record", "outcomes", "scores"),
+    *("claims.arms", "claims.rules", "claims.verdicts", "claims.published", "claims"),
+    *("evaluation", "verify", "public"),
     # checking a method fits it as a run does
     *("run", "check", "scoring", "sweep", "report", "console", "bench"),
     # a command knows what all of them share, and no other command
