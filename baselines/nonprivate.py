@@ -10,6 +10,7 @@ from dpbench.generators.diffusion.continuous import (  # type: ignore[import-not
     ContinuousDiffusion,
 )
 from dpbench.generators.diffusion.method import (  # type: ignore[import-not-found]
+    CLAIMS_TRAINING,
     LAPTOP_TRAINING,
     SMOKE_TRAINING,
 )
@@ -49,6 +50,16 @@ class NonPrivate(ContinuousDiffusion):  # type: ignore[misc]
                 "batch_size": 128,
                 "steps": 1953,
                 "average_decay": 0.999,
+            },
+        ),
+        Preset(
+            "claims",
+            "as laptop, with DPDM's network and the private evaluations of this profile",
+            {
+                **{n: value for n, value in CLAIMS_TRAINING.items() if n != "clipping_norm"},
+                "batch_size": 128,
+                "steps": 320,
+                "average_decay": 0.99,
             },
         ),
         Preset("smoke", "the smallest that runs", SMOKE_TRAINING),

@@ -49,6 +49,12 @@ SMOKE = Profile(
     samples=200,
     description="does it run at all: under a minute on the digits; its scores mean nothing",
 )
+CLAIMS = Profile(
+    name="claims",
+    compute=ComputeBudget(private_evaluations=40_960, public_evaluations=12_800, train_seconds=90),
+    samples=2500,
+    description="two CPU cores, at most 3 minutes a run: many seeds and small differences",
+)
 LAPTOP = Profile(
     name="laptop",
     compute=ComputeBudget(
@@ -69,4 +75,4 @@ PAPER = Profile(
     samples=60_000,
     description="the papers' own configurations; needs GPUs",
 )
-PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP, PAPER)}
+PROFILES = {profile.name: profile for profile in (SMOKE, CLAIMS, LAPTOP, PAPER)}

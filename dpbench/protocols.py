@@ -329,7 +329,9 @@ class EvaluationContext:
             gave images.
         keep: Keeps arrays by name beside the record, where its hash of them is: what was found
             image by image. Each call replaces the last one of the same evaluator. The folder may be
-            released: nothing of single images of the train split goes in there.
+            released: nothing of single images of the train split goes in there. Predicted classes
+            of test images, under the name of a metric that is their accuracy in %, beside their
+            ``labels``, give it intervals over test images and comparisons of methods.
     """
 
     dataset: str

@@ -21,6 +21,7 @@ SCHEMA_VERSION = 1
 RECORD = "record.json"
 # how many releases were made, counted one by one: beside the checkpoint, and no pickle
 RELEASES = "releases.json"
+KEPT = "evaluation-"  # what evaluators keep, followed by their names
 Status = Literal["started", "complete", "failed"]
 
 

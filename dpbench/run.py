@@ -60,7 +60,7 @@ from dpbench.protocols import (
 )
 from dpbench.public import check_public, open_public, unread
 from dpbench.ranks import ALONE, Ranks
-from dpbench.record import RECORD, RELEASES, RunRecord, RunSpec, read, to_json
+from dpbench.record import KEPT, RECORD, RELEASES, RunRecord, RunSpec, read, to_json
 from dpbench.registry import OURS, entries, version_of
 from dpbench.registry import load as load_entry
 from dpbench.settings import Resolved, hyperparameters, resolve
@@ -69,7 +69,6 @@ from dpbench.streams import Streams, new_key, reproducible_key
 from dpbench.types import Images, ImageSpec
 
 CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
-KEPT = "evaluation-"  # what evaluators keep, followed by their names
 SAMPLING_CHUNK = 1000
 PUBLIC_FIELD = "public"  # the hyper-parameter that --public sets
 NOTHING_TO_FIT = b""  # what the first rank tells the others in place of the key

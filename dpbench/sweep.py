@@ -152,8 +152,7 @@ def cells(
 ) -> tuple[list[Cell], list[str]]:
     """Plan every run of a grid, and find what is there of it already.
 
-    Seeds change last, so that a sweep that was stopped has every method once. Each data set is
-    loaded once, for its content is part of a run's id.
+    Seeds change last, so that a sweep that was stopped has every method once.
 
     Args:
         grid: What to run.
@@ -165,7 +164,35 @@ def cells(
         The cells, each once, and what is wrong with those that are missing, one line each.
     """
     mistakes = _Mistakes()
-    planned = _planned(grid, mistakes, progress)
+    return _cells(_requests(grid, mistakes), mistakes, runs_dir, data_root, progress)
+
+
+def cells_of(
+    requests: Iterable[Request], runs_dir: Path, data_root: Path | None, progress: Progress
+) -> tuple[list[Cell], list[str]]:
+    """Plan runs that make up no grid, as ``cells`` does.
+
+    Args:
+        requests: What to run, in order.
+        runs_dir: As for ``cells``.
+        data_root: As for ``cells``.
+        progress: As for ``cells``.
+
+    Returns:
+        As ``cells``.
+    """
+    return _cells(list(dict.fromkeys(requests)), _Mistakes(), runs_dir, data_root, progress)
+
+
+def _cells(
+    requests: Sequence[Request],
+    mistakes: _Mistakes,
+    runs_dir: Path,
+    data_root: Path | None,
+    progress: Progress,
+) -> tuple[list[Cell], list[str]]:
+    """Each data set is loaded once, for its content is part of a run's id."""
+    planned = _planned(requests, mistakes, progress)
     hashes: dict[str, str] = {}
     for name in dict.fromkeys(each.dataset.name for each in planned):
         with mistakes.kept():
@@ -184,8 +211,9 @@ def cells(
     return found, mistakes.lines()
 
 
-def _planned(grid: Grid, mistakes: _Mistakes, progress: Progress) -> list[PlannedRun]:
-    requests = _requests(grid, mistakes)
+def _planned(
+    requests: Sequence[Request], mistakes: _Mistakes, progress: Progress
+) -> list[PlannedRun]:
     planned = []
     with progress.task("planning", len(requests), "runs") as task:
         for request in requests:

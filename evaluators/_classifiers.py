@@ -25,6 +25,7 @@ BATCH = 128
 PHYSICAL_BATCH = 1024
 # in evaluation mode the size of a batch changes speed only
 PREDICTION_BATCH = 1000
+DROP = 0.2
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Recipe:
         network: Builds it for images of a shape and a number of classes; its input is
             ``(B, C, H, W)``, float32 in [-1, 1], its output ``(B, classes)`` logits.
         steps: Optimizer steps, of ``batch`` images each.
-        adam: Adam at ``learning_rate`` throughout; otherwise SGD as ``sgd`` says.
+        adam: Adam at ``learning_rate``; otherwise SGD as ``sgd`` says.
         learning_rate: See ``adam`` and ``sgd``.
         label_smoothing: Of the cross-entropy.
         smallest_side: Images with a shorter side than this many pixels do not fit the network.
@@ -65,6 +66,8 @@ class Recipe:
             images without augmentation.
         augmentation: Of the copies of an image.
         copies: How often each image is in a minibatch: the gradient is the mean over its copies.
+        drops: After which shares of the steps the learning rate falls to ``DROP`` of itself, under
+            Adam and the schedule ``constant``.
     """
 
     id: str
@@ -79,6 +82,7 @@ class Recipe:
     average: float = 0.0
     augmentation: Augmentation = PLAIN
     copies: int = 1
+    drops: tuple[float, ...] = ()
 
 
 def logistic_regression(spec: ImageSpec, classes: int) -> nn.Module:
@@ -276,7 +280,7 @@ def _optimizer(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     if recipe.adam:
         adam = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
-        return adam, torch.optim.lr_scheduler.ConstantLR(adam, factor=1)
+        return adam, _dropping(recipe, adam)
     sgd = torch.optim.SGD(
         network.parameters(),
         lr=recipe.learning_rate,
@@ -286,7 +290,7 @@ def _optimizer(
     )
     match recipe.sgd.schedule:
         case "constant":
-            return sgd, torch.optim.lr_scheduler.ConstantLR(sgd, factor=1)
+            return sgd, _dropping(recipe, sgd)
         case "cosine":
             return sgd, torch.optim.lr_scheduler.CosineAnnealingLR(sgd, recipe.steps)
         case "one-cycle":
@@ -297,6 +301,13 @@ def _optimizer(
                 pct_start=0.25,
                 cycle_momentum=False,
             )
+
+
+def _dropping(
+    recipe: Recipe, optimizer: torch.optim.Optimizer
+) -> torch.optim.lr_scheduler.LRScheduler:
+    steps = [round(share * recipe.steps) for share in recipe.drops]
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, steps, DROP)
 
 
 @contextmanager

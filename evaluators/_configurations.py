@@ -43,11 +43,12 @@ def grid(profile: str) -> tuple[Configuration, ...]:
     WRN-16-4; here it is the WRN-28-8 of the text, section 6. Not said, and so of our choosing:
     which VGG, plain momentum rather than Nesterov's, and crops by up to 4 pixels.
 
-    The learning rates of ``laptop`` are spread so that gaps exceed seed noise. Trained on 8000
-    images of Fashion-MNIST's train split and tested on 3000 others of it, with two seeds each,
-    neighbours in a family are 3.7 to 37 points of accuracy apart, and each gap is larger than what
-    the seed changes: at most 1.2 points, but 2 to 9 at the lowest rates of logistic regression and
-    MLP. Between families some configurations are within a point of each other.
+    ``claims`` has those of ``laptop``, whose learning rates are spread so that gaps exceed seed
+    noise. Trained on 8000 images of Fashion-MNIST's train split and tested on 3000 others of it,
+    with two seeds each, neighbours in a family are 3.7 to 37 points of accuracy apart, and each gap
+    is larger than what the seed changes: at most 1.2 points, but 2 to 9 at the lowest rates of
+    logistic regression and MLP. Between families some configurations are within a point of each
+    other.
     """
     if profile == "paper":
         plain = Recipe("", vgg16, PAPER_STEPS, False, 0, 0, average=0.9999)

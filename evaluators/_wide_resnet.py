@@ -28,14 +28,14 @@ class Block(nn.Module):
         super().__init__()
         self.activation = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU())
         self.residual = nn.Sequential(
-            _convolution(inputs, outputs, 3, stride),
+            convolution(inputs, outputs, 3, stride),
             nn.BatchNorm2d(outputs),
             nn.ReLU(),
             nn.Dropout(dropout),
-            _convolution(outputs, outputs, 3),
+            convolution(outputs, outputs, 3),
         )
         same = inputs == outputs
-        self.skip = None if same else _convolution(inputs, outputs, 1, stride)
+        self.skip = None if same else convolution(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, inputs, H, W)`` to ``(B, outputs, ceil(H / stride), ceil(W / stride))``."""
@@ -58,7 +58,7 @@ def wide_resnet(
 
     def build(spec: ImageSpec, classes: int) -> nn.Module:
         channels = 16
-        layers: list[nn.Module] = [_convolution(spec.channels, channels, 3)]
+        layers: list[nn.Module] = [convolution(spec.channels, channels, 3)]
         for group in range(3):
             outputs = 16 * 2**group * width
             for block in range((depth - 4) // 6):
@@ -72,10 +72,15 @@ def wide_resnet(
     return build
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return convolution
+def convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    """Without bias, padded to keep the size, initialised for ReLUs by the size of its output."""
+    layer = nn.Conv2d(
+        inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False
+    )
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return layer
 
 
 MNIST = Recipe(

@@ -40,7 +40,7 @@ def discrimination(profile: str) -> Discrimination:
     if profile == "paper":
         recipe = Recipe("resnet18-3x3stem/sgd5000", resnet18, 5000, False, 0.1, 0)
         return Discrimination(recipe, images=50_000)
-    steps, images = (60, 500) if profile == "smoke" else (200, 1000)
+    steps, images = {"smoke": (60, 500), "claims": (100, 500)}.get(profile, (200, 1000))
     recipe = Recipe(f"cnn16-32-64/sgd{steps}", small_cnn, steps, False, 0.1, 0)
     return Discrimination(recipe, images)
 

@@ -9,11 +9,13 @@ from typing import ClassVar
 from dpbench.protocols import EvaluationContext, Need
 from dpbench.types import Images, Measurement, MetricSpec
 
-from ._classifiers import BATCH, Recipe, accuracy, small_cnn, train
+from ._classifiers import BATCH, Recipe, logits, small_cnn, train
 from ._reference import STREAMS, Reference
 from ._subsets import nested
+from .cas import MEMBERS, ensemble
 
 SYNTHETIC, REAL = "scaling_cas_n*", "scaling_cas_real_n*"
+ENSEMBLE = "scaling_cas_ensemble_n*"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ def series(profile: str) -> Series:
         "paper": (20_000, (50_000, 100_000, 200_000, 500_000, 1_000_000)),
         # fewer steps would not pass over the largest twice, and its accuracy would be the lowest
         "laptop": (200, (1000, 3000, 10_000)),
+        "claims": (100, (250, 2500)),
         "smoke": (20, (50, 200)),
     }[profile]
     return Series(Recipe(f"cnn16-32-64/sgd{steps}", small_cnn, steps, False, 0.1, 0.05), sizes)
@@ -46,7 +49,8 @@ class Scaling:
     """Trains one small CNN on more and more images and tests it on the real test split.
 
     Ghalebikesabi et al. 2023, section 5.6: the accuracy of a WRN-40-4 on CIFAR-10 rose from 72.9%
-    to 86.0% as the synthetic images went from 50k to 1M. Here it is the CNN of ``cas``, single.
+    to 86.0% as the synthetic images went from 50k to 1M. Here it is the CNN of ``cas``, single, and
+    five of them together in the profiles where ``cas`` has an ensemble.
     The subsets are nested and stratified by class; steps, initial weights and minibatch size are
     the same at every size, so that only the images differ. A curve for real images, of the train
     split, stands beside it; it is the same for all runs on one machine.
@@ -57,6 +61,7 @@ class Scaling:
     summary: ClassVar[str] = "accuracy on real test images against the number of synthetic ones"
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
         MetricSpec(SYNTHETIC, "%", True, "test accuracy of a CNN trained on n synthetic images"),
+        MetricSpec(ENSEMBLE, "%", True, "test accuracy of five such CNNs together; profile paper"),
         MetricSpec(REAL, "%", True, "test accuracy of the same CNN trained on n real images"),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST})
@@ -67,17 +72,36 @@ class Scaling:
         real, test = case.open_real(Need.REAL_TRAIN), case.open_real(Need.REAL_TEST)
         seed = case.streams.seed("evaluation", "scaling")
         real_seed = STREAMS.seed("evaluation", "scaling", "real")
+        together = case.profile.name == "paper"  # five networks for every number of images
+        # of the minibatches of an ensemble's members
+        orders = [seed]
+        if together:
+            orders += [
+                case.streams.seed("evaluation", "scaling", "order", member)
+                for member in range(1, MEMBERS)
+            ]
 
-        def of_synthetic(images: Images, advance: Callable[[float], None]) -> float:
-            network = train(chosen.recipe, images, case.classes, seed, case.device, advance)
-            return accuracy(network, test, case.device)
+        def of_synthetic(images: Images, advance: Callable[[float], None]) -> list[float]:
+            members = [
+                logits(
+                    train(
+                        *(chosen.recipe, images, case.classes, seed, case.device),
+                        *(advance, order),
+                    ),
+                    test.pixels,
+                    case.device,
+                )
+                for order in orders
+            ]
+            predicted = [members[0].argmax(1), *([ensemble(members)] if together else [])]
+            return [100 * int((each == test.labels).sum()) / len(test) for each in predicted]
 
-        def of_real(images: Images, advance: Callable[[float], None]) -> float:
+        def of_real(images: Images, advance: Callable[[float], None]) -> list[float]:
             reference = Reference(images, test, case.classes, case.device, case.cache)
-            return reference.accuracy(chosen.recipe, real_seed, advance)
+            return [reference.accuracy(chosen.recipe, real_seed, advance)]
 
         def row(metric: str, size: int, value: float | None, there: int) -> Measurement:
-            synthetic = metric == SYNTHETIC
+            synthetic = metric != REAL
             return Measurement(
                 metric.replace("*", str(size)),
                 value,
@@ -85,25 +109,28 @@ class Scaling:
                 higher_is_better=True,
                 n=min(size, there) if synthetic else 0,
                 split=Need.REAL_TEST.value,
-                extractor=chosen.recipe.id,
+                extractor=f"{MEMBERS}x" * (metric == ENSEMBLE) + chosen.recipe.id,
                 reason="" if value is not None else f"{there} images are there, not {size}",
                 n_real=len(test),
                 seed=seed if synthetic else real_seed,
             )
 
         rows = []
-        total = 2 * len(chosen.sizes) * chosen.recipe.steps * BATCH
+        total = (len(orders) + 1) * len(chosen.sizes) * chosen.recipe.steps * BATCH
         with case.progress.task("train on more and more images", total, "images") as task:
-            for metric, images, streams, measure in (
-                (SYNTHETIC, case.synthetic, case.streams, of_synthetic),
-                (REAL, real, STREAMS, of_real),
+            for metrics, images, streams, measure in (
+                ([SYNTHETIC, ENSEMBLE][: 1 + together], case.synthetic, case.streams, of_synthetic),
+                ([REAL], real, STREAMS, of_real),
             ):
-                rng = streams.public("evaluation", "scaling", metric)
+                rng = streams.public("evaluation", "scaling", metrics[0])
                 subsets = nested(images, chosen.sizes, rng)
                 for size in chosen.sizes:
                     part = subsets.get(size)
-                    value = None if part is None else measure(part, task.advance)
-                    rows.append(row(metric, size, value, len(images)))
+                    values = [None] * len(metrics) if part is None else measure(part, task.advance)
+                    rows += [
+                        row(metric, size, value, len(images))
+                        for metric, value in zip(metrics, values, strict=True)
+                    ]
         return rows
 
 

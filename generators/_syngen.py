@@ -23,7 +23,7 @@ from dpbench.types import Images
 
 from .diffusion.continuous import ContinuousDiffusion
 from .diffusion.denoisers import Denoiser, Experts, Interval
-from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING
+from .diffusion.method import CLAIMS_TRAINING, LAPTOP_TRAINING, SMOKE_TRAINING
 from .diffusion.training import train_public
 
 PAPER = Preset(
@@ -44,6 +44,18 @@ LAPTOP = Preset(
         "synthetic_steps": 800,
         "synthetic_multiplicity": 1,
         "synthetic_learning_rate": 1e-3,
+    },
+)
+CLAIMS = Preset(
+    "claims",
+    "as laptop, with half the channels, a quarter of the private batch, fewer private steps, an "
+    "eighth of the synthetic steps, a fifth of the synthetic images and fewer noise levels when "
+    "sampling",
+    {
+        **LAPTOP.values,
+        **CLAIMS_TRAINING,
+        "synthetic_images": 4000,
+        "synthetic_steps": 100,
     },
 )
 SMOKE = Preset(

@@ -12,7 +12,7 @@ from typing import ClassVar
 from dpbench.privacy.private_images import PrivateImages
 from dpbench.protocols import Preset, RunContext, Sampler
 
-from ._syngen import LAPTOP, PAPER, SMOKE, SynGen
+from ._syngen import CLAIMS, LAPTOP, PAPER, SMOKE, SynGen
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,10 @@ class DPSynGen(SynGen):
     summary: ClassVar[str] = "pre-trained on programmatic images, then DP-SGD at all noise levels"
     presets: ClassVar[tuple[Preset, ...]] = (
         PAPER,
-        replace(LAPTOP, values={**LAPTOP.values, "pretrain_above": -math.inf}),
+        *(
+            replace(preset, values={**preset.values, "pretrain_above": -math.inf})
+            for preset in (LAPTOP, CLAIMS)
+        ),
         SMOKE,
     )
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 from dpbench.privacy.private_images import PrivateImages
 from dpbench.protocols import Preset, RunContext, Sampler
 
-from ._syngen import LAPTOP, PAPER, SMOKE, StagedSynGen
+from ._syngen import CLAIMS, LAPTOP, PAPER, SMOKE, StagedSynGen
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class DPSynGenCleaning(StagedSynGen):
     """
 
     summary: ClassVar[str] = "the lowest noise levels from programmatic images, the rest DP-SGD"
-    presets: ClassVar[tuple[Preset, ...]] = (PAPER, LAPTOP, SMOKE)
+    presets: ClassVar[tuple[Preset, ...]] = (PAPER, LAPTOP, CLAIMS, SMOKE)
 
     tau1: float = -3.0
 

@@ -18,11 +18,13 @@ ORDER = (
     *("privacy.dpsgd", "privacy.private_images", "probe", "classification"),
     # replaying stands in for the handle on private images, so it knows that and no method
     *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
-    *("record", "scores", "evaluation", "verify", "public"),
+    *("multiplicity", "record", "outcomes", "scores"),
+    *("claims.arms", "claims.rules", "claims.verdicts", "claims.published", "claims"),
+    *("evaluation", "verify", "public"),
     # checking a method fits it as a run does
     *("run", "check", "scoring", "sweep", "report", "console", "bench"),
     # a command knows what all of them share, and no other command
-    *("cli.app", "cli.options", "cli.*", "cli", "__main__"),
+    *("cli.app", "cli.options", "cli.cells", "cli.*", "cli", "__main__"),
 )
 FORBIDDEN = {"report": ("protocols", "run"), "record": ("protocols",), "registry": ("protocols",)}
 CONTRIBUTED = ("generators", "baselines", "evaluators")
@@ -130,7 +132,7 @@ def test_contributed_files_know_their_siblings_and_the_harness_and_nobody_else(
         assert wrong_in_contributed(family, depth, source) == [], file
 
 
-def test_the_harness_knows_no_method_and_no_metric_by_name() -> None:
+def test_the_harness_knows_no_method_and_no_metric_by_name_but_those_of_claims() -> None:
     names = {
         file.stem.replace("_", "-")
         for folder in (*CONTRIBUTED, "generators/programmatic")
@@ -138,6 +140,8 @@ def test_the_harness_knows_no_method_and_no_metric_by_name() -> None:
         if not file.stem.startswith("_")
     }
     for file in harness_files():
+        if file == ROOT / "dpbench" / "claims" / "published.py":
+            continue  # what was published is about methods
         words = {
             node.value
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))

@@ -17,6 +17,7 @@ from dpbench.evaluators import cas
 from dpbench.evaluators._classifiers import (
     Recipe,
     Sgd,
+    _optimizer,
     dpdm_cnn,
     logistic_regression,
     mlp,
@@ -24,6 +25,7 @@ from dpbench.evaluators._classifiers import (
     small_cnn,
     train,
 )
+from dpbench.evaluators._dpimagebench import dpimagebench_recipes, resnet, resnext
 from dpbench.evaluators._wide_resnet import wide_resnet, wide_resnet_recipe
 from dpbench.evaluators.cas import EVALUATOR
 from dpbench.profiles import LAPTOP, PAPER, SMOKE
@@ -102,9 +104,11 @@ def on_real() -> dict[str, Measurement]:
 
 @pytest.fixture
 def small_wrn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The WRN of profile paper takes days here."""
+    """The WRN and DPImageBench's classifiers of profile paper take days here."""
     small = Recipe("small", mlp, 13, True, 3e-4, 0)
     monkeypatch.setattr(cas, "wide_resnet_recipe", lambda dataset, channels: small)
+    trio = dict.fromkeys(cas.DPIMAGEBENCH, small)
+    monkeypatch.setattr(cas, "dpimagebench_recipes", lambda dataset, images: trio)
 
 
 def test_real_images_score_high(on_real: dict[str, Measurement]) -> None:
@@ -122,7 +126,8 @@ def test_rows_are_declared_and_say_what_they_were_measured_on(
 ) -> None:
     specs = {spec.name: spec for spec in EVALUATOR.metrics}
     classes = {f"cas_cnn_class{label}" for label in range(10)}
-    assert on_real.keys() - classes == specs.keys() - {"cas_wrn", "cas_cnn_class*"}
+    of_paper = {name for name in specs if name == "cas_wrn" or "dpimagebench" in name}
+    assert on_real.keys() - classes == specs.keys() - of_paper - {"cas_cnn_class*"}
     assert classes < on_real.keys()
     for metric, row in on_real.items():
         spec = specs["cas_cnn_class*" if metric in classes else metric]
@@ -368,6 +373,7 @@ def test_paper_tells_why_small_images_have_no_cnn() -> None:
     for metric in ("cas_mean", "cas_cnn_low", "cas_cnn_ensemble", "cas_cnn_class*"):
         assert found[metric].value is None
     assert found["cas_mlp"].value is not None
+    assert found["cas_dpimagebench_mean"].value is not None
 
 
 @pytest.mark.usefixtures("small_wrn")
@@ -380,6 +386,8 @@ def test_paper_measures_all_classifiers_on_images_of_its_size(
     context = case(synthetic, profile=PAPER, open_real=lambda need: test)
     found = values(context)
     for metric in (*CLASSIFIERS, "cas_wrn", "cas_mean", "cas_cnn_ensemble", "cas_cnn_class0"):
+        assert found[metric] == 100
+    for metric in (*cas.DPIMAGEBENCH, "cas_dpimagebench_mean"):
         assert found[metric] == 100
 
 
@@ -423,6 +431,79 @@ def test_the_wide_resnet_is_trained_by_table_4(
         network = recipe.network(ImageSpec(channels, 32, 32), 10)
     dropout = {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)}
     assert dropout == {0.5 if channels == 1 else 0.0}
+
+
+@pytest.mark.parametrize(
+    ("build", "channels", "parameters", "convolutions"),
+    [
+        # of DPImageBench's code; He et al. 2016, table 6, have 1.7M and skips without weights
+        (resnet(110), 3, 1_730_714, 109 + 2),
+        (resnet(164), 3, 2_605_658, 163 + 2),
+        # Xie et al. 2017, table 7: 34.4M
+        (resnext(29, 4), 3, 34_426_698, 28 + 3),
+    ],
+)
+def test_classifiers_of_dpimagebench_are_as_large_as_published(
+    build: Callable[[ImageSpec, int], torch.nn.Module],
+    channels: int,
+    parameters: int,
+    convolutions: int,
+) -> None:
+    with torch.device("meta"):
+        network = build(ImageSpec(channels, 32, 32), 10)
+        assert network(torch.zeros(2, channels, 32, 32)).shape == (2, 10)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    found = sum(isinstance(module, torch.nn.Conv2d) for module in network.modules())
+    assert found == convolutions
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        ("fashionmnist", (11_719, 256, True, 0.01, (0.4, 0.8))),
+        ("cifar10", (95_239, 126, False, 0.1, (0.3, 0.6, 0.9))),
+    ],
+)
+def test_classifiers_of_dpimagebench_are_trained_as_there(
+    dataset: str, expected: tuple[object, ...]
+) -> None:
+    found = dpimagebench_recipes(dataset, 60_000)
+    assert tuple(found) == cas.DPIMAGEBENCH
+    for recipe in found.values():
+        steps, batch, adam, rate, drops = expected
+        assert recipe.steps == pytest.approx(steps, abs=1)
+        assert (recipe.batch, recipe.adam, recipe.learning_rate) == (batch, adam, rate)
+        assert (recipe.drops, recipe.average, recipe.copies) == (drops, 0.9999, 1)
+        assert (recipe.sgd.nesterov, recipe.sgd.momentum) == (False, 0.9)
+        assert (recipe.sgd.weight_decay, recipe.sgd.schedule) == (5e-4, "constant")
+
+
+@pytest.mark.parametrize("build", [resnet(8), resnext(11, 1)])
+def test_classifiers_of_dpimagebench_learn_in_a_step(
+    build: Callable[[ImageSpec, int], torch.nn.Module],
+) -> None:
+    recipe = replace(dpimagebench_recipes("digits", 8)[cas.DPIMAGEBENCH[0]], network=build)
+    few = Images(TRAIN.pixels[:8, :, ::2, ::2], TRAIN.labels[:8])
+    one_step = replace(recipe, steps=1, batch=8, average=0.0)
+
+    def weights(**changes: object) -> Tensor:
+        network = train(replace(one_step, **changes), few, 10, 0, CPU)
+        return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+    assert weights().isfinite().all()
+    assert not torch.equal(weights(), weights(learning_rate=0.0))
+
+
+@pytest.mark.parametrize("adam", [True, False])
+def test_the_learning_rate_drops_to_a_fifth_where_it_should(adam: bool) -> None:
+    recipe = Recipe("", mlp, 10, adam, 0.5, 0, sgd=Sgd(schedule="constant"), drops=(0.4, 0.8))
+    optimizer, schedule = _optimizer(recipe, mlp(ImageSpec(1, 8, 8), 10))
+    rates = []
+    for _ in range(recipe.steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.5] * 4 + [0.1] * 4 + [0.02] * 2)
 
 
 def test_an_average_of_weights_has_statistics_of_its_own() -> None:

@@ -5,12 +5,16 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import cleanfid.fid
 import numpy as np
 import pytest
 import scipy.linalg
 import timm
 import torch
+from cleanfid.inception_torchscript import InceptionV3W
+from PIL import Image
 from torch import Tensor, nn
 from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -99,6 +103,24 @@ def test_distance_is_that_of_torch_fidelity() -> None:
     first, second = correlated(1), correlated(2)
     statistics = [fid_features_to_statistics(torch.from_numpy(x)) for x in (first, second)]
     expected = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    assert distance(first, second) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.fixture
+def clean_fid_with_this_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``sqrtm(..., disp=False)`` no longer gives the pair that clean-fid takes apart."""
+
+    def sqrtm(matrix: np.ndarray, disp: bool = True) -> object:
+        root = scipy.linalg.sqrtm(matrix)
+        return root if disp else (root, 0.0)
+
+    monkeypatch.setattr(cleanfid.fid, "linalg", SimpleNamespace(sqrtm=sqrtm))
+
+
+@pytest.mark.usefixtures("clean_fid_with_this_scipy")
+def test_distance_is_that_of_clean_fid() -> None:
+    first, second = correlated(1), correlated(2)
+    expected = cleanfid.fid.fid_from_feats(first, second)
     assert distance(first, second) == pytest.approx(expected, rel=1e-6)
 
 
@@ -538,3 +560,49 @@ def test_inception_metrics_are_those_of_torch_fidelity_through_the_whole_pipelin
     first, second = (e.features(large, CPU, lambda count: None) for e in (extractor, clean))
     assert np.linalg.norm(second - first) < 1e-5 * np.linalg.norm(first)
     assert clean.id.startswith("inception-v3-tf2015-clean299-")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("clean_fid_with_this_scipy")
+def test_fid_clean_is_that_of_clean_fid_through_the_whole_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Image files, clean-fid's resize, its feature extraction and its distance against ours.
+
+    Two things are not clean-fid's own. The weights are made for the test, so that its wrapper of
+    Inception finds them in place of the file that it would download. Of the features the first 8
+    are compared, since all 2048 would need more than 2048 images.
+    """
+    kept, count = 8, 20
+    file = tmp_path / "inception.pth"
+    torch.save(inception_state(), file)
+    sets = {"synthetic": DIGITS.train[:count], "test": DIGITS.test[:count]}
+    for name, images in sets.items():
+        (tmp_path / name).mkdir()
+        for place, image in enumerate(images.pixels):
+            Image.fromarray(image[0].numpy()).save(tmp_path / name / f"{place}.png")
+
+    ours = inception_extractor(file, CPU, clean=True)
+    first_features = replace(
+        ours, dimension=kept, network=lambda pixels: ours.network(pixels)[:, :kept]
+    )
+    to_test = replace(_comparisons.IN_CLEAN_INCEPTION[0], more_than=kept)
+    (row,) = fidelity._measure(
+        case(sets["synthetic"], tmp_path), sets, [to_test], lambda: first_features
+    )
+
+    network = FeatureExtractorInceptionV3("", ["2048"], feature_extractor_weights_path=str(file))
+    base = nn.Module()
+    base.layers = nn.Sequential(*list(network.children())[:-1], nn.Flatten())
+    monkeypatch.setattr(torch.jit, "load", lambda path: base)
+    theirs = InceptionV3W(str(tmp_path), download=False)
+    expected = cleanfid.fid.compute_fid(
+        *(str(tmp_path / "synthetic"), str(tmp_path / "test")),
+        num_workers=0,
+        device=CPU,
+        custom_feat_extractor=lambda batch: theirs(batch)[:, :kept],
+        verbose=False,
+    )
+    assert (row.metric, row.split) == ("fid_clean", "test")
+    assert row.value == pytest.approx(expected, rel=1e-5)
+    assert expected > 1e-3

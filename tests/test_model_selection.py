@@ -233,7 +233,7 @@ def test_laptop_has_three_families_of_four() -> None:
     }
 
 
-@pytest.mark.parametrize("profile", ["smoke", "laptop", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "claims", "laptop", "paper"])
 def test_names_are_unique_and_begin_with_the_family(profile: str) -> None:
     configurations = grid(profile)
     assert len({each.name for each in configurations}) == len(configurations)

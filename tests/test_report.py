@@ -4,18 +4,22 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 from conftest import TOY, Command
 
 from dpbench.evaluators.audit import EVALUATOR as AUDIT
 from dpbench.evaluators.model_selection import EVALUATOR as MODEL_SELECTION
 from dpbench.evaluators.scaling import EVALUATOR as SCALING
+from dpbench.files import sha256
 from dpbench.record import RunRecord, RunSpec, digest
 from dpbench.report import curves, figures, leaderboard
 from dpbench.scores import UNKNOWN, Scores, ScoresSpec
@@ -412,6 +416,175 @@ def test_a_report_imports_no_torch_no_method_and_no_evaluator() -> None:
     assert ended.stdout.splitlines()[-1] == "set()"
 
 
+# Test images: what is kept of each, and what intervals and comparisons make of it.
+
+N = 1000
+
+
+def keep_tested(spec: RunSpec, share: float, kept: bool = True, noise: int = 0) -> None:
+    """Keep a run whose classifier is right of about that share of the test images."""
+    rng = np.random.default_rng([spec.seed, noise])
+    labels = np.arange(N) % 10
+    predicted = np.where(rng.random(N) < share + rng.normal(0, 0.01), labels, (labels + 1) % 10)
+    value = 100 * int((predicted == labels).sum()) / N
+    record = finished(spec, value)
+    record.measurements = [
+        replace(record.measurements[0], n_real=N),
+        Measurement("other", 3.0, "", False, 10, "test"),
+    ]
+    file = Path("runs", spec.folder, "evaluation-some.npz")
+    file.parent.mkdir(parents=True)
+    if kept:
+        np.savez(file, labels=labels, cas=predicted, other=predicted)
+        record.artifacts = {file.name: sha256(file)}
+    (file.parent / "record.json").write_text(record.dumps())
+
+
+def cas_rows() -> list[dict[str, str]]:
+    return [row for row in table() if row["metric"] == "cas"]
+
+
+def test_the_interval_of_seeds_is_over_test_images_too(dpbench: Command) -> None:
+    for seed in range(3):
+        keep_tested(replace(SPEC, seed=seed), 0.8)
+        keep_tested(replace(SPEC, seed=seed, method="old"), 0.8, kept=False)
+    assert dpbench("report").code == 0
+    known, old = sorted(cas_rows(), key=lambda row: row["method"] == "old")
+    assert (known["interval"], old["interval"]) == ("seeds and test images", "seeds")
+    assert float(known["ci_low"]) < float(known["mean"]) < float(known["ci_high"])
+    assert known["mean"] == old["mean"] and known["ci_low"] != old["ci_low"]
+    others = [row["interval"] for row in table() if row["metric"] == "other"]
+    assert others == ["seeds", "seeds"], "predictions under its name are not its value"
+
+
+def test_one_seed_has_an_interval_over_test_images_that_says_so_and_no_rank(
+    dpbench: Command,
+) -> None:
+    keep_tested(SPEC, 0.8)
+    for seed in range(3):
+        keep_tested(replace(SPEC, method="other", seed=seed), 0.2)
+    ended = dpbench("report")
+    (row,) = (row for row in cas_rows() if row["method"] == "toy")
+    assert (row["seeds"], row["interval"], row["rank_low"]) == ("1", "test images", "")
+    assert float(row["ci_low"]) < float(row["mean"]) < float(row["ci_high"])
+    said = " ".join(ended.out.split())
+    assert "another seed may well be outside" in said
+    assert "1 seed" in said and "(test images)" in said
+
+
+def test_a_seed_without_outcomes_leaves_the_interval_to_the_seeds(dpbench: Command) -> None:
+    for seed in range(3):
+        keep_tested(replace(SPEC, seed=seed), 0.8, kept=seed > 0)
+    dpbench("report")
+    assert [row["interval"] for row in cas_rows()] == ["seeds"]
+
+
+def test_outcomes_are_committed_beside_the_record_and_are_small(dpbench: Command) -> None:
+    keep_tested(SPEC, 0.8)
+    dpbench("report")
+    (file,) = Path("leaderboards/records").rglob("*.npz")
+    assert file.with_name(file.name.replace(".correct.npz", ".json")).exists()
+    assert file.stat().st_size < N / 8 + 400
+    before, csv_text = file.read_bytes(), Path("leaderboards/digits.csv").read_text()
+    shutil.rmtree("runs")
+    assert dpbench("report").code == 0 and dpbench("report", "--check").code == 0
+    assert file.read_bytes() == before
+    assert Path("leaderboards/digits.csv").read_text() == csv_text
+
+
+def test_outcomes_that_are_not_those_of_the_record_are_refused(dpbench: Command) -> None:
+    keep_tested(SPEC, 0.8)
+    dpbench("report")
+    (file,) = Path("leaderboards/records").rglob("*.npz")
+    with np.load(file) as bits:
+        edited = {name: array.copy() for name, array in bits.items()}
+    edited["cas"][:10] = 255
+    np.savez(file, **edited)
+    ended = dpbench("report", "--check")
+    assert ended.code == 2 and f"{file} does not give what its record says of cas" in ended.err
+    file.write_bytes(b"junk")
+    assert f"{file} holds no outcomes" in dpbench("report", "--check").err
+
+
+def test_predictions_that_are_not_the_runs_are_refused(dpbench: Command) -> None:
+    keep_tested(SPEC, 0.8)
+    (file,) = Path("runs").rglob("*.npz")
+    np.savez(file, labels=np.zeros(N, int), cas=np.zeros(N, int))
+    ended = dpbench("report")
+    assert ended.code == 2 and f"{file} is not the file that the run wrote" in ended.err
+
+
+def compared() -> dict[tuple[str, str], dict[str, str]]:
+    with Path("leaderboards/digits.comparisons.csv").open(newline="") as file:
+        return {(row["method_a"], row["method_b"]): row for row in csv.DictReader(file)}
+
+
+def test_methods_that_differ_are_told_from_those_that_do_not(dpbench: Command) -> None:
+    for seed in range(3):
+        for noise, method in enumerate(("good", "alike", "bad")):
+            share = 0.3 if method == "bad" else 0.8
+            keep_tested(replace(SPEC, method=method, seed=seed), share, noise=noise)
+    ended = dpbench("report")
+    assert ended.code == 0, ended.err
+    found = compared()
+    p_values = {pair: float(row["adjusted_p_value"]) for pair, row in found.items()}
+    assert p_values.keys() == {("alike", "bad"), ("alike", "good"), ("bad", "good")}
+    assert p_values["alike", "good"] > 0.05
+    assert p_values["alike", "bad"] < 0.05 and p_values["bad", "good"] < 0.05
+    for pair, row in found.items():
+        assert float(row["p_value"]) <= p_values[pair]
+        assert float(row["ci_low"]) < float(row["difference"]) < float(row["ci_high"])
+        assert (row["seeds_a"], row["seeds_b"], row["metric"]) == ("3", "3", "cas")
+    assert float(found["alike", "bad"]["difference"]) > 40, "the first less the second"
+    assert "adjusted p" in ended.out
+    assert dpbench("report", "--check").code == 0
+    file = Path("leaderboards/digits.comparisons.csv")
+    file.write_text(file.read_text().replace("0.", "1.", 1))
+    ended = dpbench("report", "--check")
+    assert ended.code == 1 and str(file) in ended.err
+
+
+def test_copies_of_a_method_are_not_called_different(dpbench: Command) -> None:
+    for seed in range(2):
+        for method in ("one", "copy"):
+            keep_tested(replace(SPEC, method=method, seed=seed), 0.8)
+    dpbench("report")
+    (row,) = compared().values()
+    assert (row["difference"], row["adjusted_p_value"]) == ("0.0", "1.0")
+
+
+def test_p_values_are_corrected_for_the_pairs_beside_them(dpbench: Command) -> None:
+    for seed in range(3):
+        for noise, method in enumerate(("a", "b")):
+            keep_tested(replace(SPEC, method=method, seed=seed), 0.8 - noise / 20, noise=noise)
+    dpbench("report")
+    alone = compared()["a", "b"]
+    assert alone["adjusted_p_value"] == alone["p_value"]
+    for seed in range(3):
+        for noise, method in enumerate(("c", "d")):
+            keep_tested(replace(SPEC, method=method, seed=seed), 0.8, noise=5 + noise)
+    dpbench("report")
+    among = compared()["a", "b"]
+    assert len(compared()) == 6 and among["p_value"] == alone["p_value"]
+    assert float(among["adjusted_p_value"]) > float(alone["p_value"])
+
+
+@pytest.mark.parametrize(
+    "other", [{"epsilon": 10.0}, {"profile": "laptop"}, {"dataset_hash": "11ff"}, {"seeds": 1}]
+)
+def test_what_cannot_be_compared_is_not_and_the_report_says_why(
+    dpbench: Command, other: dict[str, Any]
+) -> None:
+    changed = {name: value for name, value in other.items() if name != "seeds"}
+    for seed in range(3):
+        keep_tested(replace(SPEC, seed=seed), 0.8)
+    for seed in range(other.get("seeds", 3)):
+        keep_tested(replace(SPEC, method="other", seed=seed, **changed), 0.2)
+    ended = dpbench("report")
+    assert not Path("leaderboards/digits.comparisons.csv").exists()
+    assert "No methods are compared" in ended.out
+
+
 # Points of curves.
 
 FAMILIES = ("logreg", "cnn")
@@ -522,6 +695,18 @@ def test_the_scaling_curve_has_a_line_for_each_method_and_one_for_real_images() 
         *("other, epsilon 1 (smoke)", "real images", "toy, epsilon 1 (smoke)")
     ]
     assert sum(line.get_linestyle() == "--" for line in panel.lines) == 1
+
+
+def test_an_ensemble_has_a_dotted_line_of_its_methods_colour() -> None:
+    record = with_curves(SPEC)
+    record.measurements += [
+        Measurement(f"scaling_cas_ensemble_n{n}", n / 8, "%", True, n) for n in (100, 200)
+    ]
+    (panel,) = figures.lines(rows_of(record)).axes
+    single, five = (container.lines[0] for container in panel.containers)
+    assert five.get_xydata().tolist() == [[100, 12.5], [200, 25]]
+    assert (single.get_linestyle(), five.get_linestyle()) == ("-", ":")
+    assert single.get_color() == five.get_color()
 
 
 def test_seeds_are_drawn_as_means_with_their_interval() -> None:

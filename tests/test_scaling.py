@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +48,36 @@ def test_every_size_is_a_row_of_either_curve(found: dict[str, Measurement]) -> N
     assert [found[f"scaling_cas_n{size}"].n for size in sizes] == list(sizes)
     assert found["scaling_cas_real_n50"].n == 0
     assert {(row.split, row.n_real) for row in found.values()} == {("test", 200)}
+
+
+def test_an_ensemble_is_five_networks_that_differ_in_the_order_of_minibatches(
+    cache: Path, found: dict[str, Measurement], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scaling, "ENSEMBLED", ("smoke",))
+    trained, told = [], []
+
+    def train(*arguments: Any) -> nn.Module:
+        *_, seed, device, advance, order = arguments
+        trained.append((seed, order))
+        return scaling_train(*arguments)
+
+    def ensemble(members: Sequence[Tensor]) -> Tensor:
+        told.append(len({member.sum().item() for member in members}))
+        return torch.stack(list(members)).softmax(2).mean(0).argmax(1)
+
+    scaling_train = scaling.train
+    monkeypatch.setattr(scaling, "train", train)
+    monkeypatch.setattr(scaling, "ensemble", ensemble)
+    together = rows(case(cache, images(60, 3)))
+    (seed,) = {seed for seed, _ in trained}
+    assert len({order for _, order in trained}) == len(trained) == 5
+    assert told == [5], "all five are another network"
+    row = together["scaling_cas_ensemble_n50"]
+    assert row.value is not None and row.extractor == f"5x{series('smoke').recipe.id}"
+    assert together["scaling_cas_ensemble_n200"].reason == "60 images are there, not 200"
+    monkeypatch.setattr(scaling, "ENSEMBLED", ())
+    alone = rows(case(cache, images(60, 3)))["scaling_cas_n50"]
+    assert together["scaling_cas_n50"] == alone, "the first member is the single network"
 
 
 def test_more_images_teach_more(found: dict[str, Measurement]) -> None:

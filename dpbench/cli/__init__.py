@@ -12,6 +12,7 @@ from dpbench.cli import (
     audit,
     bench,
     check,
+    claims,
     evaluate,
     listing,
     pretrain,
@@ -31,6 +32,7 @@ app.command()(audit.audit)
 app.command("list")(listing.list_)
 app.command()(check.check)
 app.command()(report.report)
+app.command()(claims.claims)
 app.command()(verify.verify)
 app.add_typer(
     bench.bench_app, name="bench", help="Time the parts of a run next to their yardsticks."

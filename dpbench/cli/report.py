@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from dpbench.cli.options import AsJson, Debug, RunsDir
 from dpbench.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
+    from dpbench.report.comparisons import Comparison
     from dpbench.report.leaderboard import Row
 
 
@@ -27,14 +27,14 @@ def report(
     ] = Path("evaluations"),
     check: Annotated[
         bool,
-        typer.Option("--check", help="Only say whether the CSVs are what their records give."),
+        typer.Option("--check", help="Only say whether CSVs and page are what records give."),
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Derive the leaderboards from records: CSVs and figures, and a table here."""
+    """Derive the leaderboards from records: CSVs, figures and claims, and a table here."""
     with outcome(debug):
-        from dpbench.report import leaderboard
+        from dpbench.report import claims, comparisons, leaderboard
         from dpbench.report.curves import curve_of
 
         if not check:
@@ -43,7 +43,11 @@ def report(
             for file in incomplete:
                 err.print(f"left out, not complete: {escape(str(file))}", soft_wrap=True)
         rows = leaderboard.rows(leaderboards)
-        stale = leaderboard.stale(rows, leaderboards)
+        compared = comparisons.compare(rows)
+        texts = leaderboard.files(rows, leaderboards) | comparisons.files(compared, leaderboards)
+        if rows:
+            texts |= claims.files(claims.judge(leaderboard.records(leaderboards)), leaderboards)
+        stale = leaderboard.stale(texts, leaderboards)
         if check and stale:
             names = ", ".join(map(str, stale))
             raise RunFailed(f"{names}: not what the records give; run `dpbench report`")
@@ -52,7 +56,8 @@ def report(
                 f"no complete run in {runs_dir} or {leaderboards}: `dpbench run` makes one"
             )
         if not check:
-            files = leaderboard.write(rows, leaderboards)
+            leaderboard.write(texts)
+            files = list(texts)
             if any(curve_of(row.metric) for row in rows):
                 from dpbench.report import figures  # matplotlib takes long to import
 
@@ -60,9 +65,14 @@ def report(
             for file in files:
                 err.print(f"wrote {escape(str(file))}", soft_wrap=True, highlight=False)
         if as_json:
-            print_json([asdict(row) for row in rows])
+            print_json([row.columns() for row in rows])
         else:
             _print_rows([row for row in rows if curve_of(row.metric) is None])
+            if any(row.scores for row in rows):
+                out.print(leaderboard.INTERVAL_NOTE, highlight=False)
+            _print_comparisons(compared)
+            if not compared:
+                out.print(comparisons.NONE, highlight=False)
             if any(row.audited_epsilon_lower is not None for row in rows):
                 out.print(leaderboard.AUDIT_NOTE, highlight=False)
 
@@ -77,7 +87,6 @@ def _print_rows(rows: list[Row]) -> None:
         for row in rows:
             if row.dataset != dataset or row.mean is None:
                 continue
-            interval = "1 seed" if row.ci_low is None else f"{row.ci_low:.4g} to {row.ci_high:.4g}"
             table.add_row(
                 row.profile,
                 escape(row.method),
@@ -85,10 +94,33 @@ def _print_rows(rows: list[Row]) -> None:
                 row.split,
                 row.epsilon_said,
                 f"{row.mean:.4g} {row.unit}".rstrip(),
-                interval,
+                row.interval_said,
                 str(row.seeds),
                 _rank(row),
             )
+        out.print(table)
+
+
+def _print_comparisons(compared: list[Comparison]) -> None:
+    for dataset in dict.fromkeys(each.dataset for each in compared):
+        table = new_table(f"{dataset}: method A less method B, on the same test images")
+        for column in ("profile", "metric", "A", "B"):
+            table.add_column(column, overflow="fold")
+        for column in ("eps", "A - B", "95% CI", "adjusted p", "seeds"):
+            table.add_column(column, justify="right")
+        for each in compared:
+            if each.dataset == dataset:
+                table.add_row(
+                    each.profile,
+                    each.metric,
+                    escape(each.method_a),
+                    escape(each.method_b),
+                    f"{each.epsilon:g}",
+                    f"{each.difference:.4g} {each.unit}".rstrip(),
+                    f"{each.ci_low:.4g} to {each.ci_high:.4g}",
+                    f"{each.adjusted_p_value:.2g}",
+                    f"{each.seeds_a}, {each.seeds_b}",
+                )
         out.print(table)
 
 

@@ -23,8 +23,8 @@ SYNTHETIC, TRANSFER, REAL, RESEEDED = (
     f"model_selection_{kind}_" for kind in ("synthetic", "transfer", "real", "reseeded")
 )
 MODEL_SELECTION = Curve(".model_selection", (SYNTHETIC, TRANSFER, REAL, RESEEDED))
-ON_SYNTHETIC, ON_REAL = "scaling_cas_n", "scaling_cas_real_n"
-SCALING = Curve(".scaling", (ON_SYNTHETIC, ON_REAL))
+ON_SYNTHETIC, ENSEMBLE, ON_REAL = "scaling_cas_n", "scaling_cas_ensemble_n", "scaling_cas_real_n"
+SCALING = Curve(".scaling", (ON_SYNTHETIC, ENSEMBLE, ON_REAL))
 
 
 def curve_of(metric: str) -> Curve | None:

@@ -12,6 +12,7 @@ from matplotlib.ticker import NullLocator
 
 from dpbench.files import replace_atomically, safe_name
 from dpbench.report.curves import (
+    ENSEMBLE,
     MODEL_SELECTION,
     ON_REAL,
     ON_SYNTHETIC,
@@ -101,8 +102,8 @@ def lines(rows: Sequence[Row]) -> Figure:
         rows: Of one data set; all have a mean.
 
     Returns:
-        A panel for every profile, with a line for every method and epsilon, and dashed ones for
-        real images. Bars are 95% intervals over seeds.
+        A panel for every profile, with a line for every method and epsilon, a dotted one for its
+        ensemble, and dashed ones for real images. Bars are 95% intervals over seeds.
     """
     rows = [row for row in rows if curve_of(row.metric) is SCALING]
     profiles = list(dict.fromkeys(row.profile for row in rows))
@@ -116,16 +117,18 @@ def lines(rows: Sequence[Row]) -> Figure:
                 sizes, means, _ = zip(*real, strict=True)
                 panel.plot(sizes, means, "k--", label="real images")
         for place, group in enumerate(groups):
-            if curve := _curve(group, ON_SYNTHETIC):
-                sizes, means, bars = zip(*curve, strict=True)
-                colour, marker = _style(place)
-                panel.errorbar(
-                    *(sizes, means, bars),
-                    color=colour,
-                    marker=marker,
-                    capsize=3,
-                    label=_label(group[0]),
-                )
+            colour, marker = _style(place)
+            for prefix, line, said in ((ON_SYNTHETIC, "-", ""), (ENSEMBLE, ":", ", ensemble")):
+                if curve := _curve(group, prefix):
+                    sizes, means, bars = zip(*curve, strict=True)
+                    panel.errorbar(
+                        *(sizes, means, bars),
+                        color=colour,
+                        marker=marker,
+                        linestyle=line,
+                        capsize=3,
+                        label=_label(group[0]) + said,
+                    )
         _sizes(panel, sorted({_size(row) for row in rows if row.profile == profile}))
         panel.set_xlabel("images trained on")
         panel.set_ylabel("accuracy on real test images (%)")

@@ -7,15 +7,19 @@ import io
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from scipy.stats import t as student_t
 
+from dpbench import outcomes
 from dpbench.errors import UserError
 from dpbench.files import safe_name, write_text
+from dpbench.outcomes import Correct
 from dpbench.record import RunRecord, find, read
+from dpbench.report.bootstrap import Resampled, mean, resample
 from dpbench.report.curves import curve_of
 from dpbench.report.ranks import rank_intervals
 from dpbench.scores import NOT_CLAIMED, UNKNOWN, Scores
@@ -24,6 +28,9 @@ from dpbench.types import Measurement
 
 RECORDS, SCORES = "records", "scores"
 CONFIDENCE = 0.95
+# what an interval says that others might give
+SEEDS, IMAGES = "seeds", "test images"
+BOTH = f"{SEEDS} and {IMAGES}"
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Row:
         adjacency: Of the budget; ``""`` where there is none.
         metric: Name.
         mean: Over seeds; None where no seed has a value.
-        ci_low: Lower end of the 95% Student-t interval over seeds; None for fewer than two.
+        ci_low: Lower end of the 95% interval over what ``interval`` names; None without one.
         ci_high: Upper end.
         seeds: Number of seeds with a value.
         unit: Of the metric.
@@ -66,6 +73,12 @@ class Row:
         rank_low: The best rank, from 1, that the intervals allow among the methods that are
             comparable: all else but name and release alike. None for fewer than two seeds.
         rank_high: The worst.
+        interval: What the interval is over. ``seeds and test images``: see ``report.bootstrap``.
+            ``seeds``: Student's t, where it is not kept which test images were classified rightly,
+            as for metrics that are no accuracy and for old records. ``test images``: of one seed,
+            which says nothing of others. ``""``: there is none.
+        dataset_hash: Of the data set's decoded arrays, 8 hex digits.
+        scores: What the interval was computed from, if test images are in it; no column.
     """
 
     dataset: str
@@ -96,11 +109,25 @@ class Row:
     sigma_ratio_high: float | None
     rank_low: int | None = None
     rank_high: int | None = None
+    interval: str = ""
+    dataset_hash: str = ""
+    scores: Resampled | None = field(default=None, repr=False, compare=False)
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of a table by name."""
+        return {name: getattr(self, name) for name in COLUMNS}
 
     @property
     def epsilon_said(self) -> str:
         """The budget's epsilon, for people."""
         return NOT_CLAIMED if self.epsilon is None else f"{self.epsilon:g}"
+
+    @property
+    def interval_said(self) -> str:
+        """The interval, for people: with what it is over, unless that is all there is."""
+        said = [] if self.ci_low is None else [f"{self.ci_low:.4g} to {self.ci_high:.4g}"]
+        over = [f"({self.interval})"] if self.interval in (SEEDS, IMAGES) else []
+        return " ".join((["1 seed"] if self.seeds == 1 else []) + said + over)
 
 
 AUDIT_NOTE = (
@@ -109,17 +136,23 @@ AUDIT_NOTE = (
     "not prove it: one run cannot refute epsilon = 10 even by perfect guesses, and of the method's "
     "own training an audit sees the noise and the clipping of one image only."
 )
-COLUMNS = tuple(field.name for field in fields(Row))
+INTERVAL_NOTE = (
+    "Intervals of one seed are over test images alone: another seed may well be outside. Where "
+    f'others are marked "{SEEDS}" they hold for these test images and no others.'
+)
+COLUMNS = tuple(column.name for column in fields(Row) if column.name != "scores")
 
 
 def collect(runs_dir: Path, leaderboards: Path) -> tuple[list[Path], list[Path]]:
     """Copy the complete records below ``runs_dir`` to ``leaderboards/records``.
 
+    With them goes which test images were classified rightly, where the runs kept it.
+
     Returns:
         Records that are new or changed there, and record files of runs that are not complete.
 
     Raises:
-        UserError: A record cannot be read.
+        UserError: A record or what was kept cannot be read.
     """
     copied, incomplete = [], []
     for file in find(runs_dir):
@@ -133,6 +166,8 @@ def collect(runs_dir: Path, leaderboards: Path) -> tuple[list[Path], list[Path]]
             target.parent.mkdir(parents=True, exist_ok=True)
             write_text(target, text)
             copied.append(target)
+        if correct := outcomes.kept_by(file.parent, record):
+            outcomes.write(target, correct)
     return copied, incomplete
 
 
@@ -153,6 +188,21 @@ def collect_scores(evaluations: Path, leaderboards: Path) -> None:
             write_text(target, scores.dumps())
 
 
+def records(leaderboards: Path) -> list[RunRecord]:
+    """The committed records.
+
+    Raises:
+        UserError: One of them cannot be read, or is of a run that is not complete.
+    """
+    found = []
+    for file in sorted((leaderboards / RECORDS).rglob("*.json")):
+        record = read(file)
+        if record.status != "complete":
+            raise UserError(f"{file} is of a run that is not complete: remove it")
+        found.append(record)
+    return found
+
+
 def rows(leaderboards: Path) -> list[Row]:
     """All rows, from the committed records and scores.
 
@@ -161,13 +211,19 @@ def rows(leaderboards: Path) -> list[Row]:
             run's samples.
     """
     groups: dict[tuple[object, ...], list[tuple[RunRecord, Measurement]]] = defaultdict(list)
-    for file in sorted((leaderboards / RECORDS).rglob("*.json")):
-        record = read(file)
-        if record.status != "complete":
-            raise UserError(f"{file} is of a run that is not complete: remove it")
+    known: dict[tuple[object, ...], list[Correct]] = defaultdict(list)
+    for record in records(leaderboards):
+        file = leaderboards / RECORDS / f"{record.spec.folder}.json"
+        correct = outcomes.read(file, record)
         for measurement in record.measurements:
-            groups[_cell(record, measurement)].append((record, measurement))
-    found = [_row(group) for group in groups.values()]
+            cell = _cell(record, measurement)
+            groups[cell].append((record, measurement))
+            if measurement.metric in correct:
+                known[cell].append(correct[measurement.metric])
+    # old records may stand beside new ones: some of the seeds alone would have another mean
+    whole = {cell: right for cell, right in known.items() if len(right) == _values(groups[cell])}
+    resampled = resample(whole)
+    found = [_row(group, resampled.get(cell)) for cell, group in groups.items()]
     for file in sorted((leaderboards / SCORES).rglob("*.json")):
         scores = read_scores(file)
         if scores.spec.origin != UNKNOWN:
@@ -178,16 +234,23 @@ def rows(leaderboards: Path) -> list[Row]:
 
 def _ranked(table: Iterable[Row]) -> Iterator[Row]:
     """The rows, with the ranks that their intervals allow."""
-    comparable: dict[tuple[object, ...], list[Row]] = defaultdict(list)
-    for row in table:
-        budget = (row.epsilon, row.delta, row.adjacency)
-        measured = (row.metric, row.split, row.extractor, row.n)
-        comparable[(row.dataset, row.profile, *budget, *measured)].append(row)
-    for group in comparable.values():
-        intervals = [(row.ci_low, row.ci_high) for row in group]
+    for group in comparable(table):
+        # a seed that was lucky is no winner
+        intervals = [(row.ci_low, row.ci_high) if row.seeds > 1 else (None, None) for row in group]
         ranks = rank_intervals(intervals, group[0].higher_is_better)
         for row, (low, high) in zip(group, ranks, strict=True):
             yield replace(row, rank_low=low, rank_high=high)
+
+
+def comparable(table: Iterable[Row]) -> list[list[Row]]:
+    """Rows that differ in the method: the same data, profile, budget and way to measure."""
+    groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+    for row in table:
+        budget = (row.epsilon, row.delta, row.adjacency)
+        measured = (row.metric, row.split, row.extractor, row.n)
+        data = (row.dataset, row.dataset_hash)
+        groups[(*data, row.profile, *budget, *measured)].append(row)
+    return list(groups.values())
 
 
 def to_csv(table: Sequence[Row]) -> str:
@@ -196,34 +259,37 @@ def to_csv(table: Sequence[Row]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in table:
-        writer.writerow([getattr(row, column) for column in COLUMNS])
+        writer.writerow(row.columns().values())
     return out.getvalue()
 
 
-def write(table: Iterable[Row], leaderboards: Path) -> list[Path]:
-    """Write a CSV per data set, and one for the points of each curve; returns their paths."""
-    files = []
-    for file, text in _files(table, leaderboards).items():
+def write(files: Mapping[Path, str]) -> None:
+    """Write texts by path, such as ``files``."""
+    for file, text in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, text)
-        files.append(file)
-    return files
 
 
-def stale(table: Iterable[Row], leaderboards: Path) -> list[Path]:
-    """CSVs that are not what the records give: changed, missing, or without any record."""
-    expected = _files(table, leaderboards)
-    present = set(leaderboards.glob("*.csv"))
+def stale(files: Mapping[Path, str], leaderboards: Path) -> list[Path]:
+    """Files that are not what the records give: changed, missing, or without any record.
+
+    Args:
+        files: All that the records give, texts by path.
+        leaderboards: Where they are.
+    """
+    present = {*leaderboards.glob("*.csv"), *leaderboards.glob("*.html")}
     return sorted(
         {
             file
-            for file, text in expected.items()
+            for file, text in files.items()
             if file not in present or file.read_text(encoding="utf-8") != text
         }
-        | (present - expected.keys())
+        | (present - files.keys())
     )
 
 
-def _files(table: Iterable[Row], leaderboards: Path) -> dict[Path, str]:
+def files(table: Iterable[Row], leaderboards: Path) -> dict[Path, str]:
+    """The text of a CSV per data set, and of one for the points of each curve, by path."""
     parts: dict[str, list[Row]] = defaultdict(list)
     for row in table:
         curve = curve_of(row.metric)
@@ -251,7 +317,11 @@ def _cell(record: RunRecord, measurement: Measurement) -> tuple[object, ...]:
     )
 
 
-def _row(group: list[tuple[RunRecord, Measurement]]) -> Row:
+def _values(group: list[tuple[RunRecord, Measurement]]) -> int:
+    return sum(measurement.value is not None for _, measurement in group)
+
+
+def _row(group: list[tuple[RunRecord, Measurement]], scores: Resampled | None) -> Row:
     record, measurement = group[0]
     spec = record.spec
     seeds = [each.spec.seed for each, _ in group]
@@ -259,7 +329,7 @@ def _row(group: list[tuple[RunRecord, Measurement]]) -> Row:
         ids = ", ".join(each.spec.id[:8] for each, _ in group)
         raise UserError(f"records {ids} repeat a seed of {spec.method} on {spec.dataset}")
     values = [m.value for _, m in group if m.value is not None]
-    low, high = _interval(values)
+    low, high, interval = _interval(values, scores)
     return Row(
         dataset=spec.dataset,
         profile=spec.profile,
@@ -287,6 +357,9 @@ def _row(group: list[tuple[RunRecord, Measurement]]) -> Row:
         audited_epsilon_lower=max(_audited(group, "audit_epsilon_lower"), default=None),
         sigma_ratio_low=min(_audited(group, "audit_sigma_ratio_low"), default=None),
         sigma_ratio_high=max(_audited(group, "audit_sigma_ratio_high"), default=None),
+        interval=interval,
+        dataset_hash=spec.dataset_hash[:8],
+        scores=scores,
     )
 
 
@@ -319,6 +392,7 @@ def _row_of_samples(scores: Scores, measurement: Measurement) -> Row:
         audited_epsilon_lower=None,
         sigma_ratio_low=None,
         sigma_ratio_high=None,
+        dataset_hash=spec.dataset_hash[:8],
     )
 
 
@@ -332,13 +406,19 @@ def _audited(group: list[tuple[RunRecord, Measurement]], metric: str) -> list[fl
     ]
 
 
-def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+def _interval(
+    values: Sequence[float], scores: Resampled | None
+) -> tuple[float | None, float | None, str]:
+    """Both ends, and what the interval is over."""
+    if scores is not None:
+        low, high = mean(scores).interval(CONFIDENCE)
+        return low, high, BOTH if len(values) > 1 else IMAGES
     if len(values) < 2:
-        return None, None
-    mean = statistics.fmean(values)
+        return None, None, ""
+    centre = statistics.fmean(values)
     half = float(student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
     half *= statistics.stdev(values) / math.sqrt(len(values))
-    return mean - half, mean + half
+    return centre - half, centre + half, SEEDS
 
 
 def _order(row: Row) -> tuple[object, ...]:

@@ -1,0 +1,149 @@
+"""The runs that test a claim, and the measurements that are read from their records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from dpbench.record import RunRecord, to_json
+from dpbench.types import Measurement
+
+PROFILE = "claims"
+SEEDS = (0, 1, 2, 3, 4)
+# they show that something runs, not how well
+DECIDE_NOTHING = {"profile": "smoke", "dataset": "digits"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ in their seeds alone.
+
+    Attributes:
+        method: CLI name.
+        epsilon: Of the budget.
+        settings: What is set by hand, as the hyper-parameter's name and value.
+        profile: Name.
+        dataset: Name.
+        delta: Of the budget.
+        adjacency: Of the budget.
+        seeds: Public seeds. Stated beforehand: runs with others decide nothing.
+
+    Raises:
+        ValueError: Of a profile or a data set that decides nothing.
+    """
+
+    method: str
+    epsilon: float
+    settings: tuple[tuple[str, object], ...] = ()
+    profile: str = PROFILE
+    dataset: str = "fashionmnist"
+    delta: float = 1e-5
+    adjacency: str = "add_remove"
+    seeds: tuple[int, ...] = SEEDS
+
+    def __post_init__(self) -> None:
+        """Refuse runs whose scores mean nothing."""
+        for field, value in DECIDE_NOTHING.items():
+            if getattr(self, field) == value:
+                raise ValueError(f"{field} {value} decides no claim")
+
+    @property
+    def assignments(self) -> tuple[str, ...]:
+        """The settings as ``--set`` takes them."""
+        return tuple(f"{name}={value}" for name, value in self.settings)
+
+    def has(self, record: RunRecord) -> bool:
+        """Whether a record is of one of these runs."""
+        spec = record.spec
+        return (
+            record.status == "complete"
+            and all(
+                getattr(spec, name) == getattr(self, name)
+                for name in ("method", "epsilon", "profile", "dataset", "delta", "adjacency")
+            )
+            and spec.seed in self.seeds
+            and set(record.resolved.get("by_hand", [])) == {name for name, _ in self.settings}
+            and all(
+                to_json(spec.method_args[name]) == to_json(value) for name, value in self.settings
+            )
+        )
+
+    def __str__(self) -> str:
+        """The arm as people call it."""
+        return " ".join((self.method, f"epsilon={self.epsilon:g}", *self.assignments))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is read from a record.
+
+    Attributes:
+        name: Of the metric.
+        split: The real split of the measurement.
+    """
+
+    name: str
+    split: str = "test"
+
+    def of(self, record: RunRecord) -> Measurement | None:
+        """The measurement in a record; None where there is none."""
+        for measurement in record.measurements:
+            if (measurement.metric, measurement.split) == (self.name, self.split):
+                return measurement
+        return None
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric of one arm, over seeds.
+
+    Attributes:
+        values: By seed, as measured.
+        sign: 1 where higher is better, -1 where lower is.
+        unit: Of the metric.
+        missing: Number of runs without a record.
+        records: Ids of the records, 8 hex digits each.
+        specs: Everything that was asked for but the seed, one for each way it was asked.
+        conditions: What must agree between arms for a comparison: data, compute and measurement.
+        reason: Why a run that is complete has no value; ``""`` where all have one.
+    """
+
+    values: Mapping[int, float]
+    sign: int
+    unit: str
+    missing: int
+    records: tuple[str, ...]
+    specs: frozenset[str]
+    conditions: frozenset[str]
+    reason: str
+
+
+def series(arm: Arm, metric: Metric, records: Iterable[RunRecord]) -> Series:
+    """Read a metric of an arm from those of the records that are of its runs."""
+    own = sorted((each for each in records if arm.has(each)), key=lambda each: each.spec.seed)
+    values: dict[int, float] = {}
+    sign, unit, reason = 1, "", ""
+    conditions = set()
+    for record in own:
+        spec, found = record.spec, metric.of(record)
+        if found is None:
+            reason = f"{metric.name} was not measured"
+            continue
+        if found.value is None:
+            reason = f"no {metric.name}: {found.reason}"
+            continue
+        values[spec.seed] = found.value
+        sign, unit = (1 if found.higher_is_better else -1), found.unit
+        made = (spec.dataset_hash, spec.compute, spec.samples, found.n, found.extractor)
+        conditions.add(json.dumps(made, sort_keys=True))
+    return Series(
+        values=values,
+        sign=sign,
+        unit=unit,
+        missing=len(set(arm.seeds) - {each.spec.seed for each in own}),
+        records=tuple(each.spec.id[:8] for each in own),
+        specs=frozenset(replace(each.spec, seed=0).id for each in own),
+        conditions=frozenset(conditions),
+        reason=reason,
+    )

@@ -1,0 +1,141 @@
+"""From evidence to verdicts: Student's t over seeds, corrected for the number of claims."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy.stats import t as student_t
+
+from dpbench.claims.rules import Claim, Evidence
+from dpbench.multiplicity import holm
+from dpbench.record import RunRecord
+
+CONFIDENCE = 0.95
+FEWEST_SEEDS = 3
+Decision = Literal["supported", "contradicted", "unresolved", "untested"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What our records say of a claim.
+
+    Attributes:
+        claim: Which.
+        decision: ``untested`` where no seed has a value because runs are missing.
+        reason: Why it is neither supported nor contradicted; ``""`` where it is.
+        evidence: What was read.
+        estimate: Mean over seeds, in the direction of the claim; None for no seed.
+        low: Lower end of the 95% Student-t interval over seeds; None for fewer than two.
+        high: Upper end.
+        p_value: Two-sided, of the mean against ``evidence.null``, adjusted for all claims that
+            could be tested; None where this one could not.
+    """
+
+    claim: Claim
+    decision: Decision
+    reason: str
+    evidence: Evidence
+    estimate: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class _Student:
+    """The mean of a few numbers, its interval, and its two-sided p-value against ``null``."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], null: float) -> _Student:
+        mean, freedom = statistics.fmean(values), len(values) - 1
+        error = statistics.stdev(values) / math.sqrt(len(values))
+        half = float(student_t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+        distance = abs(mean - null)
+        if error:
+            p_value = 2 * float(student_t.sf(distance / error, freedom))
+        else:
+            p_value = 0.0 if distance else 1.0
+        return cls(mean, mean - half, mean + half, p_value)
+
+
+def judge(claims: Sequence[Claim], records: Sequence[RunRecord]) -> list[Verdict]:
+    """Decide claims together, for Holm's correction is over all that could be tested.
+
+    Args:
+        claims: All there are, also where only some are of interest.
+        records: Of any runs; those that are of no claim are ignored.
+
+    Returns:
+        A verdict for each claim, in order.
+    """
+    found = [claim.rule.evidence(records) for claim in claims]
+    students = [
+        _Student.of(list(each.values.values()), each.null) if len(each.values) > 1 else None
+        for each in found
+    ]
+    tested = {
+        place: student.p_value
+        for place, (each, student) in enumerate(zip(found, students, strict=True))
+        if student is not None and each.comparable and len(each.values) >= FEWEST_SEEDS
+    }
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return [
+        _verdict(claim, found[place], students[place], adjusted.get(place), len(tested))
+        for place, claim in enumerate(claims)
+    ]
+
+
+def _verdict(
+    claim: Claim, found: Evidence, student: _Student | None, p_value: float | None, tests: int
+) -> Verdict:
+    if student is None or p_value is None:
+        decision, reason = _undecided(found)
+    else:
+        decision, reason = _decided(found, student, p_value, tests)
+    only = next(iter(found.values.values()), None)
+    return Verdict(
+        claim=claim,
+        decision=decision,
+        reason=reason,
+        evidence=found,
+        estimate=student.mean if student else only,
+        low=student.low if student else None,
+        high=student.high if student else None,
+        p_value=p_value,
+    )
+
+
+def _undecided(found: Evidence) -> tuple[Decision, str]:
+    """Why there is no test."""
+    seeds, missing = len(found.values), f"{found.missing} runs are missing"
+    if not found.comparable:
+        return "unresolved", found.reason
+    if not seeds and found.missing:
+        return "untested", missing
+    why = [f"{seeds} of at least {FEWEST_SEEDS} seeds", found.reason]
+    why.append(missing if found.missing else "")
+    return "unresolved", "; ".join(part for part in why if part)
+
+
+def _decided(
+    found: Evidence, student: _Student, p_value: float, tests: int
+) -> tuple[Decision, str]:
+    """What a test says."""
+    if student.low <= found.null <= student.high:
+        return "unresolved", f"the interval holds {found.null:g}"
+    if p_value > 1 - CONFIDENCE:
+        return "unresolved", f"p = {p_value:.2g} after Holm's correction for {tests} tests"
+    if student.mean < found.null:
+        return "contradicted", ""
+    if not found.monotone:
+        return "unresolved", "better in all, but not at every step"
+    return "supported", ""

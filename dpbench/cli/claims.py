@@ -1,0 +1,173 @@
+"""``dpbench claims``: what our own records say of published claims."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from dpbench.cli.app import err, new_table, out, outcome, print_json
+from dpbench.cli.cells import (
+    end,
+    estimated_cells,
+    plan_json,
+    print_outcomes,
+    refuse,
+    say_next,
+)
+from dpbench.cli.options import AsJson, DataRoot, Debug, DryRun, RunsDir
+from dpbench.errors import UserError
+
+if TYPE_CHECKING:
+    from dpbench.claims.arms import Arm
+    from dpbench.claims.rules import Claim
+    from dpbench.claims.verdicts import Verdict
+    from dpbench.run import Request
+    from dpbench.sweep import Outcome
+
+TITLE = "claims"
+
+
+def claims(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID...", help="Of claims; default: all.")
+    ] = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="First run what is missing, as `dpbench sweep` does.")
+    ] = False,
+    runs_dir: RunsDir = Path("runs"),
+    leaderboards: Annotated[
+        Path, typer.Option("--out", help="Where records are collected and claims.csv written.")
+    ] = Path("leaderboards"),
+    data_root: DataRoot = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Say which published claims our records support, which they contradict, and which neither.
+
+    Writes claims.csv and claims.html. Claims are corrected for each other, so all are judged, also
+    where only some are asked for. Runs that are complete are skipped, and a run that fails stops no
+    other.
+    """
+    with outcome(debug, "Interrupted: the same command continues where this one stopped."):
+        from dpbench.claims.published import CLAIMS
+        from dpbench.report import claims as report
+        from dpbench.report import leaderboard
+
+        if dry_run and not run:
+            raise UserError("--dry-run prints the plan of --run: give both")
+        chosen = _chosen(ids or [], CLAIMS)
+        outcomes: list[Outcome] = []
+        if run:
+            found = _run(chosen, runs_dir, data_root, dry_run, as_json, debug)
+            if found is None:
+                return
+            outcomes = found
+        copied, _ = leaderboard.collect(runs_dir, leaderboards)
+        if copied:
+            err.print(
+                f"collected {len(copied)} records: `dpbench report` writes the leaderboards",
+                soft_wrap=True,
+                highlight=False,
+            )
+        records = leaderboard.records(leaderboards)
+        verdicts = report.judge(records)
+        if records:  # as `dpbench report`, which writes nothing of nothing
+            leaderboard.write(report.files(verdicts, leaderboards))
+        asked = [verdict for verdict in verdicts if verdict.claim in chosen]
+        if as_json:
+            print_json([report.row(verdict) for verdict in asked])
+        else:
+            _print_verdicts(asked)
+            out.print(report.NOTE, highlight=False)
+        end(outcomes)
+
+
+def _chosen(ids: Sequence[str], known: Sequence[Claim]) -> list[Claim]:
+    by_id = {claim.id: claim for claim in known}
+    for name in ids:
+        if name not in by_id:
+            raise UserError(f"there is no claim {name!r}: choose among {', '.join(by_id)}")
+    return [by_id[name] for name in dict.fromkeys(ids)] if ids else list(known)
+
+
+def _run(
+    chosen: Sequence[Claim],
+    runs_dir: Path,
+    data_root: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    debug: bool,
+) -> list[Outcome] | None:
+    """Run what is missing; None where only the plan was asked for."""
+    from dpbench import sweep as sweeps
+    from dpbench.console import progress_on
+
+    progress = progress_on(err)
+    cells, mistakes = sweeps.cells_of(_requests(chosen), runs_dir, data_root, progress)
+    refuse(mistakes)
+    estimates = sweeps.Estimates(runs_dir)
+    estimated = estimated_cells(TITLE, cells, estimates, progress)
+    if dry_run:
+        if as_json:
+            print_json([plan_json(*each) for each in zip(cells, estimated, strict=True)])
+        return None
+    outcomes = sweeps.execute(cells, estimates, say_next, runs_dir, data_root, debug)
+    if not as_json:
+        print_outcomes(TITLE, outcomes)
+    return outcomes
+
+
+def _requests(chosen: Sequence[Claim]) -> list[Request]:
+    """The runs of claims, each once; seeds change last, so that all claims have some early."""
+    arms = dict.fromkeys(arm for claim in chosen for arm in claim.rule.arms)
+    longest = max(len(arm.seeds) for arm in arms)
+    return [
+        _request(arm, arm.seeds[place])
+        for place, arm in itertools.product(range(longest), arms)
+        if place < len(arm.seeds)
+    ]
+
+
+def _request(arm: Arm, seed: int) -> Request:
+    from dpbench.run import Request
+
+    return Request(
+        method=arm.method,
+        dataset=arm.dataset,
+        epsilon=arm.epsilon,
+        delta=arm.delta,
+        adjacency=arm.adjacency,  # type: ignore[arg-type]  # checked by PrivacyBudget
+        seed=seed,
+        profile=arm.profile,
+        settings=arm.assignments,
+    )
+
+
+def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    table = new_table(TITLE)
+    for column in ("claim", "verdict"):
+        table.add_column(column, overflow="fold")
+    for column in ("estimate", "95% CI", "against", "seeds", "p (Holm)"):
+        table.add_column(column, justify="right")
+    for column in ("of", "reason"):
+        table.add_column(column, overflow="fold")
+    for each in verdicts:
+        found = each.evidence
+        table.add_row(
+            each.claim.id,
+            each.decision,
+            "" if each.estimate is None else f"{each.estimate:.4g} {found.unit}".rstrip(),
+            "" if each.low is None else f"{each.low:.4g} to {each.high:.4g}",
+            f"{found.null:g}",
+            str(len(found.values)),
+            "" if each.p_value is None else f"{each.p_value:.2g}",
+            f"{found.estimand} ({found.profile})",
+            escape(each.reason),
+        )
+    out.print(table)
