@@ -53,6 +53,7 @@ class ClassGaussian(MomentReleases):
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset("paper", _TUNED),
         Preset("laptop", _TUNED),
+        Preset("claims", _TUNED),
         Preset("smoke", "the smallest that runs", {"frequencies": 36, "rank": 8}),
     )
 

@@ -27,7 +27,7 @@ from dpbench.protocols import Plan, Preset, RunContext, Sampler
 from dpbench.types import Images
 
 from .diffusion.continuous import ContinuousDiffusion
-from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING
+from .diffusion.method import CLAIMS_TRAINING, LAPTOP_TRAINING, SMOKE_TRAINING
 from .diffusion.training import train_public
 
 _STAGE = "warming up on central images"
@@ -58,6 +58,11 @@ class DPFETA(ContinuousDiffusion):
             "sized for two CPU cores; departs from the paper in network (patches), batch size, "
             "steps, multiplicity, learning rate and clipping norm; nothing was tuned",
             {**LAPTOP_TRAINING, "warmup_steps": 400, "warmup_learning_rate": 1e-3},
+        ),
+        Preset(
+            "claims",
+            "as laptop, in a smaller network and fewer steps",
+            {**CLAIMS_TRAINING, "warmup_steps": 200, "warmup_learning_rate": 1e-3},
         ),
         Preset("smoke", "the smallest that runs", {**SMOKE_TRAINING, "warmup_steps": 10}),
     )

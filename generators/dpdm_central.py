@@ -21,7 +21,7 @@ from dpbench.protocols import Plan, Preset, RunContext, Sampler
 from ._moments import ClassGaussians, MomentReleases
 from .diffusion.continuous import ContinuousDiffusion
 from .diffusion.denoisers import Denoiser
-from .diffusion.method import LAPTOP_TRAINING, SMOKE_TRAINING
+from .diffusion.method import CLAIMS_TRAINING, LAPTOP_TRAINING, SMOKE_TRAINING
 
 
 class CentralDenoiser(Denoiser):
@@ -83,6 +83,7 @@ class DPDMCentral(ContinuousDiffusion):
             datasets=("mnist", "fashionmnist"),
         ),
         Preset("laptop", "sized for two CPU cores", {**LAPTOP_TRAINING}),
+        Preset("claims", "as laptop, in a smaller network and fewer steps", CLAIMS_TRAINING),
         Preset("smoke", "the smallest that runs", SMOKE_TRAINING),
     )
 
