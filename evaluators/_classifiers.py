@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -187,8 +188,12 @@ def train(
     device: torch.device,
     advance: Callable[[float], None] = lambda images: None,
     order: int | None = None,
+    held_out: Images | None = None,
 ) -> nn.Module:
-    """Train a classifier by its recipe: a fixed number of steps, and nothing selected.
+    """Train a classifier by its recipe: a fixed number of steps, and the last weights.
+
+    Given held-out images, training goes the same way, and the weights are those of the epoch at
+    whose end accuracy on these images was highest; the earliest of several such.
 
     Deterministic for a seed on one machine, whatever was computed before and on however many
     threads.
@@ -201,10 +206,17 @@ def train(
         device: Where to compute.
         advance: Told the number of images of every step.
         order: Seed of the order of the minibatches, if it is to be another one.
+        held_out: At least one image to select the epoch by. An epoch ends with the step in which
+            the last of ``images`` has its turn; ``recipe.steps`` are those of one at least.
 
     Returns:
         The network on ``device``, in evaluation mode.
+
+    Raises:
+        ValueError: An epoch is to be selected, and the recipe averages weights over epochs.
     """
+    if held_out is not None and recipe.average:
+        raise ValueError(f"{recipe.id} averages its weights: no epoch of it can be selected")
     pixels, labels = images.pixels.to(device), images.labels.to(device)
     rng = torch.Generator(device).manual_seed(seed)
     with _reproducible(seed, device):
@@ -212,8 +224,10 @@ def train(
         network = network.to(memory_format=torch.channels_last)
         optimizer, schedule = _optimizer(recipe, network)
         average = ExponentialAverage(network, recipe.average) if recipe.average else None
+        best = _BestEpoch(held_out, device) if held_out is not None else None
         order = seed if order is None else order
-        for index in _minibatches(len(images), recipe.batch, recipe.steps, order):
+        minibatches = _minibatches(len(images), recipe.batch, recipe.steps, order)
+        for step, index in enumerate(minibatches, 1):
             optimizer.zero_grad()
             for part in _parts(index.to(device).repeat(recipe.copies), PHYSICAL_BATCH):
                 loss = functional.cross_entropy(
@@ -226,10 +240,15 @@ def train(
             schedule.step()
             if average:
                 average.update(network)
+            # fewer images than a minibatch holds lie behind the end of the epoch
+            if best and step * recipe.batch % len(images) < recipe.batch:
+                best.update(network)
             advance(recipe.batch)
         if average:
             average.copy_to(network)
             update_bn((from_pixels(part) for part in _parts(pixels, PHYSICAL_BATCH)), network)
+        if best:
+            best.copy_to(network)
     return network.eval()
 
 
@@ -258,6 +277,33 @@ def accuracy(network: nn.Module, images: Images, device: torch.device) -> float:
     """Share of images whose largest logit is that of their label, in %."""
     correct = predict(network, images.pixels, device) == images.labels
     return 100 * int(correct.sum()) / len(images)
+
+
+class _BestEpoch:
+    """The weights of the epoch that is best on held-out images; of several the earliest.
+
+    Args:
+        held_out: At least one image.
+        device: Where to compute.
+    """
+
+    def __init__(self, held_out: Images, device: torch.device) -> None:
+        """Start before the first epoch."""
+        self._held_out = held_out
+        self._device = device
+        self._accuracy = -1.0
+        self._weights: dict[str, Tensor] = {}
+
+    def update(self, network: nn.Module) -> None:
+        """Measure an epoch, and keep its weights if it is better than all before."""
+        reached = accuracy(network.eval(), self._held_out, self._device)
+        network.train()
+        if reached > self._accuracy:
+            self._accuracy, self._weights = reached, copy.deepcopy(network.state_dict())
+
+    def copy_to(self, network: nn.Module) -> None:
+        """Overwrite a network's weights, and the statistics of its layers, by those kept."""
+        network.load_state_dict(self._weights)
 
 
 def _parts(rows: Tensor, size: int) -> Iterator[Tensor]:

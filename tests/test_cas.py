@@ -18,6 +18,7 @@ from dpbench.evaluators._classifiers import (
     Recipe,
     Sgd,
     _optimizer,
+    accuracy,
     dpdm_cnn,
     logistic_regression,
     mlp,
@@ -126,7 +127,7 @@ def test_rows_are_declared_and_say_what_they_were_measured_on(
 ) -> None:
     specs = {spec.name: spec for spec in EVALUATOR.metrics}
     classes = {f"cas_cnn_class{label}" for label in range(10)}
-    of_paper = {name for name in specs if name == "cas_wrn" or "dpimagebench" in name}
+    of_paper = {"cas_wrn", *cas.SELECTED, *(name for name in specs if "dpimagebench" in name)}
     assert on_real.keys() - classes == specs.keys() - of_paper - {"cas_cnn_class*"}
     assert classes < on_real.keys()
     for metric, row in on_real.items():
@@ -372,7 +373,8 @@ def test_paper_tells_why_small_images_have_no_cnn() -> None:
     assert "18 pixels" in found["cas_cnn"].reason
     for metric in ("cas_mean", "cas_cnn_low", "cas_cnn_ensemble", "cas_cnn_class*"):
         assert found[metric].value is None
-    assert found["cas_mlp"].value is not None
+    assert "18 pixels" in found["cas_cnn_selected"].reason
+    assert found["cas_mlp"].value is not None and found["cas_mlp_selected"].value is not None
     assert found["cas_dpimagebench_mean"].value is not None
 
 
@@ -387,8 +389,131 @@ def test_paper_measures_all_classifiers_on_images_of_its_size(
     found = values(context)
     for metric in (*CLASSIFIERS, "cas_wrn", "cas_mean", "cas_cnn_ensemble", "cas_cnn_class0"):
         assert found[metric] == 100
-    for metric in (*cas.DPIMAGEBENCH, "cas_dpimagebench_mean"):
+    for metric in (*cas.SELECTED, *cas.DPIMAGEBENCH, "cas_dpimagebench_mean"):
         assert found[metric] == 100
+
+
+# --- the epoch selected on held-out synthetic images
+
+LEARNING, HELD_OUT = relabelled(0.5)[:90], relabelled(0.5)[90:130]
+EPOCHS = 12
+# an epoch ends within every second or third step of 40 images
+BY_EPOCH = Recipe("", mlp, -(-EPOCHS * 90 // 40), True, 0.02, 0, batch=40)
+
+
+def after_epochs() -> list[torch.nn.Module]:
+    """What training without selection gives at the end of each epoch."""
+    steps = [-(-epoch * 90 // 40) for epoch in range(1, EPOCHS + 1)]
+    return [train(replace(BY_EPOCH, steps=each), LEARNING, 10, 0, CPU) for each in steps]
+
+
+def weights_of(network: torch.nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def test_the_epoch_is_the_best_on_held_out_images() -> None:
+    epochs = after_epochs()
+    best, best_on_test = (
+        int(np.argmax([accuracy(each, part, CPU) for each in epochs])) for part in (HELD_OUT, TEST)
+    )
+    selected = weights_of(train(BY_EPOCH, LEARNING, 10, 0, CPU, held_out=HELD_OUT))
+    same = [torch.equal(weights_of(each), selected) for each in epochs]
+    assert same == [epoch == best for epoch in range(EPOCHS)]
+    # the broken twins: the last epoch, and the one that is best on the test split
+    assert best not in (EPOCHS - 1, best_on_test)
+
+
+def test_of_equal_epochs_the_earliest_is_kept_with_its_statistics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reached = iter([10.0, 30.0, 20.0, 30.0])
+    monkeypatch.setattr("dpbench.evaluators._classifiers.accuracy", lambda *_: next(reached))
+    recipe = replace(BY_EPOCH, network=small_cnn, steps=9)
+    network = train(recipe, LEARNING, 10, 0, CPU, held_out=HELD_OUT)
+    assert next(reached, None) is None, "four epochs, each looked at once"
+    steps = {int(m.num_batches_tracked) for m in network.modules() if hasattr(m, "momentum")}
+    assert steps == {5}, "of 40 images each, to the end of the second epoch of 90"
+
+
+def test_an_average_over_epochs_has_no_best_one() -> None:
+    with pytest.raises(ValueError, match="averages"):
+        train(replace(BY_EPOCH, average=0.9), LEARNING, 10, 0, CPU, held_out=HELD_OUT)
+
+
+class SpiedTrain:
+    """``train`` that writes down what each metric's network learns from and is selected by."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[set[bytes] | None]] = {}
+
+    def __call__(self, recipe: Recipe, images: Images, *others: object) -> torch.nn.Module:
+        parts = (images, others[-1])
+        self.seen[recipe.id] = [
+            {image.numpy().tobytes() for image in part.pixels} if isinstance(part, Images) else None
+            for part in parts
+        ]
+        return train(recipe, images, *others)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("small_wrn")
+def test_selection_sees_a_tenth_of_the_synthetic_images_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spied, log = SpiedTrain(), Log()
+    monkeypatch.setattr(cas, "train", spied)
+
+    def open_real(need: Need) -> Images:
+        log.events.append("open")
+        return TEST
+
+    synthetic = TRAIN[:100]
+    images = {image.numpy().tobytes() for image in synthetic.pixels}
+    assert len(images) == 100
+    found = rows(case(synthetic, profile=PAPER, open_real=open_real, progress=log))
+    assert log.events.count("open") == 1 and log.events.index("open") > log.events.index("step")
+    assert "step" not in log.events[log.events.index("open") :]
+    assert log.done == log.announced
+    for name in ("cas_logreg", "cas_mlp"):
+        learnt, held_out = spied.seen[found[f"{name}_selected"].extractor]
+        assert learnt is not None and held_out is not None
+        assert (len(learnt), len(held_out)) == (90, 10)
+        assert learnt | held_out == images and not learnt & held_out
+        assert spied.seen[found[name].extractor] == [images, None]
+
+
+@pytest.mark.usefixtures("small_wrn")
+def test_selected_ones_stand_beside_the_others_and_in_no_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cas, "MEMBERS", 1)
+    monkeypatch.setattr(cas, "dpdm_cnn", mlp)  # fits digits, and is faster
+    monkeypatch.setattr(cas, "DPDM_CNN_SMALLEST_SIDE", 1)
+    found = rows(case(relabelled(0.3)[:60], profile=PAPER))
+    assert found["cas_mean"].value == pytest.approx(sum(found[n].value for n in CLASSIFIERS) / 3)
+    assert found["cas_mean"].value != pytest.approx(sum(found[n].value for n in cas.SELECTED) / 3)
+    specs = {spec.name: spec for spec in EVALUATOR.metrics}
+    for name, selected in zip(CLASSIFIERS, cas.SELECTED, strict=True):
+        row, spec = found[selected], specs[selected]
+        assert row.extractor == f"{found[name].extractor}-best-on-synthetic"
+        assert (row.unit, row.higher_is_better) == (spec.unit, spec.higher_is_better) == ("%", True)
+        assert (row.n, row.n_real, row.split) == (60, len(TEST), "test")
+        assert row.seed != found[name].seed
+
+
+@pytest.mark.usefixtures("small_wrn")
+def test_selection_follows_the_seed() -> None:
+    first, again, other = (
+        values(case(relabelled(0.3)[:60], seed, profile=PAPER)) for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert any(first[name] != other[name] for name in cas.SELECTED)
+
+
+@pytest.mark.usefixtures("small_wrn")
+def test_fewer_than_ten_images_cannot_select() -> None:
+    found = rows(case(TRAIN[:9], profile=PAPER))
+    assert found["cas_mlp"].value is not None
+    assert "at least 10 images" in found["cas_mlp_selected"].reason
 
 
 @pytest.mark.parametrize(
