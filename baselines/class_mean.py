@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (its customary name)
 from torch import Tensor
 
 from dpbench.errors import UserError
 from dpbench.pixels import to_pixels
 from dpbench.privacy.accounting import GaussianEvent, calibrated
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
+from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo, by_class
 from dpbench.protocols import Plan, Preset, RunContext, Sampler
 from dpbench.types import Images
 
@@ -70,8 +69,7 @@ class ClassMean:
 
         def features(images: Images) -> Tensor:
             intensities = images.pixels.flatten(1).float() / 255
-            one_hot = F.one_hot(images.labels, info.classes).float()
-            return (one_hot[:, :, None] * intensities[:, None, :]).flatten(1)
+            return by_class(intensities, images.labels, info.classes)
 
         total = private.gaussian_sum(features, self._event(private.budget))
         # the true class sizes are private; that classes are of equal size is assumed

@@ -23,7 +23,7 @@ from dpbench.errors import UserError
 from dpbench.pixels import to_pixels
 from dpbench.privacy.accounting import GaussianEvent, calibrated
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
+from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo, by_class
 from dpbench.probe import examples_per_second
 from dpbench.protocols import Plan, PlannedStage, Preset, RunContext, Sampler
 from dpbench.stages import Stateful
@@ -126,11 +126,6 @@ def fourier_features(images: Tensor, frequencies: Tensor) -> Tensor:
     return torch.cat([phases.cos(), phases.sin()], dim=1) / math.sqrt(len(frequencies))
 
 
-def by_class(features: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Features times one-hot labels: ``(N, D)`` and ``(N,)`` to ``(N, classes, D)``."""
-    return F.one_hot(labels, classes)[:, :, None] * features[:, None, :]
-
-
 @dataclass(frozen=True)
 class DPMERF:
     """DP-MERF; defaults are those of the published code.
@@ -224,11 +219,11 @@ class DPMERF:
 
         def features(images: Images) -> Tensor:
             rows = fourier_features(images.pixels.float() / 255, frequencies)
-            return by_class(rows, images.labels, info.classes).flatten(1)
+            return by_class(rows, images.labels, info.classes)
 
         total = private.gaussian_sum(features, self._event(private.budget))
         # the true number of images is private
-        target = total.view(info.classes, self.features) / info.nominal_size
+        target = (total / info.nominal_size).float().view(info.classes, self.features)
         return GeneratorSampler(self._matched(info, target, frequencies, run))
 
     def _frequencies(self, spec: ImageSpec, streams: Streams) -> Tensor:

@@ -5,26 +5,27 @@
 
 Departures: the published code releases five means a class, each of a Poisson subsample and divided
 by the true number of its images; here one mean a class, of all images, is divided by the public
-class size. The published code then sharpens them with a median filter and a Laplacian; here
+class size. The published code halves images by leaving pixels out, here they are averaged. It
+then sharpens them with a median filter and a Laplacian; here
 nothing is done to them. The published pre-training has 160 epochs of a loader whose batch is larger
 than its 50 images: taken as 160 steps.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
 
-from dpbench.errors import UserError
 from dpbench.pixels import to_pixels
 from dpbench.privacy.accounting import DPSGDEvent, GaussianEvent, calibrated
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
+from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo, by_class
 from dpbench.protocols import Plan, Preset, RunContext, Sampler
-from dpbench.types import Images
+from dpbench.types import Images, ImageSpec
 
 from .diffusion.continuous import ContinuousDiffusion
 from .diffusion.method import CLAIMS_TRAINING, LAPTOP_TRAINING, SMOKE_TRAINING
@@ -39,7 +40,8 @@ class DPFETA(ContinuousDiffusion):
 
     Attributes:
         central_share: Share of epsilon that the central images cost by themselves.
-        central_norm: Clipping norm of an image at half its resolution, intensities in [0, 1].
+        central_norm: Clipping norm of an image at half its resolution, intensities in [0, 1], as a
+            root mean square over pixels; 1 clips nothing.
         warmup_steps: Optimizer steps on the central images.
         warmup_batch_size: Central images a step.
         warmup_learning_rate: Adam's.
@@ -72,7 +74,7 @@ class DPFETA(ContinuousDiffusion):
     steps: int = 2197
     clipping_norm: float = 0.001
     central_share: float = 0.1
-    central_norm: float = 5.0
+    central_norm: float = 1.0
     warmup_steps: int = 160
     warmup_batch_size: int = 50
     warmup_learning_rate: float = 3e-4
@@ -86,8 +88,7 @@ class DPFETA(ContinuousDiffusion):
         super().__post_init__()
         self._check_counts("warmup_steps", "warmup_batch_size")
         self._check_positive("central_norm", "warmup_learning_rate")
-        if not 0 < self.central_share < 1:
-            raise UserError(f"central_share must lie in (0, 1), got {self.central_share}")
+        self._check_parts("central_share")
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """A release, training on what was released, and a private stage."""
@@ -104,8 +105,9 @@ class DPFETA(ContinuousDiffusion):
     def _events(
         self, info: PrivateSetInfo, budget: PrivacyBudget
     ) -> tuple[GaussianEvent, DPSGDEvent]:
-        part = PrivacyBudget(self.central_share * budget.epsilon, budget.delta, budget.adjacency)
-        central = calibrated(GaussianEvent(1.0, self.central_norm, "central images"), part)
+        values = info.spec.channels * math.prod(_half(info.spec))
+        event = GaussianEvent(1.0, self.central_norm * math.sqrt(values), "central images")
+        central = calibrated(event, budget.part(self.central_share))
         return central, self._event(info, budget, (central,))
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
@@ -132,18 +134,21 @@ class DPFETA(ContinuousDiffusion):
     def _central_images(self, private: PrivateImages, event: GaussianEvent) -> Images:
         """The mean of each class at half the resolution, enlarged to an image."""
         info = private.info
-        half = (-(-info.spec.height // 2), -(-info.spec.width // 2))
+        half = _half(info.spec)
 
         def features(images: Images) -> torch.Tensor:
             small = F.adaptive_avg_pool2d(images.pixels.float() / 255, half).flatten(1)
-            one_hot = F.one_hot(images.labels, info.classes).float()
-            return (one_hot[:, :, None] * small[:, None, :]).flatten(1)
+            return by_class(small, images.labels, info.classes)
 
         # the true class sizes are private; that classes are of equal size is assumed
         means = private.gaussian_sum(features, event) / (info.nominal_size / info.classes)
-        small = means.view(info.classes, info.spec.channels, *half).clamp(0, 1)
+        small = means.float().view(info.classes, info.spec.channels, *half).clamp(0, 1)
         large = F.interpolate(small, info.spec.shape[1:], mode="bilinear", align_corners=False)
         return Images(to_pixels(2 * large - 1), torch.arange(info.classes))
+
+
+def _half(spec: ImageSpec) -> tuple[int, int]:
+    return math.ceil(spec.height / 2), math.ceil(spec.width / 2)
 
 
 METHOD = DPFETA

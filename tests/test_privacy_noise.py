@@ -201,7 +201,7 @@ def check_one_shot_rows() -> None:
     images = some_images(40)
     everybody = one_shot(images, 0.0)
     assert bool(everybody.isfinite().all())
-    expected = (2.0 ** (torch.arange(50) - 5).float()).clamp(max=CLIPPING_NORM)
+    expected = (2.0 ** (torch.arange(50) - 5).double()).clamp(max=CLIPPING_NORM)
     expected[[3, 4, 5]] = 0
     expected[40:] = 0
     torch.testing.assert_close(everybody, expected, rtol=1e-5, atol=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from dpbench.errors import UserError
@@ -48,6 +48,13 @@ class PrivacyBudget:
             raise UserError(
                 f"unknown adjacency {self.adjacency!r}: choose one of {', '.join(ADJACENCIES)}"
             )
+
+    def part(self, share: float) -> PrivacyBudget:
+        """A share, in (0, 1], of epsilon at the same delta: what some releases cost by themselves.
+
+        What is left for others is more than the rest of epsilon: see ``calibrated``.
+        """
+        return replace(self, epsilon=share * self.epsilon)
 
     @property
     def private(self) -> bool:

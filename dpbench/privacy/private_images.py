@@ -13,7 +13,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from dpbench.cores import map_on_cores
 from dpbench.errors import UserError
 from dpbench.privacy.accounting import (
     DPSGDEvent,
@@ -32,7 +31,9 @@ from dpbench.stages import Stage
 from dpbench.streams import Streams
 from dpbench.types import Images, ImageSpec
 
-ROWS_AT_ONCE = 1024
+# few: the features of an image may be some hundred kilobytes, and the rounding of a part's sum must
+# not show beside what one image may change
+ROWS_AT_ONCE = 128
 Candidate = TypeVar("Candidate")
 
 
@@ -168,7 +169,7 @@ class PrivateImages:
                 are not finite count as zero.
 
         Returns:
-            ``(D,)``, float32: the sum plus Gaussian noise of standard deviation
+            ``(D,)``, float64: the sum plus Gaussian noise of standard deviation
             ``noise_multiplier * C``.
 
         Raises:
@@ -186,7 +187,7 @@ class PrivateImages:
             event: The standard deviation of the noise, in images.
 
         Returns:
-            ``(classes,)``, float32: counts plus Gaussian noise; may be below 0.
+            ``(classes,)``, float64: counts plus Gaussian noise; may be below 0.
 
         Raises:
             UserError: Over budget; nothing is released.
@@ -237,16 +238,19 @@ class PrivateImages:
         return candidates[int((totals + event.noise_multiplier * noise).argmax())]
 
     def _sum(self, of_part: Callable[[Images], Tensor]) -> Tensor:
-        """The sum over all images, some at a time."""
+        """The sum over all images, some at a time, in float64."""
         # one part at least: a set that is empty must give noise like any other
         starts = range(0, max(1, len(self.__images)), ROWS_AT_ONCE)
         parts = (self.__images[start : start + ROWS_AT_ONCE] for start in starts)
-        return torch.stack(list(map_on_cores(of_part, parts, torch.device("cpu")))).sum(0)
+        total = torch.zeros((), dtype=torch.float64)
+        for part in parts:
+            total = total + of_part(part)
+        return total
 
     def _with_noise(self, total: Tensor, event: GaussianEvent | HistogramEvent) -> Tensor:
         """The release of an event, from its ``(D,)`` sum."""
         rng = self.__streams.secret("dp-noise", event.purpose, 0)
-        noise = torch.from_numpy(rng.standard_normal(len(total), dtype="float32"))
+        noise = torch.from_numpy(rng.standard_normal(len(total), dtype="float64"))
         return total + event.noise_multiplier * event.sensitivity * noise
 
     def unprotected(self) -> Images:
@@ -261,6 +265,22 @@ class PrivateImages:
                 "run it with --eps inf"
             )
         return self.__images
+
+
+def by_class(rows: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Features for ``gaussian_sum`` that are summed class by class; norms are kept.
+
+    Args:
+        rows: ``(N, D)``.
+        labels: ``(N,)``, int64.
+        classes: Number of classes.
+
+    Returns:
+        ``(N, classes * D)``: each row in the place of its class, and 0 elsewhere.
+    """
+    places = rows.new_zeros(len(rows), classes, rows.shape[1])
+    places[torch.arange(len(rows)), labels] = rows
+    return places.flatten(1)
 
 
 def _clipped_row_sum(

@@ -146,6 +146,11 @@ class DiffusionMethod(ABC):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
 
+    def _check_parts(self, *names: str) -> None:
+        for name in names:
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"{name} must lie in (0, 1), got {getattr(self, name)}")
+
     def _network(self) -> UNetSettings:
         return UNetSettings(
             self.channels, self.channel_mult, self.blocks, self.attention_resolutions, self.patch
