@@ -52,7 +52,7 @@ class Scaling:
 
     Ghalebikesabi et al. 2023, section 5.6: the accuracy of a WRN-40-4 on CIFAR-10 rose from 72.9%
     to 86.0% as the synthetic images went from 50k to 1M. Here it is the CNN of ``cas``, single, and
-    five of them together in the profiles where ``cas`` has an ensemble.
+    in profile ``paper`` five of them together.
     The subsets are nested and stratified by class; steps, initial weights and minibatch size are
     the same at every size, so that only the images differ. A curve for real images, of the train
     split, stands beside it; it is the same for all runs on one machine.

@@ -58,6 +58,7 @@ class Arm:
         spec = record.spec
         return (
             record.status == "complete"
+            and not spec.reproducible
             and all(
                 getattr(spec, name) == getattr(self, name)
                 for name in ("method", "epsilon", "profile", "dataset", "delta", "adjacency")
@@ -135,7 +136,14 @@ def series(arm: Arm, metric: Metric, records: Iterable[RunRecord]) -> Series:
             continue
         values[spec.seed] = found.value
         sign, unit = (1 if found.higher_is_better else -1), found.unit
-        made = (spec.dataset_hash, spec.compute, spec.samples, found.n, found.extractor)
+        made = (
+            spec.dataset_hash,
+            spec.method_version,
+            spec.compute,
+            spec.samples,
+            found.n,
+            found.extractor,
+        )
         conditions.add(json.dumps(made, sort_keys=True))
     return Series(
         values=values,

@@ -116,7 +116,8 @@ def _verdict(
 
 def _undecided(found: Evidence) -> tuple[Decision, str]:
     """Why there is no test."""
-    seeds, missing = len(found.values), f"{found.missing} runs are missing"
+    seeds = len(found.values)
+    missing = "1 run is missing" if found.missing == 1 else f"{found.missing} runs are missing"
     if not found.comparable:
         return "unresolved", found.reason
     if not seeds and found.missing:

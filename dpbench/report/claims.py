@@ -17,8 +17,9 @@ CSV, PAGE = "claims.csv", "claims.html"
 NOTE = (
     "Estimates are means over seeds of one number for each seed, in the direction of the claim: "
     "above the value in the column against, they speak for it. Intervals are Student's, at 95%, "
-    "and not adjusted; p-values are adjusted by Holm's procedure over all claims that could be "
-    f"tested. Fewer than {FEWEST_SEEDS} seeds decide nothing, nor do smoke runs and digits. "
+    "over seeds at the same test images, and not adjusted; p-values are adjusted by Holm's "
+    f"procedure over all claims that could be tested. Fewer than {FEWEST_SEEDS} seeds decide "
+    "nothing, nor do smoke runs and digits. "
     "Published figures are the papers' own, of their data and their compute. The runs here are far "
     "smaller, so that a verdict is of the claim at our size and not of what they found at theirs."
 )

@@ -17,8 +17,8 @@ from dpbench.report.leaderboard import CONFIDENCE, Row, comparable
 
 SUFFIX = ".comparisons"
 NONE = (
-    "No methods are compared: that takes two at the same data set, profile and epsilon with at "
-    "least 2 seeds each, of which it is kept which test images were classified rightly."
+    "No methods are compared: that takes two at the same data set, profile and privacy budget, "
+    "each with at least 2 seeds whose records say which test images were classified rightly."
 )
 
 
