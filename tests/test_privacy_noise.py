@@ -4,6 +4,7 @@ import itertools
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import _broken as broken
 import pytest
@@ -260,6 +261,42 @@ def test_rows_beyond_one_chunk_are_summed_too() -> None:
         lambda part: torch.ones(len(part), 1), GaussianEvent(0.0, 1.0, "count")
     )
     assert total.item() == pytest.approx(9000, rel=1e-5)
+
+
+def check_that_rounding_does_not_show() -> None:
+    """One row more must not move a sum over many by more than its norm, to one part in 10^6."""
+
+    def total(count: int) -> Tensor:
+        images = Images(torch.zeros(count, 1, 1, 1).byte(), torch.zeros(count, dtype=torch.int64))
+        return handle(images).gaussian_sum(
+            lambda part: 7.3 * torch.linspace(1, 2, 4).repeat(len(part), 1),
+            GaussianEvent(0.0, 1.0, "sum"),
+        )
+
+    totals = [total(count) for count in range(5000, 5012)]
+    steps = [float((more - less).norm()) for less, more in itertools.pairwise(totals)]
+    assert max(steps) <= 1 + 1e-6
+
+
+def test_rounding_does_not_show_beside_what_one_image_may_change() -> None:
+    check_that_rounding_does_not_show()
+
+
+def test_looking_at_rounding_catches_sums_in_single_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    summed = private_images._clipped_row_sum
+
+    def single(images: Images, *arguments: Any) -> Tensor:
+        return summed(images, *arguments).float()
+
+    def total(self: Any, of_part: Any) -> Tensor:
+        return of_part(self._PrivateImages__images)
+
+    monkeypatch.setattr(private_images, "_clipped_row_sum", single)
+    monkeypatch.setattr(PrivateImages, "_sum", total)
+    with pytest.raises(AssertionError):
+        check_that_rounding_does_not_show()
 
 
 def test_a_one_shot_sum_over_no_images_is_noise() -> None:

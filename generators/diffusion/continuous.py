@@ -40,6 +40,11 @@ class ContinuousDiffusion(DiffusionMethod):
         """
         super().__post_init__()
         self._check_shares("label_dropout")
+        if self.guidance and not self.label_dropout:
+            raise UserError(
+                "guidance needs images without label, which label_dropout = 0 never trains: "
+                "--set label_dropout=0.1"
+            )
 
     def _parameterization(self) -> Parameterization:
         if self.parameterization not in PARAMETERIZATIONS:
