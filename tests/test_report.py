@@ -721,6 +721,7 @@ def test_seeds_are_drawn_as_means_with_their_interval() -> None:
     low, high = drawn.lines[2][0].get_segments()[0][:, 1]
     # Student's t of one degree of freedom: 12.706 * sqrt(2) / sqrt(2)
     assert (low, high) == pytest.approx((11 - 12.7062, 11 + 12.7062), abs=1e-3)
+    assert panel.get_ylim()[0] == 0  # there are no accuracies below
 
 
 def test_names_of_points_are_those_that_evaluators_give() -> None:

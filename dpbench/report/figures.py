@@ -131,6 +131,9 @@ def lines(rows: Sequence[Row]) -> Figure:
                     )
         _sizes(panel, sorted({_size(row) for row in rows if row.profile == profile}))
         panel.set_xlabel("images trained on")
+        # intervals of two seeds reach far, but there is no accuracy to be seen out there
+        low, high = panel.get_ylim()
+        panel.set_ylim(max(low, 0), min(high, 100))
         panel.set_ylabel("accuracy on real test images (%)")
         panel.set_title(f"{rows[0].dataset}, same number of steps at every size", fontsize=10)
         panel.legend(frameon=False, fontsize=8)
