@@ -139,23 +139,25 @@ class MomentReleases:
         """Release the moments; spends ``events``, which are those of ``releases``."""
         info = private.info
         for_sizes, for_means, for_common, for_classes = events
-        waves = low_frequencies(info.spec, self.frequencies)
+        # float64, so that what is computed from an image does not depend on those beside it
+        waves = low_frequencies(info.spec, self.frequencies).double()
         # a class that the noise makes all but empty counts as a tenth of an equal share
         least = info.nominal_size / info.classes / 10
-        sizes = private.label_histogram(for_sizes).float().clamp(min=least)
+        sizes = private.label_histogram(for_sizes).clamp(min=least)
 
         def coefficients(images: Images) -> Tensor:
-            return images.pixels.flatten(1).float() / 255 @ waves.T
+            return images.pixels.flatten(1).double() / 255 @ waves.T
 
         total = private.gaussian_sum(
-            lambda part: by_class(coefficients(part), part.labels, info.classes), for_means
+            lambda part: by_class(coefficients(part).float(), part.labels, info.classes),
+            for_means,
         )
-        means = total.float().view(info.classes, len(waves)) / sizes[:, None]
+        means = total.view(info.classes, len(waves)) / sizes[:, None]
 
         def centred(images: Images) -> Tensor:
             return coefficients(images) - means[images.labels]
 
-        total = private.gaussian_sum(lambda part: outer_products(centred(part)), for_common)
+        total = private.gaussian_sum(lambda part: outer_products(centred(part).float()), for_common)
         common = symmetric(total / info.nominal_size)
         seen, axes = denoised(common, _deviation(for_common) / info.nominal_size)
         # one axis at least: an empty subspace has no scales
@@ -170,7 +172,7 @@ class MomentReleases:
         expected = expected / expected.sum()
 
         def scaled(images: Images) -> Tensor:
-            return centred(images) @ axes / scales
+            return (centred(images) @ axes.double() / scales).float()
 
         total = private.gaussian_sum(
             lambda part: by_class(outer_products(scaled(part)), part.labels, info.classes),
@@ -181,8 +183,8 @@ class MomentReleases:
             for each, size in zip(total.view(info.classes, -1), sizes.tolist(), strict=True)
         ]
         return ClassGaussians(
-            means @ waves,
-            torch.stack([waves.T @ axes @ own for own, _ in found]),
+            (means @ waves).float(),
+            torch.stack([waves.T.float() @ axes @ own for own, _ in found]),
             torch.stack([variances for _, variances in found]),
             float(rest),
         )

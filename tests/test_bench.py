@@ -198,12 +198,14 @@ def in_one_physical_batch(case: step.Case, name: str, device: str) -> float:
 
 
 def test_the_memory_of_a_step_does_not_grow_with_the_logical_batch() -> None:
-    # several physical batches for each core in both: whether two overlap at their peaks is chance
     small, large = (step.Case("cnn", 1, "float32", copies) for copies in (1024, 8192))
-    assert peak(large, "vmap") < 1.3 * peak(small, "vmap")
+    # several physical batches for each core in both: whether two overlap at their peaks is chance,
+    # and on a busy machine rarer, hence the larger and the smaller of two
+    usual = max(peak(small, "vmap") for _ in range(2))
+    assert min(peak(large, "vmap") for _ in range(2)) < 1.3 * usual
     # and would be seen to
     broken = step._in_new_process(in_one_physical_batch, large, "vmap", "cpu")
-    assert broken > 2 * peak(small, "vmap")
+    assert broken > 2 * usual
 
 
 def test_every_network_of_the_methods_is_there_and_builds() -> None:
