@@ -5,10 +5,10 @@
 
 Departures: the published code releases five means a class, each of a Poisson subsample and divided
 by the true number of its images; here one mean a class, of all images, is divided by the public
-class size. The published code halves images by leaving pixels out, here they are averaged. It
-then sharpens them with a median filter and a Laplacian; here
-nothing is done to them. The published pre-training has 160 epochs of a loader whose batch is larger
-than its 50 images: taken as 160 steps.
+class size. The published code halves images by leaving pixels out; here they are averaged. The
+published code sharpens the means with a median filter and a Laplacian; here nothing is done to
+them. The published pre-training has 160 epochs of a loader whose batch is larger than its 50
+images: taken as 160 steps.
 """
 
 from __future__ import annotations
