@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from dpbench.errors import UserError
 from dpbench.pixels import to_pixels
 from dpbench.privacy.accounting import GaussianEvent, calibrated
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo, by_class
 from dpbench.protocols import Plan, Preset, RunContext, Sampler
+from dpbench.ranges import check_positive
 from dpbench.types import Images
 
 
@@ -53,8 +52,7 @@ class ClassMean:
         Raises:
             UserError: The clipping norm is not above 0 and finite.
         """
-        if not 0 < self.clipping_norm < math.inf:
-            raise UserError(f"clipping_norm must be above 0 and finite, got {self.clipping_norm}")
+        check_positive(self, "clipping_norm")
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """One release, no training."""

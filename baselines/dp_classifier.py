@@ -11,7 +11,6 @@ dp-accounting's PLD under add/remove. The noise multiplier is calibrated to the 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,6 +28,7 @@ from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.probe import private_speed
 from dpbench.protocols import Plan, PlannedStage, Predictor, Preset, RunContext, Workload
+from dpbench.ranges import check_counts, check_positive, check_shares
 from dpbench.streams import Streams, initialised
 from dpbench.types import ImageSpec, Precision
 
@@ -130,14 +130,9 @@ class DPClassifier:
             raise UserError(
                 f"unknown network {self.network!r}: choose one of {', '.join(NETWORKS)}"
             )
-        for name in ("batch_size", "steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "clipping_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
-        if not 0 <= self.average_decay < 1:
-            raise UserError(f"average_decay must lie in [0, 1), got {self.average_decay}")
+        check_counts(self, "batch_size", "steps")
+        check_positive(self, "learning_rate", "clipping_norm")
+        check_shares(self, "average_decay")
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """One private stage."""

@@ -26,6 +26,7 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo, by_class
 from dpbench.probe import examples_per_second
 from dpbench.protocols import Plan, PlannedStage, Preset, RunContext, Sampler
+from dpbench.ranges import check_positive
 from dpbench.stages import Stateful
 from dpbench.streams import Streams, initialised
 from dpbench.types import Images, ImageSpec
@@ -185,9 +186,7 @@ class DPMERF:
         for name, least in (("code_size", 1), ("generator_steps", 1), ("generator_batch_size", 2)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("kernel_variance", "learning_rate", "learning_rate_decay"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        check_positive(self, "kernel_variance", "learning_rate", "learning_rate_decay")
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """One release, then a generator trained on the images that it makes itself."""

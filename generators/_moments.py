@@ -26,6 +26,7 @@ from dpbench.errors import UserError
 from dpbench.privacy.accounting import GaussianEvent, HistogramEvent, calibrated
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo, by_class
+from dpbench.ranges import check_counts, check_positive
 from dpbench.types import Images, ImageSpec
 
 Releases = tuple[HistogramEvent, GaussianEvent, GaussianEvent, GaussianEvent]
@@ -107,12 +108,8 @@ class MomentReleases:
         Raises:
             UserError: A value is out of its range.
         """
-        for name in ("frequencies", "rank"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("mean_norm", "spread_norm", "class_norm", "mean_share", "common_share"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        check_counts(self, "frequencies", "rank")
+        check_positive(self, "mean_norm", "spread_norm", "class_norm", "mean_share", "common_share")
         if self.mean_share + self.common_share + _SIZES_SHARE >= 1:
             raise UserError(
                 f"mean_share and common_share must add up to less than {1 - _SIZES_SHARE:g}, got "

@@ -18,6 +18,7 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateSetInfo
 from dpbench.protocols import Plan, Preset, RunContext
 from dpbench.public import programmatic_images
+from dpbench.ranges import check_counts, check_positive
 from dpbench.registry import load
 from dpbench.types import Images
 
@@ -103,10 +104,14 @@ class SynGen(ContinuousDiffusion):
             UserError: A value is out of its range.
         """
         super().__post_init__()
-        self._check_counts(
-            "synthetic_images", "synthetic_steps", "synthetic_batch_size", "synthetic_multiplicity"
+        check_counts(
+            self,
+            "synthetic_images",
+            "synthetic_steps",
+            "synthetic_batch_size",
+            "synthetic_multiplicity",
         )
-        self._check_positive("synthetic_learning_rate")
+        check_positive(self, "synthetic_learning_rate")
         labelled = load("source", self.synthetic).labelled
         if self.synthetic_labels == "recipe" and not labelled:
             raise UserError(

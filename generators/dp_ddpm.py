@@ -47,6 +47,7 @@ from dpbench.protocols import (
     Sampler,
     Workload,
 )
+from dpbench.ranges import check_counts, check_positive
 from dpbench.types import Images
 
 from .diffusion.ddpm import DDPM
@@ -205,10 +206,10 @@ class DPDDPM(DiffusionMethod):
             UserError: A value is out of its range.
         """
         super().__post_init__()
-        self._check_counts(
-            "public_images", "public_steps", "public_batch_size", "public_multiplicity"
+        check_counts(
+            self, "public_images", "public_steps", "public_batch_size", "public_multiplicity"
         )
-        self._check_positive("public_learning_rate")
+        check_positive(self, "public_learning_rate")
         for name in ("crop", "public_warmup_steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must be at least 0, got {getattr(self, name)}")

@@ -25,6 +25,7 @@ from dpbench.privacy.accounting import DPSGDEvent, GaussianEvent, calibrated
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo, by_class
 from dpbench.protocols import Plan, Preset, RunContext, Sampler
+from dpbench.ranges import check_counts, check_parts, check_positive
 from dpbench.types import Images, ImageSpec
 
 from .diffusion.continuous import ContinuousDiffusion
@@ -86,9 +87,9 @@ class DPFETA(ContinuousDiffusion):
             UserError: A value is out of its range.
         """
         super().__post_init__()
-        self._check_counts("warmup_steps", "warmup_batch_size")
-        self._check_positive("central_norm", "warmup_learning_rate")
-        self._check_parts("central_share")
+        check_counts(self, "warmup_steps", "warmup_batch_size")
+        check_positive(self, "central_norm", "warmup_learning_rate")
+        check_parts(self, "central_share")
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """A release, training on what was released, and a private stage."""

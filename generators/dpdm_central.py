@@ -16,6 +16,7 @@ from dpbench.privacy.accounting import DPSGDEvent
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.protocols import Plan, Preset, RunContext, Sampler
+from dpbench.ranges import check_parts
 
 from ._moments import ClassGaussians, MomentReleases, Releases
 from .class_gaussian import TUNED
@@ -107,7 +108,7 @@ class DPDMCentral(ContinuousDiffusion, MomentReleases):
         """
         super().__post_init__()
         MomentReleases.__post_init__(self)
-        self._check_parts("central_share")
+        check_parts(self, "central_share")
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """Releases, then a private stage."""

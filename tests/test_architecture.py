@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Each part of the harness may import what stands above it, and itself.
 ORDER = (
-    *("dpbench", "errors", "types", "pixels", "streams", "progress", "files", "cores", "launch"),
-    *("ranks", "stages", "augmentation", "averaging", "pretraining"),
+    *("dpbench", "errors", "ranges", "types", "pixels", "streams", "progress", "files", "cores"),
+    *("launch", "ranks", "stages", "augmentation", "averaging", "pretraining"),
     *("privacy", "privacy.budget", "privacy.accounting", "privacy.crosschecks", "privacy.ledger"),
     *("privacy.certificate", "privacy.poisson", "privacy.bounds"),
     *("privacy.clipping", "privacy.clipping.parts", "privacy.clipping.convolution"),

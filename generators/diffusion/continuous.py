@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dpbench.errors import UserError
+from dpbench.ranges import check_shares
 
 from .denoisers import EVERYWHERE, PARAMETERIZATIONS, Interval, Parameterization
 from .method import DiffusionMethod
@@ -39,7 +40,7 @@ class ContinuousDiffusion(DiffusionMethod):
             UserError: A value is out of its range.
         """
         super().__post_init__()
-        self._check_shares("label_dropout")
+        check_shares(self, "label_dropout")
         if self.guidance and not self.label_dropout:
             raise UserError(
                 "guidance needs images without label, which label_dropout = 0 never trains: "

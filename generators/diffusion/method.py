@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 
 from dpbench.averaging import ExponentialAverage
-from dpbench.errors import UserError
 from dpbench.privacy.accounting import DPSGDEvent, Event
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.probe import private_speed
 from dpbench.protocols import PlannedStage, RunContext
+from dpbench.ranges import check_counts, check_positive, check_shares
 from dpbench.streams import Streams, initialised
 from dpbench.types import Precision
 
@@ -107,9 +106,9 @@ class DiffusionMethod(ABC):
             UserError: A value is out of its range.
         """
         self._parameterization()
-        self._check_counts("batch_size", "steps", "multiplicity")
-        self._check_positive("learning_rate", "clipping_norm")
-        self._check_shares("average_decay")
+        check_counts(self, "batch_size", "steps", "multiplicity")
+        check_positive(self, "learning_rate", "clipping_norm")
+        check_shares(self, "average_decay")
         self._network()
         self._sampling()
 
@@ -130,26 +129,6 @@ class DiffusionMethod(ABC):
     def _layers(self) -> Layers:
         """What the network is made of."""
         return DDPMPP
-
-    def _check_counts(self, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-    def _check_positive(self, *names: str) -> None:
-        for name in names:
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
-
-    def _check_shares(self, *names: str) -> None:
-        for name in names:
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-
-    def _check_parts(self, *names: str) -> None:
-        for name in names:
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{name} must lie in (0, 1), got {getattr(self, name)}")
 
     def _network(self) -> UNetSettings:
         return UNetSettings(
