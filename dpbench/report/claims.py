@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -12,6 +10,7 @@ from dpbench.claims.published import CLAIMS
 from dpbench.claims.verdicts import FEWEST_SEEDS, Verdict
 from dpbench.claims.verdicts import judge as decided
 from dpbench.record import RunRecord
+from dpbench.report.tables import to_csv
 
 CSV, PAGE = "claims.csv", "claims.html"
 NOTE = (
@@ -65,16 +64,7 @@ def row(verdict: Verdict) -> dict[str, object]:
 def files(verdicts: Sequence[Verdict], leaderboards: Path) -> dict[Path, str]:
     """The texts of the files of claims, by path."""
     table = [row(verdict) for verdict in verdicts]
-    return {leaderboards / CSV: _csv(table), leaderboards / PAGE: _page(table)}
-
-
-def _csv(table: Sequence[dict[str, object]]) -> str:
-    """At full precision; a missing number is an empty cell."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return out.getvalue()
+    return {leaderboards / CSV: to_csv(table), leaderboards / PAGE: _page(table)}
 
 
 def _page(table: Sequence[dict[str, object]]) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from dpbench.files import safe_name
 from dpbench.multiplicity import holm
 from dpbench.report.bootstrap import difference
 from dpbench.report.leaderboard import CONFIDENCE, Row, comparable
+from dpbench.report.tables import to_csv
 
 SUFFIX = ".comparisons"
 NONE = (
@@ -88,7 +87,10 @@ def files(compared: Iterable[Comparison], leaderboards: Path) -> dict[Path, str]
     parts: dict[str, list[Comparison]] = defaultdict(list)
     for each in compared:
         parts[safe_name(each.dataset) + SUFFIX].append(each)
-    return {leaderboards / f"{name}.csv": _to_csv(part) for name, part in parts.items()}
+    return {
+        leaderboards / f"{name}.csv": to_csv([asdict(each) for each in part])
+        for name, part in parts.items()
+    }
 
 
 def _family(rows: Iterable[Row]) -> list[Comparison]:
@@ -126,11 +128,3 @@ def _family(rows: Iterable[Row]) -> list[Comparison]:
             )
         )
     return found
-
-
-def _to_csv(part: Iterable[Comparison]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([column.name for column in fields(Comparison)])
-    writer.writerows(astuple(each) for each in part)
-    return out.getvalue()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from collections import defaultdict
@@ -22,6 +20,7 @@ from dpbench.record import RunRecord, find, read
 from dpbench.report.bootstrap import Resampled, mean, resample
 from dpbench.report.curves import curve_of
 from dpbench.report.ranks import rank_intervals
+from dpbench.report.tables import to_csv
 from dpbench.scores import NOT_CLAIMED, UNKNOWN, Scores
 from dpbench.scores import read as read_scores
 from dpbench.types import Measurement
@@ -253,16 +252,6 @@ def comparable(table: Iterable[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def to_csv(table: Sequence[Row]) -> str:
-    """Rows as CSV at full precision; a missing number is an empty cell, infinity is ``inf``."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in table:
-        writer.writerow(row.columns().values())
-    return out.getvalue()
-
-
 def write(files: Mapping[Path, str]) -> None:
     """Write texts by path, such as ``files``."""
     for file, text in files.items():
@@ -294,7 +283,10 @@ def files(table: Iterable[Row], leaderboards: Path) -> dict[Path, str]:
     for row in table:
         curve = curve_of(row.metric)
         parts[safe_name(row.dataset) + (curve.suffix if curve else "")].append(row)
-    return {leaderboards / f"{name}.csv": to_csv(part) for name, part in parts.items()}
+    return {
+        leaderboards / f"{name}.csv": to_csv([row.columns() for row in part])
+        for name, part in parts.items()
+    }
 
 
 def method_label(record: RunRecord) -> str:
