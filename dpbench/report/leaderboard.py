@@ -159,7 +159,7 @@ def collect(runs_dir: Path, leaderboards: Path) -> tuple[list[Path], list[Path]]
         if record.status != "complete":
             incomplete.append(file)
             continue
-        target = leaderboards / RECORDS / f"{record.spec.folder}.json"
+        target = _committed(record, leaderboards)
         text = file.read_text(encoding="utf-8")  # as it is: also what an older version wrote
         if not target.exists() or target.read_text(encoding="utf-8") != text:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -168,6 +168,11 @@ def collect(runs_dir: Path, leaderboards: Path) -> tuple[list[Path], list[Path]]
         if correct := outcomes.kept_by(file.parent, record):
             outcomes.write(target, correct)
     return copied, incomplete
+
+
+def _committed(record: RunRecord, leaderboards: Path) -> Path:
+    """The file of a record among the leaderboards."""
+    return leaderboards / RECORDS / f"{record.spec.folder}.json"
 
 
 def collect_scores(evaluations: Path, leaderboards: Path) -> None:
@@ -212,8 +217,7 @@ def rows(leaderboards: Path) -> list[Row]:
     groups: dict[tuple[object, ...], list[tuple[RunRecord, Measurement]]] = defaultdict(list)
     known: dict[tuple[object, ...], list[Correct]] = defaultdict(list)
     for record in records(leaderboards):
-        file = leaderboards / RECORDS / f"{record.spec.folder}.json"
-        correct = outcomes.read(file, record)
+        correct = outcomes.read(_committed(record, leaderboards), record)
         for measurement in record.measurements:
             cell = _cell(record, measurement)
             groups[cell].append((record, measurement))
