@@ -18,6 +18,7 @@ from dpbench.privacy.audit import Mechanism
 from dpbench.profiles import Profile
 from dpbench.progress import Progress
 from dpbench.protocols import EvaluationContext, Need, Predictor, PublicSource
+from dpbench.registry import entries
 from dpbench.registry import load as load_entry
 from dpbench.streams import Streams
 from dpbench.types import Images, Measurement, MetricSpec
@@ -87,6 +88,21 @@ class Subject:
         )
 
 
+def named(asked: tuple[str, ...] | None) -> list[str]:
+    """The evaluators to measure with: all there are, or those asked for, each once.
+
+    Raises:
+        UserError: One is none.
+    """
+    if asked is None:
+        return list(entries("evaluator"))
+    if not asked:
+        raise UserError("--evaluators is empty: `dpbench list evaluators`, or leave it out")
+    for name in asked:
+        load_entry("evaluator", name)
+    return list(dict.fromkeys(asked))
+
+
 def evaluate(
     subject: Subject,
     names: Iterable[str],
@@ -109,9 +125,9 @@ def evaluate(
         except UserError as error:  # a broken plugin disables itself and nothing else
             subject.progress.note(f"skipped: {error}")
             continue
-        if Need.PREDICTOR in evaluator.needs and subject.predictor is None:
-            continue
         with part(name):
+            if Need.PREDICTOR in evaluator.needs and subject.predictor is None:
+                continue
             lacking = [why for need, why in subject.lacking.items() if need in evaluator.needs]
             n = len(subject.synthetic) if Need.SAMPLES in evaluator.needs else 0
             if lacking:

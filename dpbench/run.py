@@ -27,7 +27,7 @@ from dpbench.cores import core_count, share_cores
 from dpbench.data.catalog import DatasetInfo
 from dpbench.data.load import Dataset, find_info, load
 from dpbench.errors import RunFailed, UserError, described, unknown
-from dpbench.evaluation import Subject, evaluate
+from dpbench.evaluation import Subject, evaluate, named
 from dpbench.files import (
     lock,
     safe_name,
@@ -92,6 +92,7 @@ class Request:
         device: A torch device, or ``auto``.
         engine: Of private gradients, or ``auto`` for the fastest.
         public: Public images to pre-train on; None for what the method's preset says.
+        evaluators: CLI names of those to measure with; None for all.
     """
 
     method: str
@@ -106,6 +107,7 @@ class Request:
     device: str = "auto"
     engine: str = AUTO
     public: str | None = None
+    evaluators: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def plan(request: Request, ranks: Ranks = ALONE) -> PlannedRun:
     dataset = find_info(request.dataset)
     check_seed(request.seed)
     check_name(request.engine)
+    named(request.evaluators)
     kind = load_entry("method", request.method)
     epsilon = request.epsilon
     if epsilon is None:
@@ -376,7 +379,7 @@ def execute(
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         record = _open(folder, spec, overwrite)
-        if record.status == "complete":
+        if is_complete(planned.request, record):
             planned.ranks.broadcast(NOTHING_TO_FIT)
             progress.note(f"this run is complete already: {folder} (--overwrite runs it again)")
             return record, folder
@@ -398,6 +401,16 @@ def execute(
         record.status, record.error = "complete", None
         run.save()
     return record, folder
+
+
+def evaluators_left(request: Request, record: RunRecord) -> list[str]:
+    """The evaluators that were asked for and have not measured yet."""
+    return [name for name in named(request.evaluators) if name not in record.done]
+
+
+def is_complete(request: Request, record: RunRecord) -> bool:
+    """Whether nothing is left to do of what was asked for."""
+    return record.status == "complete" and not evaluators_left(request, record)
 
 
 def pretrain(planned: PlannedRun, progress: Progress, data_root: Path | None = None) -> None:
@@ -703,7 +716,7 @@ class _Run:
             lacking=lacking,
             keep=self._keep,
         )
-        waiting = [name for name in entries("evaluator") if name not in self.record.done]
+        waiting = evaluators_left(self.planned.request, self.record)
         evaluate(subject, waiting, self.record.measurements, self._part, debug)
 
     def _outcome(self) -> tuple[Images, Predictor | None]:

@@ -14,14 +14,14 @@ from dpbench.data.arrays import content_hash
 from dpbench.data.load import Dataset, find_info, load
 from dpbench.data.samples import read_samples
 from dpbench.errors import UserError, unknown
-from dpbench.evaluation import Subject, evaluate
+from dpbench.evaluation import Subject, evaluate, named
 from dpbench.files import safe_name, sha256, write_text
 from dpbench.profiles import LAPTOP, PROFILES, Profile
 from dpbench.progress import Progress
 from dpbench.protocols import Need
 from dpbench.record import RECORD, RunRecord
 from dpbench.record import read as read_record
-from dpbench.registry import OURS, entries
+from dpbench.registry import OURS
 from dpbench.registry import load as load_entry
 from dpbench.run import SAMPLES, check_seed, environment, prepare, resolve_device
 from dpbench.scores import UNKNOWN, Scores, ScoresSpec
@@ -91,7 +91,7 @@ def score(
     profile = _profile(request.profile or (run.spec.profile if run else LAPTOP.name))
     seed = request.seed if request.seed is not None else run.spec.seed if run else 0
     check_seed(seed)
-    names = _evaluators(request.evaluators)
+    names = _of_samples(request.evaluators)
     device = resolve_device(request.device)
     samples = read_samples(_samples(request.source, run), info, progress)
     dataset = load(name, data_root, progress)
@@ -145,16 +145,13 @@ def _profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-def _evaluators(asked: tuple[str, ...] | None) -> list[str]:
-    """The evaluators of samples: all, or those asked for if each is one."""
-    if asked is None:
-        return list(entries("evaluator"))
-    if not asked:
-        raise UserError("--evaluators is empty: `dpbench list evaluators`, or leave it out")
-    for name in asked:
+def _of_samples(asked: tuple[str, ...] | None) -> list[str]:
+    """The evaluators to measure with, none of which was asked for in vain."""
+    names = named(asked)
+    for name in asked or ():
         if Need.PREDICTOR in load_entry("evaluator", name).needs:
             raise UserError(f"{name} looks at classifiers; leave it out for samples")
-    return list(dict.fromkeys(asked))
+    return names
 
 
 def _samples(source: Path, run: RunRecord | None) -> Path:

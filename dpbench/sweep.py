@@ -19,12 +19,13 @@ from typing import Literal
 
 from dpbench.data.load import load
 from dpbench.errors import INTERRUPTED, UserError
+from dpbench.evaluation import named
 from dpbench.launch import start
 from dpbench.progress import Progress
 from dpbench.protocols import PublicSource
 from dpbench.record import RECORD, RunRecord, RunSpec, find, read
 from dpbench.registry import load as load_entry
-from dpbench.run import PUBLIC_FIELD, PlannedRun, Request, plan, public_of, spec_of
+from dpbench.run import PUBLIC_FIELD, PlannedRun, Request, is_complete, plan, public_of, spec_of
 from dpbench.settings import hyperparameters
 from dpbench.stages import deferred_interrupts
 
@@ -74,7 +75,7 @@ class Cell:
         """What is to be done about it."""
         if self.earlier is None:
             return "new"
-        return "complete" if self.earlier.status == "complete" else "resumed"
+        return "complete" if is_complete(self.planned.request, self.earlier) else "resumed"
 
     def __str__(self) -> str:
         """The cell as people call it."""
@@ -320,7 +321,7 @@ class Estimates:
 
     def __init__(self, runs_dir: Path) -> None:
         """Read what is there."""
-        self._measured: dict[tuple[object, ...], list[float]] = {}
+        self._measured: dict[tuple[object, ...], list[dict[str, float]]] = {}
         self._probed: dict[tuple[object, ...], float] = {}
         for file in find(runs_dir):
             with suppress(UserError):  # a record that cannot be read is of no run of this sweep
@@ -329,22 +330,27 @@ class Estimates:
     def learn(self, record: RunRecord) -> None:
         """Take a run into account if it is complete."""
         if record.status == "complete":
-            total = sum(record.timings.values())
-            self._measured.setdefault(_work_of_record(record), []).append(total)
+            self._measured.setdefault(_work_of_record(record), []).append(record.timings)
 
     def of(self, cell: Cell) -> Estimate:
         """What is left to do for a cell; nothing if it is complete."""
         if cell.state == "complete":
             return Estimate(0.0, 0)
         work = _work(cell.planned)
-        measured = self._measured.get(work, [])
+        parts = {"fit", "sample", *named(cell.planned.request.evaluators)}
+        measured = [
+            sum(timings[part] for part in parts)
+            for timings in self._measured.get(work, [])
+            if parts <= timings.keys()
+        ]
         if measured:
             total = statistics.median(measured)
         else:
             if work not in self._probed:
                 self._probed[work] = cell.planned.estimated_seconds
             total = self._probed[work]
-        spent = sum(cell.earlier.timings.values()) if cell.earlier else 0.0
+        earlier = cell.earlier.timings if cell.earlier else {}
+        spent = sum(seconds for part, seconds in earlier.items() if part in parts)
         return Estimate(max(0.0, total - spent), len(measured))
 
 
@@ -436,6 +442,7 @@ def command(
         "seed": request.seed,
         "profile": request.profile,
         "public": request.public,
+        "evaluators": None if request.evaluators is None else ",".join(request.evaluators),
         "device": request.device,
         "engine": request.engine,
         "runs-dir": runs_dir,

@@ -76,13 +76,13 @@ def accounted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def toy(monkeypatch: pytest.MonkeyPatch, accounted_once: None) -> Iterator[ModuleType]:
     """A third-party method and the only evaluator: a run of it takes a moment."""
     monkeypatch.syspath_prepend(PLUGINS)
-    from dpbench import registry, run
+    from dpbench import evaluation, registry
 
     def entries(kind: registry.Kind) -> dict[str, registry.Entry]:
         found = registry.entries(kind)
         return {"toy": found["toy"]} if kind == "evaluator" else found
 
-    monkeypatch.setattr(run, "entries", entries)
+    monkeypatch.setattr(evaluation, "entries", entries)
     import toy
 
     yield toy

@@ -243,13 +243,8 @@ def test_every_evaluator_says_whether_it_looks_at_samples(name: str) -> None:
     assert needs & {Need.SAMPLES, Need.PREDICTOR, Need.MECHANISM}
 
 
-def test_a_run_with_samples_has_no_row_of_a_classifier(
-    dpbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chosen = {name: entries("evaluator")[name] for name in ("audit", "cas-predictor")}
-    monkeypatch.setattr(
-        "dpbench.run.entries", lambda kind: chosen if kind == "evaluator" else entries(kind)
-    )
-    assert dpbench(*RUN, "--method", "class-mean", "--out", tmp_path / "run").code == 0
+def test_a_run_with_samples_has_no_row_of_a_classifier(dpbench: Command, tmp_path: Path) -> None:
+    asked = ("--evaluators", "audit,cas-predictor", "--out", tmp_path / "run")
+    assert dpbench(*RUN, "--method", "class-mean", *asked).code == 0
     rows = measurements(tmp_path / "run")
     assert "audit_alarms" in rows and "cas_predictor" not in rows

@@ -285,6 +285,31 @@ def test_a_complete_run_is_not_run_again_unless_told(
     assert toy.CALLS["step"] == 8
 
 
+def test_a_run_measures_with_the_evaluators_asked_for_and_with_others_later(
+    dpbench: Command, toy: ModuleType, tmp_path: Path
+) -> None:
+    assert dpbench(*TOY, "--out", "here", "--evaluators", "audit").code == 0
+    first = record(tmp_path / "here")
+    assert first["status"] == "complete" and first["done"] == ["fit", "sample", "audit"]
+    assert "complete already" in dpbench(*TOY, "--out", "here", "--evaluators", "audit").err
+    trained = toy.CALLS["step"]
+    ended = dpbench(*TOY, "--out", "here")
+    assert ended.code == 0 and "complete already" not in ended.err
+    second = record(tmp_path / "here")
+    assert second["status"] == "complete" and second["done"] == [*first["done"], "toy"]
+    assert second["measurements"][: len(first["measurements"])] == first["measurements"]
+    assert toy.CALLS["step"] == trained, "what was trained and drawn is measured, not made again"
+
+
+@pytest.mark.parametrize("names", [",", "audit,nothing"])
+def test_evaluators_that_are_none_are_refused_before_anything_is_done(
+    dpbench: Command, toy: ModuleType, tmp_path: Path, names: str
+) -> None:
+    ended = dpbench(*TOY, "--out", "here", "--evaluators", names)
+    assert ended.code == 2 and ended.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_processes_cannot_be_at_work_in_one_folder(
     dpbench: Command, toy: ModuleType, tmp_path: Path
 ) -> None:

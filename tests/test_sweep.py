@@ -164,6 +164,7 @@ def test_a_cell_is_run_with_all_that_was_asked(
         device="cpu",
         engine="loop",
         public="digits",
+        evaluators=("toy", "audit"),
     )
     for field in fields(Request)[2:]:
         assert getattr(request, field.name) != field.default, f"{field.name} is not tried"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpbench.cli.app import err, outcome, print_measurements
-from dpbench.cli.options import AsJson, DataRoot, Debug, Device
+from dpbench.cli.options import AsJson, DataRoot, Debug, Device, Evaluators, names_of
 
 if TYPE_CHECKING:
     from dpbench.scores import Scores
@@ -31,10 +31,7 @@ def evaluate(
             "Default: the run's own."
         ),
     ] = None,
-    evaluators: Annotated[
-        str | None,
-        typer.Option(metavar="NAME,...", help="Default: all of `dpbench list evaluators`."),
-    ] = None,
+    evaluators: Evaluators = None,
     profile: Annotated[
         str | None,
         typer.Option(help="Size of the evaluation. Default: the run's own, or laptop."),
@@ -65,11 +62,10 @@ def evaluate(
         from dpbench import scoring
         from dpbench.console import progress_on
 
-        asked = evaluators.split(",") if evaluators is not None else None
         request = scoring.Request(
             source=source,
             dataset=dataset,
-            evaluators=tuple(filter(None, map(str.strip, asked))) if asked is not None else None,
+            evaluators=names_of(evaluators),
             profile=profile,
             seed=seed,
             name=name,

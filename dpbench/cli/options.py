@@ -33,6 +33,10 @@ Public = Annotated[
         "imagefolder:PATH, or none. Default: as the preset says.",
     ),
 ]
+Evaluators = Annotated[
+    str | None,
+    typer.Option(metavar="NAME,...", help="Default: all of `dpbench list evaluators`."),
+]
 RunsDir = Annotated[Path, typer.Option(help="Where runs are kept.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--out", help="This run's folder, instead of one in --runs-dir.")
@@ -70,3 +74,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Discard an earlier run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+
+
+def names_of(text: str | None) -> tuple[str, ...] | None:
+    """The names in what ``--evaluators`` was given; None where it was not."""
+    return None if text is None else tuple(filter(None, map(str.strip, text.split(","))))

@@ -22,6 +22,7 @@ from dpbench.cli.options import (
     DryRun,
     EngineName,
     Epsilon,
+    Evaluators,
     Method,
     Overwrite,
     Processes,
@@ -32,6 +33,7 @@ from dpbench.cli.options import (
     RunsDir,
     Seed,
     Settings,
+    names_of,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def run(
     profile: ProfileName = "laptop",
     settings: Settings = None,
     public: Public = None,
+    evaluators: Evaluators = None,
     runs_dir: RunsDir = Path("runs"),
     out_folder: RunFolder = None,
     data_root: DataRoot = None,
@@ -88,6 +91,7 @@ def run(
             device=device,
             engine=engine,
             public=public,
+            evaluators=names_of(evaluators),
         )
         with joined(processes) as ranks:
             planned = runs.plan(request, ranks)

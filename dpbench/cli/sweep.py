@@ -26,10 +26,12 @@ from dpbench.cli.options import (
     Device,
     DryRun,
     EngineName,
+    Evaluators,
     ProfileName,
     Public,
     Reproducible,
     RunsDir,
+    names_of,
 )
 
 Methods = Annotated[
@@ -71,6 +73,7 @@ def sweep(
     profile: ProfileName = "laptop",
     settings: FieldSettings = None,
     public: Public = None,
+    evaluators: Evaluators = None,
     runs_dir: RunsDir = Path("runs"),
     data_root: DataRoot = None,
     device: Device = "auto",
@@ -102,6 +105,7 @@ def sweep(
             device=device,
             engine=engine,
             public=public,
+            evaluators=names_of(evaluators),
         )
         grid = sweeps.Grid(
             methods=sweeps.words(methods),
