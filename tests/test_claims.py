@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
@@ -27,7 +28,7 @@ from dpbench.settings import resolve
 from dpbench.types import Measurement
 
 NEW, OLD = Arm("new", 1.0), Arm("old", 1.0)
-FD, CAS = Metric("fd"), Metric("cas")
+FD, CAS = Metric("fd", "fidelity"), Metric("cas", "cas")
 NOISE = (0.1, -0.1, 0.05, -0.05, 0.0)
 
 
@@ -260,7 +261,7 @@ def test_a_number_of_single_runs_is_held_against_its_threshold() -> None:
 
 
 def test_a_difference_within_runs_needs_both_numbers() -> None:
-    rule = Measured(Reading(NEW, CAS, minus=Metric("single")), 0.0)
+    rule = Measured(Reading(NEW, CAS, minus=Metric("single", "cas")), 0.0)
     both = [run(NEW, seed, cas(60.0 + seed), cas(58.0, "single")) for seed in range(3)]
     found = verdict(rule, [*both, run(NEW, 3, cas(99.0))])
     assert list(found.evidence.values.values()) == [2.0, 3.0, 4.0]
@@ -350,6 +351,20 @@ def test_every_run_of_the_claims_can_be_planned_within_its_profile(uncalibrated:
         arguments = sorted(planned.resolved.arguments.items())
         ways.add((request.method, request.epsilon, str(arguments)))
     assert len(ways) == len(ARMS), "two arms are the same runs"
+
+
+def test_claims_measure_what_they_are_read_from(uncalibrated: None) -> None:
+    """A name that no evaluator has would leave a claim untested after all its runs."""
+    measured = {
+        name: [metric.name for metric in load("evaluator", name).metrics]
+        for name in entries("evaluator")
+    }
+    for each in CLAIMS:
+        asked = {name for request in _requests([each]) for name in request.evaluators or ()}
+        for metric in each.rule.metrics:
+            assert metric.evaluator in asked
+            patterns = measured[metric.evaluator]
+            assert any(fnmatch(metric.name, pattern) for pattern in patterns), metric
 
 
 def test_every_setting_is_a_departure_from_the_preset() -> None:
@@ -492,7 +507,7 @@ def tried(dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch) ->
     """What is run, in this process, for the one claim: that more steps change the toy's mean."""
     monkeypatch.setattr(arms, "DECIDE_NOTHING", {})
     one = Arm("toy", 0.001, (), "smoke", "digits", seeds=(0,))
-    rule = Paired(replace(one, settings=(("steps", 2),)), one, Metric("toy_mean"))
+    rule = Paired(replace(one, settings=(("steps", 2),)), one, Metric("toy_mean", "toy"))
     monkeypatch.setattr(published, "CLAIMS", (claim(rule, "toy-claim"),))
     from dpbench.report import claims as report
 

@@ -81,10 +81,12 @@ class Metric:
 
     Attributes:
         name: Of the metric.
+        evaluator: CLI name of the one that measures it.
         split: The real split of the measurement.
     """
 
     name: str
+    evaluator: str
     split: str = "test"
 
     def of(self, record: RunRecord) -> Measurement | None:

@@ -12,8 +12,8 @@ from dataclasses import replace
 from dpbench.claims.arms import Arm, Metric
 from dpbench.claims.rules import Claim, Measured, Paired, Reading, Trend
 
-FD = Metric("fd_cnn")
-CAS = Metric("cas_mean")
+FD = Metric("fd_cnn", "fidelity")
+CAS = Metric("cas_mean", "cas")
 _FD_FOR_FID = (
     "Fashion-MNIST; the distance is fd_cnn, in features of a CNN of the data set, which stands for "
     "FID and is not FID."
@@ -51,8 +51,9 @@ FROM_SCRATCH = _ddpm(public="none", steps=90)
 _OF_LAPTOP = replace(FINE_TUNED, profile="laptop")
 
 
-def _reading(metric: str, minus: str | None = None, split: str = "test") -> Reading:
-    return Reading(FINE_TUNED, Metric(metric, split), Metric(minus, split) if minus else None)
+def _reading(evaluator: str, metric: str, minus: str | None = None, split: str = "test") -> Reading:
+    less = Metric(minus, evaluator, split) if minus else None
+    return Reading(FINE_TUNED, Metric(metric, evaluator, split), less)
 
 
 def _on_laptop(reading: Reading) -> Reading:
@@ -115,9 +116,9 @@ _DP_DDPM = (
         source="Ghalebikesabi et al. 2023, section 5.6 and figure 3",
         published="CIFAR-10: 72.9% with 50k images, 86.0% with 1M; virtually no gain on MNIST",
         rule=Measured(
-            _reading("scaling_cas_n2500", "scaling_cas_n250"),
+            _reading("scaling", "scaling_cas_n2500", "scaling_cas_n250"),
             0.0,
-            (_on_laptop(_reading("scaling_cas_n10000", "scaling_cas_n1000")),),
+            (_on_laptop(_reading("scaling", "scaling_cas_n10000", "scaling_cas_n1000")),),
         ),
         here="Fashion-MNIST; ten times as many images, in the same number of steps.",
     ),
@@ -126,7 +127,7 @@ _DP_DDPM = (
         statement="An ensemble of five classifiers beats a single one.",
         source="Ghalebikesabi et al. 2023, section 5.6 and table 1",
         published="CIFAR-10: 88.0%, a single one 86.0%",
-        rule=Measured(_reading("cas_cnn_ensemble", "cas_cnn"), 0.0),
+        rule=Measured(_reading("cas", "cas_cnn_ensemble", "cas_cnn"), 0.0),
         here="Fashion-MNIST; small CNNs that differ in the order of the minibatches alone.",
     ),
     Claim(
@@ -135,9 +136,9 @@ _DP_DDPM = (
         source="Ghalebikesabi et al. 2023, section 6 and figure 4a",
         published="a figure without numbers: models rank similarly",
         rule=Measured(
-            _reading("model_selection_a_spearman"),
+            _reading("model-selection", "model_selection_a_spearman"),
             0.5,
-            (_on_laptop(_reading("model_selection_a_spearman")),),
+            (_on_laptop(_reading("model-selection", "model_selection_a_spearman")),),
         ),
         here="Fashion-MNIST, 12 configurations; alike means Spearman's rho above 0.5.",
     ),
@@ -147,9 +148,9 @@ _DP_DDPM = (
         source="Ghalebikesabi et al. 2023, section 6 and figure 4b",
         published="a figure without numbers: models rank similarly",
         rule=Measured(
-            _reading("model_selection_b_spearman"),
+            _reading("model-selection", "model_selection_b_spearman"),
             0.5,
-            (_on_laptop(_reading("model_selection_b_spearman")),),
+            (_on_laptop(_reading("model-selection", "model_selection_b_spearman")),),
         ),
         here="Fashion-MNIST, 12 configurations; alike means Spearman's rho above 0.5.",
     ),
@@ -159,9 +160,9 @@ _DP_DDPM = (
         source="Ghalebikesabi et al. 2023, section 5.5",
         published="92% of 50000 samples, by a discriminator that is right on 98.0% of images",
         rule=Measured(
-            _reading("realism_share", split="train"),
+            _reading("realism", "realism_share", split="train"),
             50.0,
-            (_on_laptop(_reading("realism_share", split="train")),),
+            (_on_laptop(_reading("realism", "realism_share", split="train")),),
         ),
         here="Fashion-MNIST against images made by a program; most means more than half.",
     ),

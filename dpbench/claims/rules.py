@@ -51,10 +51,15 @@ class Rule(Protocol):
 
     Attributes:
         arms: The runs that test the claim.
+        metrics: What is read from their records.
     """
 
     @property
     def arms(self) -> tuple[Arm, ...]:
+        """See the class."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
         """See the class."""
 
     def evidence(self, records: Sequence[RunRecord]) -> Evidence:
@@ -82,6 +87,11 @@ class Paired:
     def arms(self) -> tuple[Arm, ...]:
         """See ``Rule``."""
         return self.arm, self.reference
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """See ``Rule``."""
+        return (self.metric,)
 
     def evidence(self, records: Sequence[RunRecord]) -> Evidence:
         """See ``Rule``."""
@@ -115,6 +125,11 @@ class Trend:
     def arms(self) -> tuple[Arm, ...]:
         """See ``Rule``."""
         return tuple(dict.fromkeys((*self.rising, *self.references)))
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """See ``Rule``."""
+        return (self.metric,)
 
     def evidence(self, records: Sequence[RunRecord]) -> Evidence:
         """See ``Rule``."""
@@ -179,6 +194,11 @@ class Measured:
     def arms(self) -> tuple[Arm, ...]:
         """See ``Rule``."""
         return (self.reading.arm,)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """See ``Rule``."""
+        return tuple(filter(None, (self.reading.metric, self.reading.minus)))
 
     def evidence(self, records: Sequence[RunRecord]) -> Evidence:
         """See ``Rule``."""

@@ -124,17 +124,23 @@ def _run(
 
 
 def _requests(chosen: Sequence[Claim]) -> list[Request]:
-    """The runs of claims, each once; seeds change last, so that all claims have some early."""
-    arms = dict.fromkeys(arm for claim in chosen for arm in claim.rule.arms)
+    """The runs of claims, each once; seeds change last, so that all claims have some early.
+
+    They measure what claims are read from, and how far the mechanism keeps what it promises.
+    """
+    arms: dict[Arm, set[str]] = {}
+    for claim in chosen:
+        for arm in claim.rule.arms:
+            arms.setdefault(arm, {"audit"}).update(each.evaluator for each in claim.rule.metrics)
     longest = max(len(arm.seeds) for arm in arms)
     return [
-        _request(arm, arm.seeds[place])
+        _request(arm, arm.seeds[place], tuple(sorted(arms[arm])))
         for place, arm in itertools.product(range(longest), arms)
         if place < len(arm.seeds)
     ]
 
 
-def _request(arm: Arm, seed: int) -> Request:
+def _request(arm: Arm, seed: int, evaluators: tuple[str, ...]) -> Request:
     from dpbench.run import Request
 
     return Request(
@@ -146,6 +152,7 @@ def _request(arm: Arm, seed: int) -> Request:
         seed=seed,
         profile=arm.profile,
         settings=arm.assignments,
+        evaluators=evaluators,
     )
 
 
