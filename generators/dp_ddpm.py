@@ -52,12 +52,12 @@ from dpbench.types import Images
 
 from .diffusion.ddpm import DDPM
 from .diffusion.ddpm_unet import DDPMLayers, EmbeddingName
-from .diffusion.denoisers import EVERYWHERE, Denoiser, Interval, Parameterization
+from .diffusion.denoisers import EVERYWHERE, STATE_OF_CLASSES, Denoiser, Interval, Parameterization
 from .diffusion.method import CLAIMS_TRAINING, LAPTOP_TRAINING, SMOKE_TRAINING, DiffusionMethod
 from .diffusion.objective import DenoisingObjective
 from .diffusion.samplers import DDPMSolverName, SamplerSettings
 from .diffusion.training import train_public
-from .diffusion.unet import LABEL_WEIGHTS, Layers
+from .diffusion.unet import Layers
 from .diffusion.workloads import DDPM_WORKLOADS
 
 _FINE_TUNED: Mapping[str, Any] = {
@@ -282,7 +282,7 @@ class DPDDPM(DiffusionMethod):
                 pretraining.streams,
                 "public",
                 pretraining.stage,
-                self._public_learning_rate,
+                self._warmup,
             )
             learner.average.copy_to(denoiser)
             pretraining.save(denoiser)
@@ -290,8 +290,12 @@ class DPDDPM(DiffusionMethod):
             return denoiser
         own = self._scratch(info, run)
         learned = denoiser.state_dict()
-        learned[LABEL_WEIGHTS] = own.state_dict()[LABEL_WEIGHTS]
-        own.load_state_dict(learned)
+        of_classes = {
+            name: state
+            for name, state in own.state_dict().items()
+            if name.startswith(STATE_OF_CLASSES)
+        }
+        own.load_state_dict(learned | of_classes)
         return own
 
     @property
@@ -307,7 +311,8 @@ class DPDDPM(DiffusionMethod):
         """Everything that the weights of public training depend on."""
         public = [name for name in self.__dataclass_fields__ if name.startswith("public_")]
         network = ("channels", "channel_mult", "blocks", "attention_resolutions", "patch")
-        names = [*network, "embedding", "precision", "average_decay", *public]
+        training = ("embedding", "precision", "centre_learning_rate", "average_decay")
+        names = [*network, *training, *public]
         return {
             "method": "dp-ddpm",
             "images": source.identity,
@@ -317,8 +322,8 @@ class DPDDPM(DiffusionMethod):
             **{name: getattr(self, name) for name in names},
         }
 
-    def _public_learning_rate(self, step: int) -> float:
-        return self.public_learning_rate * min(1.0, (step + 1) / max(1, self.public_warmup_steps))
+    def _warmup(self, step: int) -> float:
+        return min(1.0, (step + 1) / max(1, self.public_warmup_steps))
 
     def _layers(self) -> Layers:
         return DDPMLayers(self.embedding)

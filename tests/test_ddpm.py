@@ -18,10 +18,10 @@ from dpbench.data.catalog import CATALOG
 from dpbench.errors import UserError
 from dpbench.generators.diffusion.ddpm import ALPHA_BAR, DDPM, SIGMA, STEPS
 from dpbench.generators.diffusion.ddpm_unet import DDPMLayers
-from dpbench.generators.diffusion.denoisers import EVERYWHERE, Denoiser
+from dpbench.generators.diffusion.denoisers import EVERYWHERE, STATE_OF_CLASSES, Denoiser
 from dpbench.generators.diffusion.objective import DenoisingObjective
 from dpbench.generators.diffusion.samplers import DiffusionSampler, SamplerSettings
-from dpbench.generators.diffusion.unet import LABEL_WEIGHTS, UNet, UNetSettings
+from dpbench.generators.diffusion.unet import UNet, UNetSettings
 from dpbench.profiles import SMOKE
 from dpbench.progress import Progress, Silent
 from dpbench.protocols import RunContext
@@ -366,19 +366,23 @@ def weights(denoiser: Denoiser) -> dict[str, Tensor]:
 
 
 def test_classes_are_embedded_anew_where_public_ones_are_others(tmp_path):
-    other = pretrained(Greys(classes=3), tmp_path)
-    unlabelled = pretrained(Greys(classes=None), tmp_path)
-    same = pretrained(Greys(classes=10), tmp_path)
+    other, unlabelled, same = (
+        pretrained(Greys(classes=count), tmp_path, "centre_learning_rate=0.01")
+        for count in (3, None, 10)
+    )
     kept = torch.load(next((tmp_path / "pretrained").glob("*.pt")), weights_only=True)
     assert kept.keys() == weights(same).keys()
-    embeddings = [weights(each)[LABEL_WEIGHTS] for each in (other, unlabelled, same)]
-    assert [len(each) for each in embeddings] == [10, 10, 10]
-    assert torch.equal(embeddings[0], embeddings[1])  # the first weights of this run's seed
-    assert not torch.equal(embeddings[0], embeddings[2])
+    of_classes = [name for name in weights(same) if name.startswith(STATE_OF_CLASSES)]
+    assert of_classes == ["network.embedding.label.weight", "centres.images.weight"]
     files = [torch.load(file, weights_only=True) for file in (tmp_path / "pretrained").glob("*.pt")]
-    (learned,) = (each for each in files if len(each[LABEL_WEIGHTS]) == 3)
+    for name in of_classes:
+        states = [weights(each)[name] for each in (other, unlabelled, same)]
+        assert len({len(state) for state in states}) == 1
+        assert torch.equal(states[0], states[1])  # the first weights of this run's seed
+        assert not torch.equal(states[0], states[2])
+    (learned,) = (each for each in files if len(each[of_classes[0]]) == 3)
     for name, weight in weights(other).items():
-        assert name == LABEL_WEIGHTS or torch.equal(weight, learned[name])
+        assert name in of_classes or torch.equal(weight, learned[name])
     assert len(files) == 3  # what labels mean is a part of the recipe
 
 

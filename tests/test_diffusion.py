@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dpbench.errors import UserError
-from dpbench.generators.diffusion.denoisers import EDM, EVERYWHERE, Denoiser, Experts, V
+from dpbench.generators.diffusion.denoisers import EDM, EVERYWHERE, Centres, Denoiser, Experts, V
 from dpbench.generators.diffusion.objective import DenoisingObjective
 from dpbench.generators.diffusion.samplers import DiffusionSampler, SamplerSettings
 from dpbench.generators.diffusion.training import set_gradients
@@ -34,6 +34,22 @@ def test_edm_scales_its_input_to_unit_variance():
     sigma = torch.tensor([0.01, 0.5, 10.0])
     _, _, c_in, _ = EDM().coefficients(sigma)
     torch.testing.assert_close(c_in**2 * (sigma**2 + 1 / 3), torch.ones(3))
+
+
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+def test_centres_make_the_optimal_denoiser_of_normal_distributions_around_them(parameterization):
+    """Karras et al. 2022, appendix B: with a network that says 0."""
+    spec = ImageSpec(1, 2, 2)
+    deviation = getattr(parameterization, "sigma_data", 1.0)
+    centred = Denoiser(Silence(), parameterization, centres=Centres(spec, 2))
+    for parameter in centred.parameters():
+        parameter.data.normal_(generator=rng())
+    sigma, labels = torch.tensor([0.1, 1.0, 80.0]), torch.tensor([1, 0, 1])
+    x = torch.randn(3, *spec.shape, generator=rng(1))
+    means = centred.centres(labels)
+    assert not torch.equal(means[0], means[1])
+    gain = (deviation**2 / (deviation**2 + sigma**2))[:, None, None, None]
+    torch.testing.assert_close(centred(x, sigma, labels), means + gain * (x - means))
 
 
 def test_edm_draws_the_stated_log_normal():
@@ -127,6 +143,13 @@ def test_labels_and_noise_levels_change_the_output():
 def test_a_size_that_cannot_be_halved_is_refused_in_one_line():
     with pytest.raises(UserError, match="cannot be cut"):
         UNet(ImageSpec(1, 28, 28), 10, UNetSettings(channel_mult=(1, 2, 2, 2)))
+
+
+class Silence(nn.Module):
+    """A network that says 0."""
+
+    def forward(self, x: Tensor, noise_level: Tensor, labels: Tensor) -> Tensor:
+        return torch.zeros_like(x)
 
 
 class GaussianDenoiser(nn.Module):

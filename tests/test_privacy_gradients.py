@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from dpbench.bench.workloads import chosen, random_images
 from dpbench.errors import UserError
-from dpbench.generators.diffusion.denoisers import EDM, Denoiser
+from dpbench.generators.diffusion.denoisers import EDM, Centres, Denoiser
 from dpbench.generators.diffusion.objective import DenoisingObjective
 from dpbench.generators.diffusion.unet import UNet, UNetSettings
 from dpbench.privacy import copies, dpsgd, execution
@@ -91,10 +91,11 @@ class ManyLayers(nn.Module):
 
 def case(network: str, multiplicity: int, images: Images | None = None) -> Case:
     images = images or some_images(EXAMPLES)
-    if network == "unet":
-        settings = UNetSettings(8, (1,), 1, (), 2)
-        unet = UNet(ImageSpec(1, 4, 4), EXAMPLES, settings)
-        model: nn.Module = Denoiser(randomised(unet, 0.2), EDM())
+    if network in ("unet", "centred unet"):
+        settings, spec = UNetSettings(8, (1,), 1, (), 2), ImageSpec(1, 4, 4)
+        unet = randomised(UNet(spec, EXAMPLES, settings), 0.2)
+        centres = Centres(spec, EXAMPLES) if network == "centred unet" else None
+        model: nn.Module = Denoiser(unet, EDM(), centres=centres)
         objective: Objective = DenoisingObjective(EDM(), multiplicity, EXAMPLES, 0.1)
     elif network == "many layers":
         model, objective = ManyLayers(), Regression(multiplicity)
@@ -127,7 +128,9 @@ def check_additive(engine: Engine, case: Case) -> None:
 @pytest.mark.filterwarnings("ignore:Full backward hook")  # how Opacus hooks
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("multiplicity", [1, 8])
-@pytest.mark.parametrize("network", ["perceptron", "convolutions", "unet", "many layers"])
+@pytest.mark.parametrize(
+    "network", ["perceptron", "convolutions", "unet", "centred unet", "many layers"]
+)
 def test_an_engine_gives_what_a_loop_of_autograd_gives(
     name: str, network: str, multiplicity: int
 ) -> None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dpbench.types import Precision
+from dpbench.types import ImageSpec, Precision
 
 Interval = tuple[float, float]
 EVERYWHERE: Interval = (-math.inf, math.inf)
+# What the state of a denoiser that belongs to the classes and to nothing else is called.
+STATE_OF_CLASSES = ("network.embedding.label.", "centres.")
 
 
 class Parameterization(Protocol):
@@ -97,13 +99,47 @@ class V:
 PARAMETERIZATIONS: dict[str, Parameterization] = {"edm": EDM(), "v": V()}
 
 
+class Centres(nn.Module):
+    """An image for each class, learnt like a weight: where its denoised images start from.
+
+    Where noise hides everything, the best estimate is the mean of the class. A network needs many
+    steps until it can draw that, and under DP-SGD few are to be had; these parameters need a few.
+    Our own, not of a paper.
+
+    Args:
+        spec: Shape of the images.
+        classes: Number of classes; label ``classes`` is the null class, which has one too.
+    """
+
+    # makes gradients of centres about as long as those of the other weights, with which they share
+    # the clipping norm
+    SCALE: ClassVar[float] = 10.0
+
+    def __init__(self, spec: ImageSpec, classes: int) -> None:
+        """Start grey."""
+        super().__init__()
+        self.shape = spec.shape
+        self.images = nn.Embedding(classes + 1, math.prod(spec.shape))
+        nn.init.zeros_(self.images.weight)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """``(B,)``, int64, to ``(B, C, H, W)``."""
+        result: Tensor = self.SCALE * self.images(labels).view(-1, *self.shape)
+        return result
+
+
 class Denoiser(nn.Module):
-    """A network with its preconditioning.
+    """A network with its preconditioning, and perhaps centres.
+
+    D(x; sigma) = c_skip x + c_out F(c_in x, c_noise) + (c_in sigma)^2 m, with m the centre of the
+    class, or 0. The factor is the share of noise in what the network sees; for EDM and v that is
+    1 - c_skip, as in the posterior mean of a normal distribution around m.
 
     Args:
         network: F: ``(x (B, C, H, W), c_noise (B,), labels (B,)) -> (B, C, H, W)``.
         parameterization: The coefficients.
         precision: What the network computes in; weights and all else are float32.
+        centres: From labels to images; None for none.
     """
 
     def __init__(
@@ -111,12 +147,14 @@ class Denoiser(nn.Module):
         network: nn.Module,
         parameterization: Parameterization,
         precision: Precision = "float32",
+        centres: Centres | None = None,
     ) -> None:
         """Keep them."""
         super().__init__()
         self.network = network
         self.parameterization = parameterization
         self.precision = precision
+        self.centres = centres
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """Estimate the clean images.
@@ -138,8 +176,11 @@ class Denoiser(nn.Module):
 
     def untrained(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """The estimate where the network says 0; as ``forward``."""
-        c_skip, *_ = self.parameterization.coefficients(sigma)
-        return c_skip[:, None, None, None] * x
+        c_skip, _, c_in, _ = self.parameterization.coefficients(sigma)
+        estimate = c_skip[:, None, None, None] * x
+        if self.centres is not None:
+            estimate = estimate + ((c_in * sigma) ** 2)[:, None, None, None] * self.centres(labels)
+        return estimate
 
 
 class Experts(nn.Module):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from dpbench.averaging import ExponentialAverage
+from dpbench.errors import UserError
 from dpbench.privacy.accounting import DPSGDEvent, Event
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.dpsgd import Learner
@@ -19,7 +20,7 @@ from dpbench.ranges import check_counts, check_positive, check_shares
 from dpbench.streams import Streams, initialised
 from dpbench.types import Precision
 
-from .denoisers import EVERYWHERE, Denoiser, Interval, Parameterization
+from .denoisers import EVERYWHERE, Centres, Denoiser, Interval, Parameterization
 from .objective import DenoisingObjective
 from .samplers import DiffusionSampler, SamplerSettings
 from .training import public_speed
@@ -76,6 +77,8 @@ class DiffusionMethod(ABC):
         steps: DP-SGD steps.
         multiplicity: K, noise levels for each image of a batch.
         learning_rate: Adam's.
+        centre_learning_rate: Adam's of an image for each class that its denoised images start from
+            (``denoisers.Centres``); 0: there is none.
         clipping_norm: C.
         average_decay: Of the weights' exponential moving average.
         sampling_steps: Noise levels when sampling.
@@ -94,6 +97,7 @@ class DiffusionMethod(ABC):
     steps: int = 4395
     multiplicity: int = 32
     learning_rate: float = 3e-4
+    centre_learning_rate: float = 0.0
     clipping_norm: float = 1.0
     average_decay: float = 0.999
     sampling_steps: int = 50
@@ -109,6 +113,10 @@ class DiffusionMethod(ABC):
         check_counts(self, "batch_size", "steps", "multiplicity")
         check_positive(self, "learning_rate", "clipping_norm")
         check_shares(self, "average_decay")
+        if self.centre_learning_rate < 0:
+            raise UserError(
+                f"centre_learning_rate must be at least 0, got {self.centre_learning_rate}"
+            )
         self._network()
         self._sampling()
 
@@ -147,19 +155,27 @@ class DiffusionMethod(ABC):
         seed = streams.seed("initial", name)
         settings = self._network(), self._layers()
         network = initialised(UNet, info.spec, info.classes, *settings, seed=seed)
-        return Denoiser(network, self._parameterization(), self.precision)
+        return Denoiser(network, self._parameterization(), self.precision, self._centres(info))
+
+    def _centres(self, info: PrivateSetInfo) -> Centres | None:
+        return Centres(info.spec, info.classes) if self.centre_learning_rate else None
 
     def _learner(self, denoiser: Denoiser, learning_rate: float) -> Learner:
+        groups = [{"params": list(denoiser.network.parameters()), "lr": learning_rate}]
+        if denoiser.centres is not None:
+            centres = list(denoiser.centres.parameters())
+            groups.append({"params": centres, "lr": self.centre_learning_rate})
         return Learner(
             denoiser,
-            torch.optim.Adam(denoiser.parameters(), lr=learning_rate, fused=True),
+            torch.optim.Adam(groups, fused=True),
             ExponentialAverage(denoiser, self.average_decay),
         )
 
     def _parameters(self, info: PrivateSetInfo) -> int:
         with torch.device("meta"):
             network = UNet(info.spec, info.classes, self._network(), self._layers())
-        return sum(p.numel() for p in network.parameters())
+            denoiser = Denoiser(network, self._parameterization(), centres=self._centres(info))
+        return sum(p.numel() for p in denoiser.parameters())
 
     def _public_stage(
         self, info: PrivateSetInfo, name: str, steps: int, batch_size: int, multiplicity: int

@@ -28,7 +28,7 @@ def train_public(
     streams: Streams,
     name: str,
     stage: Stage,
-    learning_rate: Callable[[int], float] | None = None,
+    warmup: Callable[[int], float] | None = None,
 ) -> None:
     """Minimise the objective on images that are no secret.
 
@@ -41,7 +41,7 @@ def train_public(
         streams: ``public-data`` and ``diffusion-noise``.
         name: Names the stage's random streams.
         stage: Resumes, reports and checkpoints.
-        learning_rate: At each step, from 0; None leaves the optimizer's.
+        warmup: Factor of the learning rates at each step, from 0; None leaves them as they are.
     """
     device = next(learner.model.parameters()).device
     state: dict[str, Stateful] = {
@@ -49,6 +49,7 @@ def train_public(
         "optimizer": learner.optimizer,
         "average": learner.average,
     }
+    rates = [group["lr"] for group in learner.optimizer.param_groups]  # before any are resumed
     for step in stage.steps(steps, state, per_step=batch_size * objective.multiplicity):
         source = images()
         choice = torch.randint(
@@ -58,9 +59,9 @@ def train_public(
         rng = streams.public("diffusion-noise", name, step, device=device)
         copies = objective.draw(batch.pixels.to(device), batch.labels.to(device), rng)
         set_gradients(learner.model, objective, copies)
-        if learning_rate is not None:
-            for group in learner.optimizer.param_groups:
-                group["lr"] = learning_rate(step)
+        if warmup is not None:
+            for group, rate in zip(learner.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * warmup(step)
         learner.optimizer.step()
         learner.average.update(learner.model)
 

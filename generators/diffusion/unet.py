@@ -18,9 +18,6 @@ from torch import Tensor, nn
 from dpbench.errors import UserError
 from dpbench.types import ImageSpec
 
-# The state of a denoiser that belongs to the classes and to nothing else.
-LABEL_WEIGHTS = "network.embedding.label.weight"
-
 
 @dataclass(frozen=True)
 class UNetSettings:
