@@ -6,8 +6,8 @@ tau1). Programmatic images, which cost no privacy, train what is common to all i
 
 from __future__ import annotations
 
-import functools
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,16 +16,14 @@ import torch
 from dpbench.errors import UserError
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.private_images import PrivateSetInfo
-from dpbench.protocols import Plan, Preset, RunContext
-from dpbench.public import programmatic_images
+from dpbench.protocols import Plan, Preset, PublicSource, RunContext
 from dpbench.ranges import check_counts, check_positive
 from dpbench.registry import load
-from dpbench.types import Images
 
 from .diffusion.continuous import ContinuousDiffusion
 from .diffusion.denoisers import Denoiser, Experts, Interval
-from .diffusion.method import CLAIMS_TRAINING, LAPTOP_TRAINING, SMOKE_TRAINING
-from .diffusion.training import train_public
+from .diffusion.method import CENTRED_CLAIMS, CENTRED_LAPTOP, NETWORK, SMOKE_TRAINING
+from .diffusion.training import opened_once, train_public_once
 
 PAPER = Preset(
     "paper",
@@ -35,26 +33,26 @@ PAPER = Preset(
 )
 LAPTOP = Preset(
     "laptop",
-    "sized for two CPU cores; departs from the paper in network (patches), batch size, steps, "
-    "multiplicity and synthetic images with classes of their own",
+    "sized for two CPU cores; departs from the paper in network (patches, centres), batch size, "
+    "steps, multiplicity, learning rates, clipping norm, sampler, and in synthetic images with "
+    "classes of their own",
     {
-        **LAPTOP_TRAINING,
+        **CENTRED_LAPTOP,
         "synthetic": "class-recipes",
         "synthetic_labels": "recipe",
         "synthetic_images": 20_000,
-        "synthetic_steps": 800,
+        "synthetic_steps": 400,
         "synthetic_multiplicity": 1,
         "synthetic_learning_rate": 1e-3,
     },
 )
 CLAIMS = Preset(
     "claims",
-    "as laptop, with half the channels, a quarter of the private batch, fewer private steps, an "
-    "eighth of the synthetic steps, a fifth of the synthetic images and fewer noise levels when "
-    "sampling",
+    "as laptop, with half the channels, a quarter of the private batch, fewer private steps, a "
+    "quarter of the synthetic steps and a fifth of the synthetic images",
     {
         **LAPTOP.values,
-        **CLAIMS_TRAINING,
+        **CENTRED_CLAIMS,
         "synthetic_images": 4000,
         "synthetic_steps": 100,
     },
@@ -136,36 +134,46 @@ class SynGen(ContinuousDiffusion):
             public=self.synthetic,
         )
 
-    def _train_on_synthetic(
-        self, info: PrivateSetInfo, run: RunContext, interval: Interval
-    ) -> Denoiser:
-        """A denoiser trained on programmatic images at noise levels in ``interval``."""
+    @property
+    @abstractmethod
+    def _synthetic_interval(self) -> Interval:
+        """The range of ln sigma that programmatic images train."""
 
-        @functools.cache  # made when the first step asks for them: never on a resume past them
-        def images() -> Images:
-            seed = run.streams.seed("public-data", "images")
-            made = programmatic_images(
-                self.synthetic, self.synthetic_images, info.spec, info.classes, seed, run.progress
-            )
-            if self.synthetic_labels == "recipe":
-                return made
-            rng = run.streams.public("public-data", "labels")
-            return Images(made.pixels, torch.randint(info.classes, (len(made),), generator=rng))
-
-        denoiser = self._denoiser(info, run.streams, "denoiser").to(run.device)
-        learner = self._learner(denoiser, self.synthetic_learning_rate)
-        train_public(
-            images,
-            learner,
-            self._objective(info.classes, self.synthetic_multiplicity, interval),
+    def pretrain(self, info: PrivateSetInfo, run: RunContext) -> Denoiser:
+        """Train on programmatic images, or take the weights that were made so before."""
+        source = run.public
+        assert source is not None, "the plan names the programmatic source"
+        pretraining = run.pretraining(
+            self._recipe(info, source), f"public training on {self.synthetic}"
+        )
+        denoiser = self._denoiser(info, pretraining.streams, "denoiser").to(run.device)
+        train_public_once(
+            pretraining,
+            opened_once(
+                *(source, self.synthetic_images, info.classes, self.synthetic_labels == "recipe"),
+                *(pretraining.streams, run.progress),
+            ),
+            self._learner(denoiser, self.synthetic_learning_rate),
+            self._objective(info.classes, self.synthetic_multiplicity, self._synthetic_interval),
             self.synthetic_steps,
             self.synthetic_batch_size,
-            run.streams,
             "synthetic",
-            run.stage("synthetic", f"public training on {self.synthetic}"),
         )
-        learner.average.copy_to(denoiser)
         return denoiser
+
+    def _recipe(self, info: PrivateSetInfo, source: PublicSource) -> dict[str, object]:
+        """Everything that the weights of public training depend on."""
+        synthetic = [name for name in self.__dataclass_fields__ if name.startswith("synthetic_")]
+        training = ("parameterization", "label_dropout", "precision", "centre_learning_rate")
+        names = [*NETWORK, *training, "average_decay", *synthetic]
+        return {
+            "method": "dpsyngen",
+            "images": source.identity,
+            "shape": info.spec.shape,
+            "classes": info.classes,
+            "interval": self._synthetic_interval,
+            **{name: getattr(self, name) for name in names},
+        }
 
 
 @dataclass(frozen=True)

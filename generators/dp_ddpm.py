@@ -26,13 +26,10 @@ Steps are proportional to epsilon (section 5.5), and stated for 10; the paper ha
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
-
-import torch
 
 from dpbench.augmentation import Augmentation
 from dpbench.errors import UserError
@@ -48,15 +45,20 @@ from dpbench.protocols import (
     Workload,
 )
 from dpbench.ranges import check_counts, check_positive
-from dpbench.types import Images
 
 from .diffusion.ddpm import DDPM
 from .diffusion.ddpm_unet import DDPMLayers, EmbeddingName
 from .diffusion.denoisers import EVERYWHERE, STATE_OF_CLASSES, Denoiser, Interval, Parameterization
-from .diffusion.method import CLAIMS_TRAINING, LAPTOP_TRAINING, SMOKE_TRAINING, DiffusionMethod
+from .diffusion.method import (
+    CENTRED_CLAIMS,
+    CENTRED_LAPTOP,
+    NETWORK,
+    SMOKE_TRAINING,
+    DiffusionMethod,
+)
 from .diffusion.objective import DenoisingObjective
 from .diffusion.samplers import DDPMSolverName, SamplerSettings
-from .diffusion.training import train_public
+from .diffusion.training import opened_once, train_public_once
 from .diffusion.unet import Layers
 from .diffusion.workloads import DDPM_WORKLOADS
 
@@ -91,19 +93,18 @@ def _paper(dataset: str, source: str, values: Mapping[str, Any]) -> tuple[Preset
 
 _LAPTOP = Preset(
     "laptop",
-    "sized for two CPU cores; departs from the paper in network (patches), batch size, steps, "
-    "multiplicity, learning rate, clipping norm, decay of the average, sampler, and in being "
-    "pre-trained on images made by a program",
+    "sized for two CPU cores; departs from the paper in network (patches, centres), batch size, "
+    "steps, multiplicity, learning rate, clipping norm, decay of the average, sampler, and in "
+    "being pre-trained on images made by a program",
     {
-        **LAPTOP_TRAINING,
+        **CENTRED_LAPTOP,
         "channels": 32,
-        "steps": 120,
         "public": "class-recipes",
         "public_images": 20_000,
-        "public_steps": 800,
+        "public_steps": 400,
         "public_batch_size": 128,
         "public_learning_rate": 1e-3,
-        "public_warmup_steps": 100,
+        "public_warmup_steps": 50,
         "solver": "ddim",
     },
 )
@@ -149,11 +150,10 @@ class DPDDPM(DiffusionMethod):
         Preset(
             "claims",
             "as laptop, with half the channels, a quarter of the private batch, fewer private "
-            "steps, an eighth of the public steps, a fifth of the public images and fewer noise "
-            "levels when sampling",
+            "steps, a quarter of the public steps and a fifth of the public images",
             {
                 **_LAPTOP.values,
-                **CLAIMS_TRAINING,
+                **CENTRED_CLAIMS,
                 "public_images": 4000,
                 "public_steps": 100,
                 "public_warmup_steps": 12,
@@ -262,30 +262,19 @@ class DPDDPM(DiffusionMethod):
         denoiser = self._denoiser(
             replace(info, classes=classes), pretraining.streams, "denoiser"
         ).to(run.device)
-
-        @functools.cache  # opened when the first step asks for them: never on a resume past them
-        def images() -> Images:
-            opened = source.images(self.public_images, run.progress)
-            if source.classes is not None:
-                return opened
-            rng = pretraining.streams.public("public-data", "labels")
-            return Images(opened.pixels, torch.randint(classes, (len(opened),), generator=rng))
-
-        if not pretraining.load(denoiser):
-            learner = self._learner(denoiser, self.public_learning_rate)
-            train_public(
-                images,
-                learner,
-                self._public_objective(classes),
-                self.public_steps,
-                self.public_batch_size,
-                pretraining.streams,
-                "public",
-                pretraining.stage,
-                self._warmup,
-            )
-            learner.average.copy_to(denoiser)
-            pretraining.save(denoiser)
+        train_public_once(
+            pretraining,
+            opened_once(
+                *(source, self.public_images, classes, source.classes is not None),
+                *(pretraining.streams, run.progress),
+            ),
+            self._learner(denoiser, self.public_learning_rate),
+            self._public_objective(classes),
+            self.public_steps,
+            self.public_batch_size,
+            "public",
+            self._warmup,
+        )
         if source.classes == info.classes:
             return denoiser
         own = self._scratch(info, run)
@@ -310,9 +299,8 @@ class DPDDPM(DiffusionMethod):
     ) -> dict[str, object]:
         """Everything that the weights of public training depend on."""
         public = [name for name in self.__dataclass_fields__ if name.startswith("public_")]
-        network = ("channels", "channel_mult", "blocks", "attention_resolutions", "patch")
         training = ("embedding", "precision", "centre_learning_rate", "average_decay")
-        names = [*network, *training, *public]
+        names = [*NETWORK, *training, *public]
         return {
             "method": "dp-ddpm",
             "images": source.identity,

@@ -19,7 +19,7 @@ from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.protocols import Plan, Preset, RunContext, Sampler, Workload
 
 from .diffusion.continuous import ContinuousDiffusion
-from .diffusion.method import CLAIMS_TRAINING, LAPTOP_TRAINING, SMOKE_TRAINING
+from .diffusion.method import CENTRED_CLAIMS, CENTRED_LAPTOP, SMOKE_TRAINING
 from .diffusion.workloads import WORKLOADS
 
 _PAPER = "Dockhorn et al. 2022, tables 9 to 12"
@@ -76,15 +76,15 @@ class DPDM(ContinuousDiffusion):
         ),
         Preset(
             "laptop",
-            "sized for two CPU cores; departs from the paper in network (patches), batch size, "
-            "steps and multiplicity",
-            LAPTOP_TRAINING,
+            "sized for two CPU cores; departs from the paper in network (patches, centres), batch "
+            "size, steps, multiplicity, learning rate, clipping norm and sampler",
+            CENTRED_LAPTOP,
         ),
         Preset(
             "claims",
             "as laptop, with half the channels, a quarter of the batch, fewer steps and fewer "
             "noise levels when sampling; EDM at every epsilon",
-            CLAIMS_TRAINING,
+            CENTRED_CLAIMS,
         ),
         Preset("smoke", "the smallest that runs", SMOKE_TRAINING),
     )

@@ -13,6 +13,7 @@ from dpbench.privacy.private_images import PrivateImages
 from dpbench.protocols import Preset, RunContext, Sampler
 
 from ._syngen import CLAIMS, LAPTOP, PAPER, SMOKE, SynGen
+from .diffusion.denoisers import Interval
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,14 @@ class DPSynGen(SynGen):
 
     pretrain_above: float = -3.0
 
+    @property
+    def _synthetic_interval(self) -> Interval:
+        return self.pretrain_above, math.inf
+
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Pre-train, then train privately."""
         event = self._event(private.info, private.budget)
-        interval = (self.pretrain_above, math.inf)
-        denoiser = self._train_on_synthetic(private.info, run, interval)
+        denoiser = self.pretrain(private.info, run)
         self._train_privately(private, event, denoiser, run)
         return self._sampler(private, denoiser)
 

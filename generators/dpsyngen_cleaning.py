@@ -14,6 +14,7 @@ from dpbench.privacy.private_images import PrivateImages
 from dpbench.protocols import Preset, RunContext, Sampler
 
 from ._syngen import CLAIMS, LAPTOP, PAPER, SMOKE, StagedSynGen
+from .diffusion.denoisers import Interval
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,14 @@ class DPSynGenCleaning(StagedSynGen):
 
     tau1: float = -3.0
 
+    @property
+    def _synthetic_interval(self) -> Interval:
+        return -math.inf, self.tau1
+
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Train both ranges."""
         event = self._event(private.info, private.budget)
-        synthetic = self._train_on_synthetic(private.info, run, (-math.inf, self.tau1))
+        synthetic = self.pretrain(private.info, run)
         denoiser = self._private_start(synthetic, private.info, run)
         self._train_privately(private, event, denoiser, run, (self.tau1, math.inf))
         combined = self._combine(synthetic, denoiser, self.tau1, synthetic_is_above=False)

@@ -18,6 +18,7 @@ from dpbench.privacy.private_images import PrivateImages
 from dpbench.profiles import PROFILES, SMOKE
 from dpbench.progress import Silent
 from dpbench.protocols import Predictor, RunContext
+from dpbench.public import open_public
 from dpbench.registry import entries, load
 from dpbench.run import private_set_info
 from dpbench.settings import resolve
@@ -41,7 +42,10 @@ def fitted(name: str, folder: Path, seed: int = 0, train: Images | None = None):
     images = train or load_dataset("digits", None, Silent()).splits.train
     private = PrivateImages(images, INFO, ledger, Streams(seed, reproducible_key(seed)))
     folder.mkdir(exist_ok=True)
-    run = RunContext(SMOKE, torch.device("cpu"), streams, Silent(), folder)
+    public = open_public(method.plan(INFO, budget).public, INFO, "", None, Silent())
+    run = RunContext(
+        *(SMOKE, torch.device("cpu"), streams, Silent(), folder), public=public, cache=folder
+    )
     return method, method.fit(private, run), ledger
 
 

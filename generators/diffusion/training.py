@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from dpbench.cores import map_on_cores
+from dpbench.pretraining import Pretraining
 from dpbench.privacy.clipping import Objective, trainable
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateSetInfo
 from dpbench.probe import blank_images, examples_per_second
+from dpbench.progress import Progress
+from dpbench.protocols import PublicSource
 from dpbench.stages import Stage, Stateful
 from dpbench.streams import Streams
 from dpbench.types import Images
@@ -64,6 +68,68 @@ def train_public(
                 group["lr"] = rate * warmup(step)
         learner.optimizer.step()
         learner.average.update(learner.model)
+
+
+def train_public_once(
+    pretraining: Pretraining,
+    images: Callable[[], Images],
+    learner: Learner,
+    objective: Objective,
+    steps: int,
+    batch_size: int,
+    name: str,
+    warmup: Callable[[int], float] | None = None,
+) -> None:
+    """Take the weights that the same training left before, or train and keep the averaged ones.
+
+    Args:
+        pretraining: Of the recipe that tells all that these weights depend on.
+        images: As for ``train_public``.
+        learner: As for ``train_public``.
+        objective: As for ``train_public``.
+        steps: As for ``train_public``.
+        batch_size: As for ``train_public``.
+        name: As for ``train_public``.
+        warmup: As for ``train_public``.
+    """
+    if pretraining.load(learner.model):
+        return
+    train_public(
+        *(images, learner, objective, steps, batch_size),
+        *(pretraining.streams, name, pretraining.stage, warmup),
+    )
+    learner.average.copy_to(learner.model)
+    pretraining.save(learner.model)
+
+
+def opened_once(
+    source: PublicSource,
+    count: int,
+    classes: int,
+    labelled: bool,
+    streams: Streams,
+    progress: Progress,
+) -> Callable[[], Images]:
+    """Public images for ``train_public``: opened when the first step asks, never on a resume.
+
+    Args:
+        source: Of the images.
+        count: How many of them, at most.
+        classes: Number of classes.
+        labelled: Whether their labels are kept; uniformly random ones take their place otherwise.
+        streams: ``public-data``.
+        progress: Who is told.
+    """
+
+    @functools.cache
+    def images() -> Images:
+        opened = source.images(count, progress)
+        if labelled:
+            return opened
+        rng = streams.public("public-data", "labels")
+        return Images(opened.pixels, torch.randint(classes, (len(opened),), generator=rng))
+
+    return images
 
 
 def set_gradients(model: nn.Module, objective: Objective, copies: tuple[Tensor, ...]) -> None:
