@@ -172,6 +172,36 @@ def test_a_staged_variant_never_trains_its_public_stage_on_private_images(monkey
     assert intervals == [(2.0, math.inf), (-math.inf, 2.0)]
 
 
+@pytest.mark.parametrize(
+    ("name", "setting", "trained_again"),
+    [
+        ("dpsyngen", "steps=7", False),
+        ("dpsyngen", "clipping_norm=2", False),
+        ("dpsyngen", "synthetic_steps=5", True),
+        ("dpsyngen", "label_dropout=0.2", True),
+        ("dpsyngen", "centre_learning_rate=0.01", True),
+        ("dpsyngen", "pretrain_above=0", True),
+        ("dpsyngen-coarse", "tau2=0", True),
+        ("dpsyngen-cleaning", "tau1=0", True),
+        ("dpsyngen-cleaning", "experts=False", False),
+    ],
+)
+def test_public_weights_are_shared_by_runs_of_syngen_that_differ_in_private_training_only(
+    tmp_path, name, setting, trained_again
+):
+    kind = load("method", name)
+    for seed, settings in enumerate(((), (setting,))):
+        method = resolve(kind, name, "smoke", "digits", 1.0, settings).method
+        public = open_public(method.synthetic, INFO, "", None, Silent())
+        run = RunContext(
+            *(SMOKE, torch.device("cpu"), Streams(seed), Silent(), tmp_path),
+            public=public,
+            cache=tmp_path,
+        )
+        method.pretrain(INFO, run)
+    assert len(list((tmp_path / "pretrained").glob("*.pt"))) == 1 + trained_again
+
+
 def test_class_means_are_the_means_where_the_noise_is_small(tmp_path):
     train = load_dataset("digits", None, Silent()).splits.train
     kind = load("method", "class-mean")

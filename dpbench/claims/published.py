@@ -15,8 +15,9 @@ from dpbench.claims.rules import Claim, Measured, Paired, Reading, Trend
 FD = Metric("fd_cnn", "fidelity")
 CAS = Metric("cas_mean", "cas")
 _FD_FOR_FID = (
-    "Fashion-MNIST; the distance is fd_cnn, in features of a CNN of the data set, which stands for "
-    "FID and is not FID."
+    "Fashion-MNIST; small networks whose denoised images start from a learnt centre of their "
+    "class, which no paper has. The distance is fd_cnn, in features of a CNN of the data set, "
+    "which stands for FID and is not FID."
 )
 
 _LOSS = (
@@ -48,16 +49,25 @@ def _ddpm(**settings: object) -> Arm:
 FINE_TUNED = _ddpm()
 # all that FINE_TUNED spends on public and private images is spent on private ones
 FROM_SCRATCH = _ddpm(public="none", steps=90)
-_OF_LAPTOP = replace(FINE_TUNED, profile="laptop")
+# Claims of what classifiers learn from samples can be tried only where they learn something: at
+# this size none of the papers' generators lets a CNN get far above chance.
+TEACHER = Arm("class-gaussian", 10.0)
+_TAUGHT = (
+    "Fashion-MNIST, samples of class-gaussian: those of diffusion models of this size teach next "
+    "to nothing."
+)
 
 
-def _reading(evaluator: str, metric: str, minus: str | None = None, split: str = "test") -> Reading:
-    less = Metric(minus, evaluator, split) if minus else None
-    return Reading(FINE_TUNED, Metric(metric, evaluator, split), less)
+def _taught(evaluator: str, metric: str, minus: str | None = None) -> Reading:
+    less = Metric(minus, evaluator) if minus else None
+    return Reading(TEACHER, Metric(metric, evaluator), less)
 
 
 def _on_laptop(reading: Reading) -> Reading:
-    return replace(reading, arm=_OF_LAPTOP)
+    return replace(reading, arm=replace(reading.arm, profile="laptop"))
+
+
+_REALISM = Reading(FINE_TUNED, Metric("realism_share", "realism", "train"))
 
 
 def _no_loss(arm: Arm) -> Paired:
@@ -116,19 +126,19 @@ _DP_DDPM = (
         source="Ghalebikesabi et al. 2023, section 5.6 and figure 3",
         published="CIFAR-10: 72.9% with 50k images, 86.0% with 1M; virtually no gain on MNIST",
         rule=Measured(
-            _reading("scaling", "scaling_cas_n2500", "scaling_cas_n250"),
+            _taught("scaling", "scaling_cas_n2500", "scaling_cas_n250"),
             0.0,
-            (_on_laptop(_reading("scaling", "scaling_cas_n10000", "scaling_cas_n1000")),),
+            (_on_laptop(_taught("scaling", "scaling_cas_n10000", "scaling_cas_n1000")),),
         ),
-        here="Fashion-MNIST; ten times as many images, in the same number of steps.",
+        here=f"{_TAUGHT} Ten times as many images, in the same number of steps.",
     ),
     Claim(
         id="ensembles",
         statement="An ensemble of five classifiers beats a single one.",
         source="Ghalebikesabi et al. 2023, section 5.6 and table 1",
         published="CIFAR-10: 88.0%, a single one 86.0%",
-        rule=Measured(_reading("cas", "cas_cnn_ensemble", "cas_cnn"), 0.0),
-        here="Fashion-MNIST; small CNNs that differ in the order of the minibatches alone.",
+        rule=Measured(_taught("cas", "cas_cnn_ensemble", "cas_cnn"), 0.0),
+        here=f"{_TAUGHT} Small CNNs that differ in the order of the minibatches alone.",
     ),
     Claim(
         id="ranks-on-synthetic-tests",
@@ -136,11 +146,11 @@ _DP_DDPM = (
         source="Ghalebikesabi et al. 2023, section 6 and figure 4a",
         published="a figure without numbers: models rank similarly",
         rule=Measured(
-            _reading("model-selection", "model_selection_a_spearman"),
+            _taught("model-selection", "model_selection_a_spearman"),
             0.5,
-            (_on_laptop(_reading("model-selection", "model_selection_a_spearman")),),
+            (_on_laptop(_taught("model-selection", "model_selection_a_spearman")),),
         ),
-        here="Fashion-MNIST, 12 configurations; alike means Spearman's rho above 0.5.",
+        here=f"{_TAUGHT} 12 configurations; alike means Spearman's rho above 0.5.",
     ),
     Claim(
         id="ranks-of-configurations",
@@ -148,11 +158,11 @@ _DP_DDPM = (
         source="Ghalebikesabi et al. 2023, section 6 and figure 4b",
         published="a figure without numbers: models rank similarly",
         rule=Measured(
-            _reading("model-selection", "model_selection_b_spearman"),
+            _taught("model-selection", "model_selection_b_spearman"),
             0.5,
-            (_on_laptop(_reading("model-selection", "model_selection_b_spearman")),),
+            (_on_laptop(_taught("model-selection", "model_selection_b_spearman")),),
         ),
-        here="Fashion-MNIST, 12 configurations; alike means Spearman's rho above 0.5.",
+        here=f"{_TAUGHT} 12 configurations; alike means Spearman's rho above 0.5.",
     ),
     Claim(
         id="realism",
@@ -160,9 +170,9 @@ _DP_DDPM = (
         source="Ghalebikesabi et al. 2023, section 5.5",
         published="92% of 50000 samples, by a discriminator that is right on 98.0% of images",
         rule=Measured(
-            _reading("realism", "realism_share", split="train"),
+            _REALISM,
             50.0,
-            (_on_laptop(_reading("realism", "realism_share", split="train")),),
+            (_on_laptop(_REALISM),),
         ),
         here="Fashion-MNIST against images made by a program; most means more than half.",
     ),
