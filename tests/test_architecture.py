@@ -18,7 +18,7 @@ ORDER = (
     *("privacy.dpsgd", "privacy.private_images", "probe", "classification"),
     # replaying stands in for the handle on private images, so it knows that and no method
     *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
-    *("multiplicity", "record", "outcomes", "scores"),
+    *("multiplicity", "estimates", "record", "outcomes", "scores"),
     *("claims.arms", "claims.rules", "claims.verdicts", "claims.published", "claims"),
     *("evaluation", "verify", "public"),
     # checking a method fits it as a run does

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dpbench.estimates import Estimate
 from dpbench.report import bootstrap
-from dpbench.report.bootstrap import Estimate, Resampled, difference, mean, resample
+from dpbench.report.bootstrap import Resampled, difference, mean, resample
 
 TRUE = 70.0
 IMAGES = 400

@@ -12,6 +12,7 @@ from dataclasses import replace
 from dpbench.claims.arms import Arm, Metric
 from dpbench.claims.rules import Claim, Measured, Paired, Reading, Trend
 
+PRIVACY = "audit"  # every run measures with it
 FD = Metric("fd_cnn", "fidelity")
 CAS = Metric("cas_mean", "cas")
 _FD_FOR_FID = (

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy.stats import t as student_t
-
 from dpbench.claims.rules import Claim, Evidence
+from dpbench.estimates import Estimate
 from dpbench.multiplicity import holm
 from dpbench.record import RunRecord
 
@@ -45,28 +42,6 @@ class Verdict:
     p_value: float | None
 
 
-@dataclass(frozen=True)
-class _Student:
-    """The mean of a few numbers, its interval, and its two-sided p-value against ``null``."""
-
-    mean: float
-    low: float
-    high: float
-    p_value: float
-
-    @classmethod
-    def of(cls, values: Sequence[float], null: float) -> _Student:
-        mean, freedom = statistics.fmean(values), len(values) - 1
-        error = statistics.stdev(values) / math.sqrt(len(values))
-        half = float(student_t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-        distance = abs(mean - null)
-        if error:
-            p_value = 2 * float(student_t.sf(distance / error, freedom))
-        else:
-            p_value = 0.0 if distance else 1.0
-        return cls(mean, mean - half, mean + half, p_value)
-
-
 def judge(claims: Sequence[Claim], records: Sequence[RunRecord]) -> list[Verdict]:
     """Decide claims together, for Holm's correction is over all that could be tested.
 
@@ -78,38 +53,38 @@ def judge(claims: Sequence[Claim], records: Sequence[RunRecord]) -> list[Verdict
         A verdict for each claim, in order.
     """
     found = [claim.rule.evidence(records) for claim in claims]
-    students = [
-        _Student.of(list(each.values.values()), each.null) if len(each.values) > 1 else None
-        for each in found
+    estimates = [
+        Estimate.of(list(each.values.values())) if len(each.values) > 1 else None for each in found
     ]
     tested = {
-        place: student.p_value
-        for place, (each, student) in enumerate(zip(found, students, strict=True))
-        if student is not None and each.comparable and len(each.values) >= FEWEST_SEEDS
+        place: estimate.p_value(each.null)
+        for place, (each, estimate) in enumerate(zip(found, estimates, strict=True))
+        if estimate is not None and each.comparable and len(each.values) >= FEWEST_SEEDS
     }
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     return [
-        _verdict(claim, found[place], students[place], adjusted.get(place), len(tested))
+        _verdict(claim, found[place], estimates[place], adjusted.get(place), len(tested))
         for place, claim in enumerate(claims)
     ]
 
 
 def _verdict(
-    claim: Claim, found: Evidence, student: _Student | None, p_value: float | None, tests: int
+    claim: Claim, found: Evidence, estimate: Estimate | None, p_value: float | None, tests: int
 ) -> Verdict:
-    if student is None or p_value is None:
+    if estimate is None or p_value is None:
         decision, reason = _undecided(found)
     else:
-        decision, reason = _decided(found, student, p_value, tests)
+        decision, reason = _decided(found, estimate, p_value, tests)
+    low, high = estimate.interval(CONFIDENCE) if estimate else (None, None)
     only = next(iter(found.values.values()), None)
     return Verdict(
         claim=claim,
         decision=decision,
         reason=reason,
         evidence=found,
-        estimate=student.mean if student else only,
-        low=student.low if student else None,
-        high=student.high if student else None,
+        estimate=estimate.value if estimate else only,
+        low=low,
+        high=high,
         p_value=p_value,
     )
 
@@ -128,14 +103,15 @@ def _undecided(found: Evidence) -> tuple[Decision, str]:
 
 
 def _decided(
-    found: Evidence, student: _Student, p_value: float, tests: int
+    found: Evidence, estimate: Estimate, p_value: float, tests: int
 ) -> tuple[Decision, str]:
     """What a test says."""
-    if student.low <= found.null <= student.high:
+    low, high = estimate.interval(CONFIDENCE)
+    if low <= found.null <= high:
         return "unresolved", f"the interval holds {found.null:g}"
     if p_value > 1 - CONFIDENCE:
         return "unresolved", f"p = {p_value:.2g} after Holm's correction for {tests} tests"
-    if student.mean < found.null:
+    if estimate.value < found.null:
         return "contradicted", ""
     if not found.monotone:
         return "unresolved", "better in all, but not at every step"

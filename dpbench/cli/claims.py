@@ -126,12 +126,15 @@ def _run(
 def _requests(chosen: Sequence[Claim]) -> list[Request]:
     """The runs of claims, each once; seeds change last, so that all claims have some early.
 
-    They measure what claims are read from, and how far the mechanism keeps what it promises.
+    They measure what claims are read from, and whether the mechanism keeps what it promises.
     """
+    from dpbench.claims.published import PRIVACY
+
     arms: dict[Arm, set[str]] = {}
     for claim in chosen:
         for arm in claim.rule.arms:
-            arms.setdefault(arm, {"audit"}).update(each.evaluator for each in claim.rule.metrics)
+            needed = arms.setdefault(arm, {PRIVACY})
+            needed.update(each.evaluator for each in claim.rule.metrics)
     longest = max(len(arm.seeds) for arm in arms)
     return [
         _request(arm, arm.seeds[place], tuple(sorted(arms[arm])))

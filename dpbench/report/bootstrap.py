@@ -28,8 +28,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
+from dpbench.estimates import Estimate
 from dpbench.outcomes import Correct
 
 RESAMPLES = 2000
@@ -50,33 +50,6 @@ class Resampled:
 
     seeds: Float64
     resamples: Float64
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean or a difference of means, and how sure it is.
-
-    Attributes:
-        value: In %.
-        error: Its standard error.
-        degrees: Of freedom of the standard error, at least 1; infinite for test images alone.
-    """
-
-    value: float
-    error: float
-    degrees: float
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Both ends of the two-sided interval, in %."""
-        half = float(student_t.ppf((1 + confidence) / 2, self.degrees)) * self.error
-        return _rounded(self.value - half), _rounded(self.value + half)
-
-    def p_value(self) -> float:
-        """Two-sided, of the hypothesis that the true value is 0."""
-        if self.value == 0:
-            return 1.0
-        statistic = abs(self.value) / self.error if self.error else math.inf
-        return _rounded(2 * float(student_t.sf(statistic, self.degrees)))
 
 
 def resample(outcomes: Mapping[Key, Sequence[Correct]]) -> dict[Key, Resampled]:
@@ -162,8 +135,3 @@ def _seed_weights(seeds: int, key: Key) -> Float64:
     equal = np.full(seeds, 1 / seeds)
     weights: Float64 = rng.multinomial(seeds - 1, equal, RESAMPLES) / (seeds - 1)
     return weights
-
-
-def _rounded(value: float) -> float:
-    """Six digits: more would be chance, and different on another machine."""
-    return float(f"{value:.6g}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,10 +9,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student_t
-
 from dpbench import outcomes
 from dpbench.errors import UserError
+from dpbench.estimates import Estimate
 from dpbench.files import safe_name, write_text
 from dpbench.outcomes import Correct
 from dpbench.record import RunRecord, find, read
@@ -411,10 +409,7 @@ def _interval(
         return low, high, BOTH if len(values) > 1 else IMAGES
     if len(values) < 2:
         return None, None, ""
-    centre = statistics.fmean(values)
-    half = float(student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    half *= statistics.stdev(values) / math.sqrt(len(values))
-    return centre - half, centre + half, SEEDS
+    return *Estimate.of(values).interval(CONFIDENCE), SEEDS
 
 
 def _order(row: Row) -> tuple[object, ...]:

@@ -1,0 +1,49 @@
+"""Means with their standard errors: intervals and p-values by Student's t."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.stats import t as student_t
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean or a difference of means, and how sure it is.
+
+    Attributes:
+        value: In the unit of what was averaged.
+        error: Its standard error.
+        degrees: Of freedom of the standard error, at least 1; infinite for one that is known.
+    """
+
+    value: float
+    error: float
+    degrees: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """The mean of two numbers or more that are independent and alike."""
+        error = statistics.stdev(values) / math.sqrt(len(values))
+        return cls(statistics.fmean(values), error, len(values) - 1)
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Both ends of the two-sided interval."""
+        half = float(student_t.ppf((1 + confidence) / 2, self.degrees)) * self.error
+        return _rounded(self.value - half), _rounded(self.value + half)
+
+    def p_value(self, null: float = 0.0) -> float:
+        """Two-sided, of the hypothesis that the true value is ``null``."""
+        distance = abs(self.value - null)
+        if not distance:
+            return 1.0
+        statistic = distance / self.error if self.error else math.inf
+        return _rounded(2 * float(student_t.sf(statistic, self.degrees)))
+
+
+def _rounded(value: float) -> float:
+    """Six digits: more would be chance, and different on another machine."""
+    return float(f"{value:.6g}")
