@@ -43,8 +43,8 @@ class NonPrivate(ContinuousDiffusion):  # type: ignore[misc]
         ),
         Preset(
             "laptop",
-            "DPDM's laptop network and all of the profile's private evaluations, in small batches "
-            "because there is no noise to drown; nothing was tuned",
+            "DPDM's laptop network without centres and all of the profile's private evaluations, "
+            "in small batches because there is no noise to drown; nothing was tuned",
             {
                 **{n: value for n, value in LAPTOP_TRAINING.items() if n != "clipping_norm"},
                 "batch_size": 128,
@@ -54,7 +54,8 @@ class NonPrivate(ContinuousDiffusion):  # type: ignore[misc]
         ),
         Preset(
             "claims",
-            "as laptop, with DPDM's network and the private evaluations of this profile",
+            "as laptop, with DPDM's network of this profile, without centres, and the private "
+            "evaluations of this profile",
             {
                 **{n: value for n, value in CLAIMS_TRAINING.items() if n != "clipping_norm"},
                 "batch_size": 128,

@@ -6,7 +6,7 @@ in closed form, so that nothing need be pre-trained. What the network learns wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -97,6 +97,8 @@ class DPDMCentral(ContinuousDiffusion, MomentReleases):
         Preset("smoke", "the smallest that runs", SMOKE_TRAINING),
     )
 
+    # no hyper-parameter of this method: images start from the means of the Gaussians
+    centre_learning_rate: float = field(default=0.0, init=False)
     label_dropout: float = 0.0
     central_share: float = 0.5
 
