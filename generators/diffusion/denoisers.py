@@ -104,7 +104,8 @@ class Centres(nn.Module):
 
     Where noise hides everything, the best estimate is the mean of the class. A network needs many
     steps until it can draw that, and under DP-SGD few are to be had; these parameters need a few.
-    Our own, not of a paper.
+    Our own; akin to PriorGrad (Lee et al. 2022, arXiv 2106.06406), which takes mean and scale of
+    the noise from statistics of the condition, where here the mean is learnt.
 
     Args:
         spec: Shape of the images.
