@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dpbench.errors import UserError
+from dpbench.generators.diffusion.ddpm import DDPM
 from dpbench.generators.diffusion.denoisers import EDM, EVERYWHERE, Centres, Denoiser, Experts, V
 from dpbench.generators.diffusion.objective import DenoisingObjective
 from dpbench.generators.diffusion.samplers import DiffusionSampler, SamplerSettings
@@ -36,7 +37,7 @@ def test_edm_scales_its_input_to_unit_variance():
     torch.testing.assert_close(c_in**2 * (sigma**2 + 1 / 3), torch.ones(3))
 
 
-@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+@pytest.mark.parametrize("parameterization", [*PARAMETERIZATIONS, DDPM()])
 def test_centres_make_the_optimal_denoiser_of_normal_distributions_around_them(parameterization):
     """Karras et al. 2022, appendix B: with a network that says 0."""
     spec = ImageSpec(1, 2, 2)

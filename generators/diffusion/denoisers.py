@@ -132,9 +132,9 @@ class Centres(nn.Module):
 class Denoiser(nn.Module):
     """A network with its preconditioning, and perhaps centres.
 
-    D(x; sigma) = c_skip x + c_out F(c_in x, c_noise) + (c_in sigma)^2 m, with m the centre of the
-    class, or 0. The factor is the share of noise in what the network sees; for EDM and v that is
-    1 - c_skip, as in the posterior mean of a normal distribution around m.
+    D(x; sigma) = c_skip x + c_out F(c_in x, c_noise); with centres c_skip x gives way to x + w (m -
+    x), the posterior mean of a normal distribution around the centre m of the class. Its w = (c_in
+    sigma)^2 is the share of noise in what the network sees, which for EDM and v is 1 - c_skip.
 
     Args:
         network: F: ``(x (B, C, H, W), c_noise (B,), labels (B,)) -> (B, C, H, W)``.
@@ -178,9 +178,10 @@ class Denoiser(nn.Module):
     def untrained(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """The estimate where the network says 0; as ``forward``."""
         c_skip, _, c_in, _ = self.parameterization.coefficients(sigma)
-        estimate = c_skip[:, None, None, None] * x
-        if self.centres is not None:
-            estimate = estimate + ((c_in * sigma) ** 2)[:, None, None, None] * self.centres(labels)
+        if self.centres is None:
+            return c_skip[:, None, None, None] * x
+        noise = ((c_in * sigma) ** 2)[:, None, None, None]
+        estimate: Tensor = x + noise * (self.centres(labels) - x)
         return estimate
 
 
