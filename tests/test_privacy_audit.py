@@ -16,7 +16,7 @@ from conftest import TOY, Command
 from scipy import stats
 from torch import Tensor, nn
 
-from dpbench import registry, run
+from dpbench import run
 from dpbench.averaging import ExponentialAverage
 from dpbench.errors import RunFailed, UserError
 from dpbench.evaluators.audit import EVALUATOR
@@ -480,23 +480,13 @@ def test_what_is_not_private_has_no_audit(dpbench: Command) -> None:
     assert "no privacy claim" in ended.err
 
 
-@pytest.fixture
-def audited(toy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The audit is the only evaluator."""
-    entry = registry.entries("evaluator")["audit"]
-    before = run.entries
-    monkeypatch.setattr(
-        run, "entries", lambda kind: {"audit": entry} if kind == "evaluator" else before(kind)
-    )
-
-
 def measured(dpbench: Command, *arguments: str) -> dict[str, float | None]:
-    ended = dpbench(*TOY, *arguments, "--json")
+    ended = dpbench(*TOY, *arguments, "--evaluators", "audit", "--json")
     assert ended.code == 0
     return {m["metric"]: m["value"] for m in json.loads(ended.out)["measurements"]}
 
 
-@pytest.mark.usefixtures("audited")
+@pytest.mark.usefixtures("toy")
 def test_a_run_records_the_audit_of_its_certificate(
     dpbench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -508,6 +498,6 @@ def test_a_run_records_the_audit_of_its_certificate(
     assert measured(dpbench, "--overwrite")["audit_alarms"] > 0
 
 
-@pytest.mark.usefixtures("audited")
+@pytest.mark.usefixtures("toy")
 def test_a_run_without_a_claim_says_so(dpbench: Command) -> None:
     assert set(measured(dpbench, "--eps", "inf").values()) == {None}

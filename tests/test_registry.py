@@ -135,7 +135,8 @@ def test_a_broken_evaluator_is_left_out_of_a_run_with_a_word(
     install("bad", "[dpbench.evaluators]\nbad = bad:METHOD", "1 / 0")
     evaluators = {name: entries("evaluator")[name] for name in ("bad", "toy")}
     monkeypatch.setattr(
-        "dpbench.run.entries", lambda kind: evaluators if kind == "evaluator" else entries(kind)
+        "dpbench.evaluation.entries",
+        lambda kind: evaluators if kind == "evaluator" else entries(kind),
     )
     ended = dpbench(*TOY, "--json")
     assert ended.code == 0
