@@ -50,12 +50,12 @@ def _ddpm(**settings: object) -> Arm:
 FINE_TUNED = _ddpm()
 # all that FINE_TUNED spends on public and private images is spent on private ones
 FROM_SCRATCH = _ddpm(public="none", steps=90)
-# Claims of what classifiers learn from samples can be tried only where they learn something, and a
-# CNN learns next to nothing from FINE_TUNED.
+# Claims of what classifiers learn from samples can be tried only where they learn something: a CNN
+# reached 29% on FINE_TUNED, and 9% before its denoised images started from centres.
 TEACHER = Arm("class-gaussian", 10.0)
 _TAUGHT = (
-    "Fashion-MNIST, samples of class-gaussian: those of the paper's method at this size teach a "
-    "CNN next to nothing."
+    "Fashion-MNIST, samples of class-gaussian: from those of the paper's method at this size a CNN "
+    "learns far less."
 )
 
 
