@@ -18,6 +18,17 @@ def check_counts(of: object, *names: str) -> None:
             raise UserError(f"{name} must be at least 1, got {getattr(of, name)}")
 
 
+def check_not_negative(of: object, *names: str) -> None:
+    """Hold that attributes are at least 0 and finite.
+
+    Raises:
+        UserError: One is not.
+    """
+    for name in names:
+        if not 0 <= getattr(of, name) < math.inf:
+            raise UserError(f"{name} must be at least 0 and finite, got {getattr(of, name)}")
+
+
 def check_positive(of: object, *names: str) -> None:
     """Hold that attributes are above 0 and finite.
 

@@ -123,6 +123,7 @@ class PlannedRun:
         dataset: What is known of the data set without loading it.
         device: Where it will run.
         plan: What training will do and spend.
+        evaluators: What will be measured with; CLI names.
         ranks: The processes that will train.
     """
 
@@ -134,7 +135,16 @@ class PlannedRun:
     dataset: DatasetInfo
     device: torch.device
     plan: Plan
+    evaluators: tuple[str, ...]
     ranks: Ranks = ALONE
+
+    def evaluators_left(self, record: RunRecord) -> list[str]:
+        """Those that have not measured yet."""
+        return [name for name in self.evaluators if name not in record.done]
+
+    def completed(self, record: RunRecord) -> bool:
+        """Whether nothing is left to do of what was asked for."""
+        return record.status == "complete" and not self.evaluators_left(record)
 
     @functools.cached_property
     def estimated_seconds(self) -> float:
@@ -163,7 +173,7 @@ def plan(request: Request, ranks: Ranks = ALONE) -> PlannedRun:
     dataset = find_info(request.dataset)
     check_seed(request.seed)
     check_name(request.engine)
-    named(request.evaluators)
+    evaluators = tuple(named(request.evaluators))
     kind = load_entry("method", request.method)
     epsilon = request.epsilon
     if epsilon is None:
@@ -182,7 +192,8 @@ def plan(request: Request, ranks: Ranks = ALONE) -> PlannedRun:
     _check_compute(request.method, training, profile)
     entry = entries("method")[request.method]
     return PlannedRun(
-        request, resolved, version_of(entry), budget, profile, dataset, device, training, ranks
+        *(request, resolved, version_of(entry), budget, profile, dataset, device, training),
+        *(evaluators, ranks),
     )
 
 
@@ -379,7 +390,7 @@ def execute(
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         record = _open(folder, spec, overwrite)
-        if is_complete(planned.request, record):
+        if planned.completed(record):
             planned.ranks.broadcast(NOTHING_TO_FIT)
             progress.note(f"this run is complete already: {folder} (--overwrite runs it again)")
             return record, folder
@@ -401,16 +412,6 @@ def execute(
         record.status, record.error = "complete", None
         run.save()
     return record, folder
-
-
-def evaluators_left(request: Request, record: RunRecord) -> list[str]:
-    """The evaluators that were asked for and have not measured yet."""
-    return [name for name in named(request.evaluators) if name not in record.done]
-
-
-def is_complete(request: Request, record: RunRecord) -> bool:
-    """Whether nothing is left to do of what was asked for."""
-    return record.status == "complete" and not evaluators_left(request, record)
 
 
 def pretrain(planned: PlannedRun, progress: Progress, data_root: Path | None = None) -> None:
@@ -716,7 +717,7 @@ class _Run:
             lacking=lacking,
             keep=self._keep,
         )
-        waiting = evaluators_left(self.planned.request, self.record)
+        waiting = self.planned.evaluators_left(self.record)
         evaluate(subject, waiting, self.record.measurements, self._part, debug)
 
     def _outcome(self) -> tuple[Images, Predictor | None]:

@@ -19,13 +19,12 @@ from typing import Literal
 
 from dpbench.data.load import load
 from dpbench.errors import INTERRUPTED, UserError
-from dpbench.evaluation import named
 from dpbench.launch import start
 from dpbench.progress import Progress
 from dpbench.protocols import PublicSource
 from dpbench.record import RECORD, RunRecord, RunSpec, find, read
 from dpbench.registry import load as load_entry
-from dpbench.run import PUBLIC_FIELD, PlannedRun, Request, is_complete, plan, public_of, spec_of
+from dpbench.run import PUBLIC_FIELD, PlannedRun, Request, plan, public_of, spec_of
 from dpbench.settings import hyperparameters
 from dpbench.stages import deferred_interrupts
 
@@ -75,7 +74,7 @@ class Cell:
         """What is to be done about it."""
         if self.earlier is None:
             return "new"
-        return "complete" if is_complete(self.planned.request, self.earlier) else "resumed"
+        return "complete" if self.planned.completed(self.earlier) else "resumed"
 
     def __str__(self) -> str:
         """The cell as people call it."""
@@ -337,7 +336,7 @@ class Estimates:
         if cell.state == "complete":
             return Estimate(0.0, 0)
         work = _work(cell.planned)
-        parts = {"fit", "sample", *named(cell.planned.request.evaluators)}
+        parts = {"fit", "sample", *cell.planned.evaluators}
         measured = [
             sum(timings[part] for part in parts)
             for timings in self._measured.get(work, [])

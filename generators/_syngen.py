@@ -22,7 +22,7 @@ from dpbench.registry import load
 
 from .diffusion.continuous import ContinuousDiffusion
 from .diffusion.denoisers import Denoiser, Experts, Interval
-from .diffusion.method import CENTRED_CLAIMS, CENTRED_LAPTOP, NETWORK, SMOKE_TRAINING
+from .diffusion.method import CENTRED_CLAIMS, CENTRED_LAPTOP, SMOKE_TRAINING
 from .diffusion.training import opened_once, train_public_once
 
 PAPER = Preset(
@@ -162,18 +162,14 @@ class SynGen(ContinuousDiffusion):
         return denoiser
 
     def _recipe(self, info: PrivateSetInfo, source: PublicSource) -> dict[str, object]:
-        """Everything that the weights of public training depend on."""
         synthetic = [name for name in self.__dataclass_fields__ if name.startswith("synthetic_")]
-        training = ("parameterization", "label_dropout", "precision", "centre_learning_rate")
-        names = [*NETWORK, *training, "average_decay", *synthetic]
-        return {
-            "method": "dpsyngen",
-            "images": source.identity,
-            "shape": info.spec.shape,
-            "classes": info.classes,
-            "interval": self._synthetic_interval,
-            **{name: getattr(self, name) for name in names},
-        }
+        return self._recipe_of_public(
+            info,
+            source,
+            *("parameterization", "label_dropout", *synthetic),
+            method="dpsyngen",
+            interval=self._synthetic_interval,
+        )
 
 
 @dataclass(frozen=True)

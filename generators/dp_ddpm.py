@@ -44,7 +44,7 @@ from dpbench.protocols import (
     Sampler,
     Workload,
 )
-from dpbench.ranges import check_counts, check_positive
+from dpbench.ranges import check_counts, check_not_negative, check_positive
 
 from .diffusion.ddpm import DDPM
 from .diffusion.ddpm_unet import DDPMLayers, EmbeddingName
@@ -52,7 +52,6 @@ from .diffusion.denoisers import EVERYWHERE, STATE_OF_CLASSES, Denoiser, Interva
 from .diffusion.method import (
     CENTRED_CLAIMS,
     CENTRED_LAPTOP,
-    NETWORK,
     SMOKE_TRAINING,
     DiffusionMethod,
 )
@@ -210,9 +209,7 @@ class DPDDPM(DiffusionMethod):
             self, "public_images", "public_steps", "public_batch_size", "public_multiplicity"
         )
         check_positive(self, "public_learning_rate")
-        for name in ("crop", "public_warmup_steps"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must be at least 0, got {getattr(self, name)}")
+        check_not_negative(self, "crop", "public_warmup_steps")
         self._public_objective(classes=1)
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
@@ -297,18 +294,14 @@ class DPDDPM(DiffusionMethod):
     def _recipe(
         self, info: PrivateSetInfo, source: PublicSource, classes: int
     ) -> dict[str, object]:
-        """Everything that the weights of public training depend on."""
         public = [name for name in self.__dataclass_fields__ if name.startswith("public_")]
-        training = ("embedding", "precision", "centre_learning_rate", "average_decay")
-        names = [*NETWORK, *training, *public]
-        return {
-            "method": "dp-ddpm",
-            "images": source.identity,
-            "labelled": source.classes is not None,
-            "shape": info.spec.shape,
-            "classes": classes,
-            **{name: getattr(self, name) for name in names},
-        }
+        return self._recipe_of_public(
+            replace(info, classes=classes),
+            source,
+            *("embedding", *public),
+            method="dp-ddpm",
+            labelled=source.classes is not None,
+        )
 
     def _warmup(self, step: int) -> float:
         return min(1.0, (step + 1) / max(1, self.public_warmup_steps))

@@ -82,8 +82,8 @@ class DPDM(ContinuousDiffusion):
         ),
         Preset(
             "claims",
-            "as laptop, with half the channels, a quarter of the batch, fewer steps and fewer "
-            "noise levels when sampling; EDM at every epsilon",
+            "as laptop, with half the channels, a quarter of the batch and fewer steps; EDM at "
+            "every epsilon",
             CENTRED_CLAIMS,
         ),
         Preset("smoke", "the smallest that runs", SMOKE_TRAINING),

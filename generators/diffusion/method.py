@@ -9,14 +9,13 @@ from typing import Any, ClassVar
 import torch
 
 from dpbench.averaging import ExponentialAverage
-from dpbench.errors import UserError
 from dpbench.privacy.accounting import DPSGDEvent, Event
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.probe import private_speed
-from dpbench.protocols import PlannedStage, RunContext
-from dpbench.ranges import check_counts, check_positive, check_shares
+from dpbench.protocols import PlannedStage, PublicSource, RunContext
+from dpbench.ranges import check_counts, check_not_negative, check_positive, check_shares
 from dpbench.streams import Streams, initialised
 from dpbench.types import Precision
 
@@ -120,10 +119,7 @@ class DiffusionMethod(ABC):
         check_counts(self, "batch_size", "steps", "multiplicity")
         check_positive(self, "learning_rate", "clipping_norm")
         check_shares(self, "average_decay")
-        if self.centre_learning_rate < 0:
-            raise UserError(
-                f"centre_learning_rate must be at least 0, got {self.centre_learning_rate}"
-            )
+        check_not_negative(self, "centre_learning_rate")
         self._network()
         self._sampling()
 
@@ -200,6 +196,26 @@ class DiffusionMethod(ABC):
         denoiser = self._denoiser(info, Streams(0), "probe").to(device)
         objective = self._objective(info.classes, multiplicity=1)
         return public_speed(denoiser, objective, info, batch_size)
+
+    def _recipe_of_public(
+        self, info: PrivateSetInfo, source: PublicSource, *names: str, **others: object
+    ) -> dict[str, object]:
+        """Everything that the weights of public training depend on, for ``run.pretraining``.
+
+        Args:
+            info: Shape and classes of the denoiser.
+            source: Of the images.
+            names: Hyper-parameters of the method's own.
+            others: What is no hyper-parameter.
+        """
+        shared = (*NETWORK, "precision", "centre_learning_rate", "average_decay")
+        return {
+            "images": source.identity,
+            "shape": info.spec.shape,
+            "classes": info.classes,
+            **{name: getattr(self, name) for name in (*shared, *names)},
+            **others,
+        }
 
     def _private_stage(self, info: PrivateSetInfo) -> PlannedStage:
         return PlannedStage(
