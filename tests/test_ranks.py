@@ -242,12 +242,14 @@ def test_two_processes_give_the_weights_the_certificate_and_the_record_of_one(
     options = () if command == TORCHRUN else ("--processes", "2")
     ended = subprocess.run(
         [sys.executable, "-m", *command, *REAL, *options, "--out", tmp_path / "here", "--json"],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},  # without public weights
         capture_output=True,
         text=True,
         check=True,
     )
     assert json.loads(ended.stdout) == record(tmp_path / "here")  # said once
     assert ended.stderr.count("guarantee") == 1
+    assert not record(tmp_path / "here")["resolved"]["pretrained"]["reused"]
     assert_same_run(tmp_path / "here", whole)
 
 
