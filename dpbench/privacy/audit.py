@@ -47,7 +47,9 @@ from dpbench.stages import Stage
 from dpbench.streams import Streams, reproducible_key
 from dpbench.types import Images, ImageSpec
 
-# The chance of an honest mechanism to raise any alarm at all; split over the checks.
+# The chance of an honest mechanism to raise any alarm in one audit; split over the checks. A second
+# audit, split over the checks that raised one, must repeat an alarm: leaderboards have hundreds of
+# runs, and .25% of honest ones raise it twice.
 LEVEL = 0.05
 CANARIES = 1000
 # Guesses are made where they are surest: more of them would mostly be coin flips.
@@ -159,7 +161,8 @@ class Audit:
     """The outcome.
 
     Attributes:
-        checks: All of them; together they raise an alarm on an honest mechanism in at most 5%.
+        checks: All of them; together they raise an alarm on an honest mechanism in at most 5% of
+            audits, and one that a second audit repeats in at most .25%.
         level: The error level of each check and bound.
         sigma_low: Lower end of the interval of actual over claimed noise multiplier.
         sigma_high: Upper end; both of the event that is furthest off.
@@ -190,6 +193,15 @@ class Audit:
         """The checks that refute the claim."""
         return tuple(check for check in self.checks if check.alarm)
 
+    def confirmed_by(self, other: Audit) -> Audit:
+        """The same, without the alarms that the other audit does not raise."""
+        raised = {(check.name, check.of) for check in other.alarms}
+        checks = (
+            replace(check, alarm=check.alarm and (check.name, check.of) in raised)
+            for check in self.checks
+        )
+        return replace(self, checks=tuple(checks))
+
     @property
     def verdict(self) -> str:
         """The outcome in a sentence."""
@@ -216,9 +228,10 @@ class Audit:
 
 
 def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
-    """Run the mechanisms of a claim on canaries and compare.
+    """Run the mechanisms of a claim on canaries and compare; after an alarm, once more.
 
-    No private image is read, so all draws derive from ``seed``.
+    No private image is read, so all draws derive from ``seed``. An alarm stays if the second audit,
+    of canaries and noise of its own, raises it too; all else is what the first audit saw.
 
     Args:
         mechanism: What is audited.
@@ -236,6 +249,19 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
     events = tuple(event for event in mechanism.events if isinstance(event, Audited))
     if events != mechanism.events:
         raise UserError("the method makes releases that no audit knows: it knows Gaussian ones")
+    # five checks of each event err, that of the method's own noise and the bound of epsilon
+    first = _audit_once(mechanism, events, LEVEL / (5 * len(events) + 2), seed, progress)
+    if not first.alarms:
+        return first
+    progress.note("a check raised an alarm: auditing again, with other canaries and noise")
+    again = Streams(seed).seed("evaluation", "canaries", "again")
+    second = _audit_once(mechanism, events, LEVEL / len(first.alarms), again, progress)
+    return first.confirmed_by(second)
+
+
+def _audit_once(
+    mechanism: Mechanism, events: tuple[Audited, ...], level: float, seed: int, progress: Progress
+) -> Audit:
     streams = Streams(seed, reproducible_key(Streams(seed).seed("evaluation", "canaries")))
     coins = streams.public("evaluation", "canaries", "membership")
     members = (torch.rand(CANARIES, generator=coins) < 0.5).numpy()
@@ -255,7 +281,7 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
         for event, with_members, without in zip(events, released, noise, strict=True)
     ]
     rng = np.random.default_rng(streams.seed("evaluation", "canaries", "ties"))
-    return judge(transcripts, members, own, mechanism.budget, rng)
+    return judge(transcripts, members, own, mechanism.budget, level, rng)
 
 
 # The runs.
@@ -478,6 +504,7 @@ def judge(
     members: NDArray[np.bool_],
     own: OwnReleases,
     budget: PrivacyBudget,
+    level: float,
     rng: np.random.Generator,
 ) -> Audit:
     """Compare what was seen with the claim.
@@ -487,9 +514,9 @@ def judge(
         members: ``(canaries,)``: who was in the set, each by a fair coin.
         own: What the method itself released.
         budget: The claim.
+        level: In how many honest cases each check errs, at most.
         rng: Breaks ties of discrete statistics, so that their levels are exact.
     """
-    level = LEVEL / (5 * len(transcripts) + 2)
     by_event = [_checks(transcript, members, level, rng) for transcript in transcripts]
     sigma = max(
         (scale for scale, *_ in by_event), key=lambda check: abs(check.low + check.high - 2)
