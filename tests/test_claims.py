@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -17,7 +18,7 @@ from dpbench.claims.arms import Arm, Metric
 from dpbench.claims.published import CLAIMS
 from dpbench.claims.rules import Claim, Measured, Paired, Reading, Rule, Trend
 from dpbench.claims.verdicts import Verdict, judge
-from dpbench.cli.claims import _requests
+from dpbench.cli.claims import _missing
 from dpbench.data.catalog import CATALOG
 from dpbench.privacy import private_images
 from dpbench.profiles import PROFILES
@@ -342,7 +343,7 @@ def uncalibrated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_run_of_the_claims_can_be_planned_within_its_profile(uncalibrated: None) -> None:
-    requests = _requests(CLAIMS)
+    requests = _missing(CLAIMS, [])
     assert len(requests) == sum(len(arm.seeds) for arm in ARMS)
     assert [request.seed for request in requests] == sorted(request.seed for request in requests)
     ways = set()
@@ -360,7 +361,7 @@ def test_claims_measure_what_they_are_read_from(uncalibrated: None) -> None:
         for name in entries("evaluator")
     }
     for each in CLAIMS:
-        asked = {name for request in _requests([each]) for name in request.evaluators or ()}
+        asked = {name for request in _missing([each], []) for name in request.evaluators or ()}
         for metric in each.rule.metrics:
             assert metric.evaluator in asked
             patterns = measured[metric.evaluator]
@@ -379,7 +380,7 @@ def test_every_setting_is_a_departure_from_the_preset() -> None:
 
 def test_fine_tuning_and_scratch_take_the_same_compute(uncalibrated: None) -> None:
     tuned, scratch = (
-        plan(_requests([claim(Measured(Reading(arm, CAS), 0.0))])[0]).plan
+        plan(_missing([claim(Measured(Reading(arm, CAS), 0.0))], [])[0]).plan
         for arm in (published.FINE_TUNED, published.FROM_SCRATCH)
     )
     total = tuned.evaluations(private=True) + tuned.evaluations(private=False)
@@ -529,6 +530,22 @@ def test_a_dry_run_prints_the_plan_alone(dpbench: Command, tried: list[list[str]
     assert "2 to run, 0 to resume, 0 complete; about" in ended.err
     assert "toy+steps=2" in ended.err
     assert not list(Path.cwd().iterdir())
+
+
+@pytest.mark.usefixtures("toy")
+def test_runs_that_have_a_record_are_not_made_again(
+    dpbench: Command, tried: list[list[str]]
+) -> None:
+    """A clone has the records and no runs; what has lost its record, and that alone, is run."""
+    assert dpbench("claims", "--run").code == 0 and len(tried) == 2
+    shutil.rmtree("runs")
+    ended = dpbench("claims", "--run")
+    assert ended.code == 0 and len(tried) == 2
+    assert "2 of 2 runs have a record" in ended.err
+    one = next(Path("leaderboards/records").rglob("*.json"))
+    one.unlink()
+    assert dpbench("claims", "--run").code == 0 and len(tried) == 3
+    assert one.exists()
 
 
 def test_what_is_missing_is_run_and_then_judged(

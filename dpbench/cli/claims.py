@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,9 +22,10 @@ from dpbench.cli.options import AsJson, DataRoot, Debug, DryRun, RunsDir
 from dpbench.errors import UserError
 
 if TYPE_CHECKING:
-    from dpbench.claims.arms import Arm
+    from dpbench.claims.arms import Arm, Metric
     from dpbench.claims.rules import Claim
     from dpbench.claims.verdicts import Verdict
+    from dpbench.record import RunRecord
     from dpbench.run import Request
     from dpbench.sweep import Outcome
 
@@ -51,8 +51,8 @@ def claims(
     """Say which published claims our records support, which they contradict, and which neither.
 
     Writes claims.csv and claims.html. Claims are corrected for each other, so all are judged, also
-    where only some are asked for. Runs that are complete are skipped, and a run that fails stops no
-    other.
+    where only some are asked for. Runs that are complete, here or among the records, are skipped,
+    and a run that fails stops no other.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.claims.published import CLAIMS
@@ -64,7 +64,8 @@ def claims(
         chosen = _chosen(ids or [], CLAIMS)
         outcomes: list[Outcome] = []
         if run:
-            found = _run(chosen, runs_dir, data_root, dry_run, as_json, debug)
+            wanted = _missing(chosen, leaderboard.records(leaderboards))
+            found = _run(wanted, runs_dir, data_root, dry_run, as_json, debug)
             if found is None:
                 return
             outcomes = found
@@ -97,7 +98,7 @@ def _chosen(ids: Sequence[str], known: Sequence[Claim]) -> list[Claim]:
 
 
 def _run(
-    chosen: Sequence[Claim],
+    wanted: Sequence[Request],
     runs_dir: Path,
     data_root: Path | None,
     dry_run: bool,
@@ -109,7 +110,7 @@ def _run(
     from dpbench.console import progress_on
 
     progress = progress_on(err)
-    cells, mistakes = sweeps.cells_of(_requests(chosen), runs_dir, data_root, progress)
+    cells, mistakes = sweeps.cells_of(wanted, runs_dir, data_root, progress)
     refuse(mistakes)
     estimates = sweeps.Estimates(runs_dir)
     estimated = estimated_cells(TITLE, cells, estimates, progress)
@@ -123,23 +124,32 @@ def _run(
     return outcomes
 
 
-def _requests(chosen: Sequence[Claim]) -> list[Request]:
-    """The runs of claims, each once; seeds change last, so that all claims have some early.
+def _missing(chosen: Sequence[Claim], records: Sequence[RunRecord]) -> list[Request]:
+    """The runs of claims that no record is of, each once.
 
-    They measure what claims are read from, and whether the mechanism keeps what it promises.
+    Seeds change last, so that all claims have some early. The runs measure what claims are read
+    from, and whether the mechanism keeps what it promises.
     """
     from dpbench.claims.published import PRIVACY
 
-    arms: dict[Arm, set[str]] = {}
+    read: dict[Arm, set[Metric]] = {}
     for claim in chosen:
         for arm in claim.rule.arms:
-            needed = arms.setdefault(arm, {PRIVACY})
-            needed.update(each.evaluator for each in claim.rule.metrics)
-    longest = max(len(arm.seeds) for arm in arms)
+            read.setdefault(arm, set()).update(claim.rule.metrics)
+    runs = [(arm, seed) for arm in read for seed in arm.seeds]
+    missing = [
+        (arm, seed)
+        for arm, seed in sorted(runs, key=lambda run: run[0].seeds.index(run[1]))
+        if not any(
+            arm.has(record) and record.spec.seed == seed and all(m.of(record) for m in read[arm])
+            for record in records
+        )
+    ]
+    if len(missing) < len(runs):
+        err.print(f"{len(runs) - len(missing)} of {len(runs)} runs have a record", highlight=False)
     return [
-        _request(arm, arm.seeds[place], tuple(sorted(arms[arm])))
-        for place, arm in itertools.product(range(longest), arms)
-        if place < len(arm.seeds)
+        _request(arm, seed, tuple(sorted({PRIVACY, *(each.evaluator for each in read[arm])})))
+        for arm, seed in missing
     ]
 
 
