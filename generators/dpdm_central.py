@@ -53,7 +53,7 @@ class CentralDenoiser(Denoiser):
         self.register_buffer("variances", 4 * gaussians.variances)
         self.register_buffer("rest", torch.tensor(4 * gaussians.rest))
 
-    def untrained(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+    def untrained(self, x: Tensor, sigma: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Denoiser``."""
         known = labels < self.classes
         of_class = labels.clamp(max=self.classes - 1)
@@ -65,8 +65,8 @@ class CentralDenoiser(Denoiser):
         along = (centred @ self.axes).view(len(x), self.classes, -1)
         along = (along * gains * own[:, :, None]).flatten(1)
         estimate = self.means[of_class] + flat * centred + along @ self.axes.T
-        plain = super().untrained(x, sigma, labels)
-        return torch.where(known[:, None, None, None], estimate.view_as(x), plain)
+        plain, scale = super().untrained(x, sigma, labels)
+        return torch.where(known[:, None, None, None], estimate.view_as(x), plain), scale
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class DPDMCentral(ContinuousDiffusion, MomentReleases):
 
     # no hyper-parameter of this method: images start from the means of the Gaussians
     centre_learning_rate: float = field(default=0.0, init=False)
+    centre_widths: bool = field(default=False, init=False)
     label_dropout: float = 0.0
     central_share: float = 0.5
 

@@ -180,6 +180,7 @@ def test_a_staged_variant_never_trains_its_public_stage_on_private_images(monkey
         ("dpsyngen", "synthetic_steps=5", True),
         ("dpsyngen", "label_dropout=0.2", True),
         ("dpsyngen", "centre_learning_rate=0.01", True),
+        ("dpsyngen", "centre_learning_rate=0.01 centre_widths=True", True),
         ("dpsyngen", "pretrain_above=0", True),
         ("dpsyngen-coarse", "tau2=0", True),
         ("dpsyngen-cleaning", "tau1=0", True),
@@ -190,7 +191,7 @@ def test_public_weights_are_shared_by_runs_of_syngen_that_differ_in_private_trai
     tmp_path, name, setting, trained_again
 ):
     kind = load("method", name)
-    for seed, settings in enumerate(((), (setting,))):
+    for seed, settings in enumerate(((), setting.split())):
         method = resolve(kind, name, "smoke", "digits", 1.0, settings).method
         public = open_public(method.synthetic, INFO, "", None, Silent())
         run = RunContext(

@@ -94,7 +94,9 @@ def case(network: str, multiplicity: int, images: Images | None = None) -> Case:
     if network in ("unet", "centred unet"):
         settings, spec = UNetSettings(8, (1,), 1, (), 2), ImageSpec(1, 4, 4)
         unet = randomised(UNet(spec, EXAMPLES, settings), 0.2)
-        centres = Centres(spec, EXAMPLES) if network == "centred unet" else None
+        centres = None
+        if network == "centred unet":
+            centres = randomised(Centres(spec, EXAMPLES, widths=True), 0.02)
         model: nn.Module = Denoiser(unet, EDM(), centres=centres)
         objective: Objective = DenoisingObjective(EDM(), multiplicity, EXAMPLES, 0.1)
     elif network == "many layers":

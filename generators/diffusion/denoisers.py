@@ -100,47 +100,67 @@ PARAMETERIZATIONS: dict[str, Parameterization] = {"edm": EDM(), "v": V()}
 
 
 class Centres(nn.Module):
-    """An image for each class, learnt like a weight: where its denoised images start from.
+    """A normal distribution for each class, learnt like a weight: where denoising starts from.
 
-    Where noise hides everything, the best estimate is the mean of the class. A network needs many
-    steps until it can draw that, and under DP-SGD few are to be had; these parameters need a few.
-    Our own; akin to PriorGrad (Lee et al. 2022, arXiv 2106.06406), which takes mean and scale of
-    the noise from statistics of the condition, where here the mean is learnt.
+    Where noise hides everything, the best estimate is the mean of the class, and which pixels vary
+    around it matters next. A network needs many steps until it can draw that, and under DP-SGD few
+    are to be had; these parameters need a few. Our own; akin to PriorGrad (Lee et al. 2022, arXiv
+    2106.06406), which takes mean and scale of the noise from statistics of the condition, where
+    here they are learnt.
 
     Args:
         spec: Shape of the images.
         classes: Number of classes; label ``classes`` is the null class, which has one too.
+        widths: Whether pixels have a variance each, or all that of the parameterization's data.
     """
 
     # makes gradients of centres about as long as those of the other weights, with which they share
     # the clipping norm
     SCALE: ClassVar[float] = 10.0
+    # of ln(width): wider than [-1, 1] is, and narrower than a grey level
+    LIMITS: ClassVar[tuple[float, float]] = (-5.0, 1.0)
 
-    def __init__(self, spec: ImageSpec, classes: int) -> None:
-        """Start grey."""
+    def __init__(self, spec: ImageSpec, classes: int, widths: bool = False) -> None:
+        """Start grey, and as wide as the data."""
         super().__init__()
         self.shape = spec.shape
-        self.images = nn.Embedding(classes + 1, math.prod(spec.shape))
-        nn.init.zeros_(self.images.weight)
+        self.images = self._zeros(classes)
+        self.widths = self._zeros(classes) if widths else None
 
-    def forward(self, labels: Tensor) -> Tensor:
-        """``(B,)``, int64, to ``(B, C, H, W)``."""
-        result: Tensor = self.SCALE * self.images(labels).view(-1, *self.shape)
-        return result
+    def _zeros(self, classes: int) -> nn.Embedding:
+        pixels = nn.Embedding(classes + 1, math.prod(self.shape))
+        nn.init.zeros_(pixels.weight)
+        return pixels
+
+    def forward(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean, and variance as a multiple of the data's, of the distributions of classes.
+
+        Args:
+            labels: ``(B,)``, int64.
+
+        Returns:
+            Both ``(B, C, H, W)``.
+        """
+        means = self.SCALE * self.images(labels).view(-1, *self.shape)
+        if self.widths is None:
+            return means, torch.ones_like(means)
+        log_widths = self.SCALE * self.widths(labels).view(-1, *self.shape)
+        return means, (2 * log_widths.clamp(*self.LIMITS)).exp()
 
 
 class Denoiser(nn.Module):
     """A network with its preconditioning, and perhaps centres.
 
-    D(x; sigma) = c_skip x + c_out F(c_in x, c_noise); with centres c_skip x gives way to x + w (m -
-    x), the posterior mean of a normal distribution around the centre m of the class. Its w = (c_in
-    sigma)^2 is the share of noise in what the network sees, which for EDM and v is 1 - c_skip.
+    D(x; sigma) = c_skip x + c_out F(c_in x, c_noise). With centres c_skip x gives way to the
+    posterior mean of the class's normal distribution, and c_out is scaled in each pixel as its
+    posterior standard deviation is. Both follow from w = (c_in sigma)^2, the share of noise in what
+    the network sees, which for EDM and v is 1 - c_skip.
 
     Args:
         network: F: ``(x (B, C, H, W), c_noise (B,), labels (B,)) -> (B, C, H, W)``.
         parameterization: The coefficients.
         precision: What the network computes in; weights and all else are float32.
-        centres: From labels to images; None for none.
+        centres: Normal distributions of classes; None for none.
     """
 
     def __init__(
@@ -173,16 +193,18 @@ class Denoiser(nn.Module):
         lower = self.precision == "bfloat16"
         with torch.autocast(x.device.type, torch.bfloat16, enabled=lower):
             out: Tensor = self.network(scaled, c_noise, labels)
-        return self.untrained(x, sigma, labels) + c_out[:, None, None, None] * out.float()
+        estimate, scale = self.untrained(x, sigma, labels)
+        return estimate + c_out[:, None, None, None] * scale * out.float()
 
-    def untrained(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """The estimate where the network says 0; as ``forward``."""
+    def untrained(self, x: Tensor, sigma: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The estimate where the network says 0, and a factor of what it says; as ``forward``."""
         c_skip, _, c_in, _ = self.parameterization.coefficients(sigma)
         if self.centres is None:
-            return c_skip[:, None, None, None] * x
+            return c_skip[:, None, None, None] * x, torch.ones_like(x)
+        means, variances = self.centres(labels)
         noise = ((c_in * sigma) ** 2)[:, None, None, None]
-        estimate: Tensor = x + noise * (self.centres(labels) - x)
-        return estimate
+        total = variances * (1 - noise) + noise
+        return x + noise / total * (means - x), (variances / total).sqrt()
 
 
 class Experts(nn.Module):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from dpbench.averaging import ExponentialAverage
+from dpbench.errors import UserError
 from dpbench.privacy.accounting import DPSGDEvent, Event
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.dpsgd import Learner
@@ -85,6 +86,7 @@ class DiffusionMethod(ABC):
         learning_rate: Adam's.
         centre_learning_rate: Adam's of an image for each class that its denoised images start from
             (``denoisers.Centres``); 0: there is none.
+        centre_widths: Whether each pixel of a centre has a variance, learnt as the centre is.
         clipping_norm: C.
         average_decay: Of the weights' exponential moving average.
         sampling_steps: Noise levels when sampling.
@@ -104,6 +106,7 @@ class DiffusionMethod(ABC):
     multiplicity: int = 32
     learning_rate: float = 3e-4
     centre_learning_rate: float = 0.0
+    centre_widths: bool = False
     clipping_norm: float = 1.0
     average_decay: float = 0.999
     sampling_steps: int = 50
@@ -120,6 +123,11 @@ class DiffusionMethod(ABC):
         check_positive(self, "learning_rate", "clipping_norm")
         check_shares(self, "average_decay")
         check_not_negative(self, "centre_learning_rate")
+        if self.centre_widths and not self.centre_learning_rate:
+            raise UserError(
+                "centre_widths are of centres, which there are none of: "
+                "--set centre_learning_rate=0.004"
+            )
         self._network()
         self._sampling()
 
@@ -161,7 +169,9 @@ class DiffusionMethod(ABC):
         return Denoiser(network, self._parameterization(), self.precision, self._centres(info))
 
     def _centres(self, info: PrivateSetInfo) -> Centres | None:
-        return Centres(info.spec, info.classes) if self.centre_learning_rate else None
+        if not self.centre_learning_rate:
+            return None
+        return Centres(info.spec, info.classes, self.centre_widths)
 
     def _learner(self, denoiser: Denoiser, learning_rate: float) -> Learner:
         groups = [{"params": list(denoiser.network.parameters()), "lr": learning_rate}]
@@ -208,7 +218,10 @@ class DiffusionMethod(ABC):
             names: Hyper-parameters of the method's own.
             others: What is no hyper-parameter.
         """
-        shared = (*NETWORK, "precision", "centre_learning_rate", "average_decay")
+        shared = (
+            *(*NETWORK, "precision", "average_decay"),
+            *("centre_learning_rate", "centre_widths"),
+        )
         return {
             "images": source.identity,
             "shape": info.spec.shape,
