@@ -76,14 +76,14 @@ class DPDM(ContinuousDiffusion):
         ),
         Preset(
             "laptop",
-            "sized for two CPU cores; departs from the paper in network (patches, centres), batch "
-            "size, steps, multiplicity, learning rate, clipping norm and sampler",
-            CENTRED_LAPTOP,
+            "sized for two CPU cores; departs from the paper in network (patches, centres with "
+            "widths), batch size, steps, multiplicity, learning rate, clipping norm and sampler",
+            {**CENTRED_LAPTOP, "centre_widths": True},
         ),
         Preset(
             "claims",
-            "as laptop, with half the channels, a quarter of the batch and fewer steps; EDM at "
-            "every epsilon",
+            "as laptop, with half the channels, a quarter of the batch, fewer steps and centres "
+            "without widths; EDM at every epsilon",
             CENTRED_CLAIMS,
         ),
         Preset("smoke", "the smallest that runs", SMOKE_TRAINING),

@@ -24,7 +24,6 @@ class ContinuousDiffusion(DiffusionMethod):
         churn: S_churn of ``heun``.
         churn_min: S_min of ``heun``.
         guidance: Classifier-free guidance weight w.
-        clip_denoised: Whether denoised images are clipped to [-1, 1] when sampling.
     """
 
     parameterization: str = "edm"
@@ -33,7 +32,6 @@ class ContinuousDiffusion(DiffusionMethod):
     churn: float = 0.0
     churn_min: float = 0.0
     guidance: float = 0.0
-    clip_denoised: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked without images.
@@ -64,7 +62,6 @@ class ContinuousDiffusion(DiffusionMethod):
             churn=self.churn,
             churn_min=self.churn_min,
             guidance=self.guidance,
-            clip=self.clip_denoised,
         )
 
     def _objective(

@@ -52,7 +52,7 @@ CLAIMS_TRAINING: dict[str, Any] = {
     "steps": 40,
     "sampling_steps": 20,
 }
-# The same with a centre for each class, half the steps and half the noise levels. Some ten runs at
+# The same with a centre for each class, half the steps and half the noise levels. A dozen runs at
 # epsilon = 1 and 10 were looked at on a validation split; that is not accounted for.
 CENTRED = {"centre_learning_rate": 0.004, "sampling_steps": 12}
 CENTRED_LAPTOP: dict[str, Any] = {**LAPTOP_TRAINING, **CENTRED, "steps": 50}
