@@ -258,5 +258,16 @@ _ABLATIONS = (
         ),
         here=f"The variant Cleaning at epsilon 10. {_FD_FOR_FID}",
     ),
+    Claim(
+        id="ablation-diversity",
+        statement="Synthetic images must be diverse: fewer of them cost quality.",
+        source="Choi et al. 2024, synthetic images; our reading of it",
+        published="no figures in our source",
+        rule=Trend(
+            (_syngen(1.0, synthetic_images=40), _syngen(1.0, synthetic_images=400), _syngen(1.0)),
+            FD,
+        ),
+        here=f"40, 400 and 4000 images, the variant FineTune at epsilon 1. {_FD_FOR_FID}",
+    ),
 )
 CLAIMS = (*_DPDM, *_DP_DDPM, *_DP_SYNGEN, *_ABLATIONS)
