@@ -249,6 +249,7 @@ def test_real_deals_every_image_once_before_any_again(tmp_path):
         (("synthetic=dead-leaves", "synthetic_labels=recipe"), "no classes of their own"),
         (("sampling_steps=1",), "at least 2 steps"),
         (("guidance=1", "label_dropout=0"), "guidance needs images without label"),
+        (("centre_widths=True", "centre_learning_rate=0"), "centre_widths needs centres"),
     ],
 )
 def test_a_hyper_parameter_out_of_range_is_refused_in_one_line(settings, message):

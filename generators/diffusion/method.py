@@ -124,10 +124,7 @@ class DiffusionMethod(ABC):
         check_shares(self, "average_decay")
         check_not_negative(self, "centre_learning_rate")
         if self.centre_widths and not self.centre_learning_rate:
-            raise UserError(
-                "centre_widths are of centres, which there are none of: "
-                "--set centre_learning_rate=0.004"
-            )
+            raise UserError("centre_widths needs centres: --set centre_learning_rate=0.004")
         self._network()
         self._sampling()
 
