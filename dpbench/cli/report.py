@@ -27,14 +27,14 @@ def report(
     ] = Path("evaluations"),
     check: Annotated[
         bool,
-        typer.Option("--check", help="Only say whether CSVs and page are what records give."),
+        typer.Option("--check", help="Only say whether CSVs and pages are what records give."),
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Derive the leaderboards from records: CSVs, figures and claims, and a table here."""
+    """Derive the leaderboards from records: CSVs, figures, claims, index.html and a table here."""
     with outcome(debug):
-        from dpbench.report import claims, comparisons, leaderboard
+        from dpbench.report import claims, comparisons, leaderboard, overview
         from dpbench.report.curves import curve_of
 
         if not check:
@@ -46,7 +46,9 @@ def report(
         compared = comparisons.compare(rows)
         texts = leaderboard.files(rows, leaderboards) | comparisons.files(compared, leaderboards)
         if rows:
-            texts |= claims.files(claims.judge(leaderboard.records(leaderboards)), leaderboards)
+            verdicts = claims.judge(leaderboard.records(leaderboards))
+            texts |= claims.files(verdicts, leaderboards)
+            texts |= overview.files(rows, compared, verdicts, leaderboards)
         stale = leaderboard.stale(texts, leaderboards)
         if check and stale:
             names = ", ".join(map(str, stale))

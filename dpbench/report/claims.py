@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
+from typing import get_args
 
 from dpbench.claims.published import CLAIMS
-from dpbench.claims.verdicts import FEWEST_SEEDS, Verdict
+from dpbench.claims.verdicts import FEWEST_SEEDS, Decision, Verdict
 from dpbench.claims.verdicts import judge as decided
 from dpbench.record import RunRecord
+from dpbench.report import html
+from dpbench.report.html import cell
 from dpbench.report.tables import to_csv
 
 CSV, PAGE = "claims.csv", "claims.html"
@@ -21,10 +24,6 @@ NOTE = (
     "nothing, nor do smoke runs and digits. "
     "Published figures are the papers' own, of their data and their compute. The runs here are far "
     "smaller, so that a verdict is of the claim at our size and not of what they found at theirs."
-)
-_STYLE = (
-    "body{font:15px sans-serif;margin:2em;max-width:90em}td,th{text-align:left;vertical-align:top;"
-    "padding:.4em .8em .4em 0;border-bottom:1px solid #ccc}table{border-collapse:collapse}"
 )
 # as columns of the page; the rest stands in the text of the claim
 _SHOWN = ("verdict", "estimate", "ci_low", "ci_high", "against", "seeds", "p_holm", "reason")
@@ -64,36 +63,43 @@ def row(verdict: Verdict) -> dict[str, object]:
 def files(verdicts: Sequence[Verdict], leaderboards: Path) -> dict[Path, str]:
     """The texts of the files of claims, by path."""
     table = [row(verdict) for verdict in verdicts]
-    return {leaderboards / CSV: to_csv(table), leaderboards / PAGE: _page(table)}
+    return {leaderboards / CSV: to_csv(table), leaderboards / PAGE: _page(verdicts)}
 
 
-def _page(table: Sequence[dict[str, object]]) -> str:
-    head = "".join(f"<th>{name}</th>" for name in ("claim", *_SHOWN))
-    body = "\n".join(
-        f"<tr><td>{_text(each)}</td>"
-        + "".join(f"<td>{_cell(each[name])}</td>" for name in _SHOWN)
-        + "</tr>"
-        for each in table
-    )
-    return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Claims</title>\n'
-        f"<style>{_STYLE}</style>\n<h1>Published claims, tried by our own records</h1>\n"
-        f"<p>{escape(NOTE)}</p>\n<table>\n<tr>{head}</tr>\n{body}\n</table>\n</html>\n"
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """How many claims have each verdict, in a sentence."""
+    found = Counter(each.decision for each in verdicts)
+    counts = ", ".join(f"{found[name]} {name}" for name in get_args(Decision) if found[name])
+    return f"Of {len(verdicts)} published claims: {counts}."
+
+
+def _page(verdicts: Sequence[Verdict]) -> str:
+    table = [row(verdict) for verdict in verdicts]
+    return html.page(
+        "Published claims, tried by our own records",
+        html.paragraph(summary(verdicts)),
+        html.paragraph(NOTE),
+        html.table(
+            ("claim", *_SHOWN),
+            ([_text(each), *(_shown(each, name) for name in _SHOWN)] for each in table),
+        ),
     )
 
 
 def _text(each: dict[str, object]) -> str:
-    lines = (
-        f"<b>{_cell(each['statement'])}</b> ({_cell(each['id'])})",
-        f"{_cell(each['source'])}. Published: {_cell(each['published'])}",
-        f"Here: {_cell(each['here'])} Estimate: {_cell(each['estimand'])}, runs of profile "
-        f"{_cell(each['profile'])}: {_cell(each['arms'])}",
-        f"Records: {_cell(each['records']) or 'none'}; runs missing: {_cell(each['missing'])}",
+    details = (
+        f"Here: {cell(each['here'])} Estimate: {cell(each['estimand'])}, runs of profile "
+        f"{cell(each['profile'])}: {cell(each['arms'])}",
+        f"Records: {cell(each['records']) or 'none'}; runs missing: {cell(each['missing'])}",
     )
-    return "<br>".join(lines)
+    return (
+        f"<b>{cell(each['statement'])}</b> ({cell(each['id'])})<br>{cell(each['source'])}. "
+        f"Published: {cell(each['published'])}"
+        f"<details><summary>how it was tried</summary>{'<br>'.join(details)}</details>"
+    )
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else escape(str(value))
+def _shown(each: dict[str, object], name: str) -> str:
+    if name == "verdict":
+        return f'<span class="{cell(each[name])}">{cell(each[name])}</span>'
+    return cell(each[name])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dpbench.files import safe_name
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -17,6 +19,10 @@ class Curve:
     suffix: str
     points: tuple[str, ...]
 
+    def figure(self, dataset: str) -> str:
+        """The file of its figure, from the folder of the leaderboards on."""
+        return f"figures/{safe_name(dataset)}{self.suffix}.png"
+
 
 # trained on / tested on: synthetic / synthetic, synthetic / real, real / real, and again
 SYNTHETIC, TRANSFER, REAL, RESEEDED = (
@@ -25,11 +31,12 @@ SYNTHETIC, TRANSFER, REAL, RESEEDED = (
 MODEL_SELECTION = Curve(".model_selection", (SYNTHETIC, TRANSFER, REAL, RESEEDED))
 ON_SYNTHETIC, ENSEMBLE, ON_REAL = "scaling_cas_n", "scaling_cas_ensemble_n", "scaling_cas_real_n"
 SCALING = Curve(".scaling", (ON_SYNTHETIC, ENSEMBLE, ON_REAL))
+CURVES = (MODEL_SELECTION, SCALING)
 
 
 def curve_of(metric: str) -> Curve | None:
     """The curve that a metric is a point of; None where it stands for itself."""
-    for curve in (MODEL_SELECTION, SCALING):
+    for curve in CURVES:
         if metric.startswith(curve.points):
             return curve
     return None

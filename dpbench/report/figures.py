@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from dpbench.files import replace_atomically, safe_name
+from dpbench.files import replace_atomically
 from dpbench.report.curves import (
     ENSEMBLE,
     MODEL_SELECTION,
@@ -24,7 +24,6 @@ from dpbench.report.curves import (
 )
 from dpbench.report.leaderboard import Row
 
-FOLDER = "figures"
 DPI = 150
 # Okabe and Ito 2008: the colour-blind tell them apart
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
@@ -47,7 +46,7 @@ def write(table: Sequence[Row], leaderboards: Path) -> list[Path]:
         rows = [row for row in table if row.dataset == dataset and row.mean is not None]
         for curve, draw in ((MODEL_SELECTION, scatter), (SCALING, lines)):
             if any(curve_of(row.metric) is curve for row in rows):
-                file = leaderboards / FOLDER / f"{safe_name(dataset)}{curve.suffix}.png"
+                file = leaderboards / curve.figure(dataset)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 _save(draw(rows), file)
                 files.append(file)
