@@ -22,7 +22,7 @@ from dpbench.registry import load
 
 from .diffusion.continuous import ContinuousDiffusion
 from .diffusion.denoisers import Denoiser, Experts, Interval
-from .diffusion.method import CENTRED_CLAIMS, CENTRED_LAPTOP, SMOKE_TRAINING
+from .diffusion.method import CENTRED_CLAIMS, CENTRED_LAPTOP, SMOKE_TRAINING, TUNED
 from .diffusion.training import opened_once, train_public_once
 
 PAPER = Preset(
@@ -35,7 +35,7 @@ LAPTOP = Preset(
     "laptop",
     "sized for two CPU cores; departs from the paper in network (patches, centres), batch size, "
     "steps, multiplicity, learning rates, clipping norm, sampler, and in synthetic images with "
-    "classes of their own",
+    f"classes of their own; {TUNED}",
     {
         **CENTRED_LAPTOP,
         "synthetic": "class-recipes",

@@ -53,6 +53,7 @@ from .diffusion.method import (
     CENTRED_CLAIMS,
     CENTRED_LAPTOP,
     SMOKE_TRAINING,
+    TUNED,
     DiffusionMethod,
 )
 from .diffusion.objective import DenoisingObjective
@@ -94,7 +95,7 @@ _LAPTOP = Preset(
     "laptop",
     "sized for two CPU cores; departs from the paper in network (patches, centres), batch size, "
     "steps, multiplicity, learning rate, clipping norm, decay of the average, sampler, and in "
-    "being pre-trained on images made by a program",
+    f"being pre-trained on images made by a program; {TUNED}",
     {
         **CENTRED_LAPTOP,
         "channels": 32,

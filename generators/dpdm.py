@@ -19,7 +19,7 @@ from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
 from dpbench.protocols import Plan, Preset, RunContext, Sampler, Workload
 
 from .diffusion.continuous import ContinuousDiffusion
-from .diffusion.method import CENTRED_CLAIMS, CENTRED_LAPTOP, SMOKE_TRAINING
+from .diffusion.method import CENTRED_CLAIMS, CENTRED_LAPTOP, SMOKE_TRAINING, TUNED
 from .diffusion.workloads import WORKLOADS
 
 _PAPER = "Dockhorn et al. 2022, tables 9 to 12"
@@ -77,7 +77,8 @@ class DPDM(ContinuousDiffusion):
         Preset(
             "laptop",
             "sized for two CPU cores; departs from the paper in network (patches, centres with "
-            "widths), batch size, steps, multiplicity, learning rate, clipping norm and sampler",
+            "widths), batch size, steps, multiplicity, learning rate, clipping norm and sampler; "
+            f"{TUNED}",
             {**CENTRED_LAPTOP, "centre_widths": True},
         ),
         Preset(

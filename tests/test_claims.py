@@ -548,6 +548,15 @@ def test_runs_that_have_a_record_are_not_made_again(
     assert one.exists()
 
 
+def test_a_run_counts_as_made_if_its_record_has_what_the_claim_reads() -> None:
+    one = claim(Measured(Reading(NEW, CAS), 0.0))
+    records = [run(NEW, 0, cas(1.0)), run(NEW, 1, fd(1.0)), run(OLD, 2, cas(1.0))]
+    assert [request.seed for request in _missing([one], records)] == [1, 2, 3, 4]
+    # that it cannot be had is an answer too
+    unknown = replace(cas(1.0), value=None, reason="no weights")
+    assert len(_missing([one], [run(NEW, 0, unknown)])) == 4
+
+
 def test_what_is_missing_is_run_and_then_judged(
     dpbench: Command, toy: ModuleType, tried: list[list[str]]
 ) -> None:

@@ -34,7 +34,6 @@ from dpbench.privacy.accounting import (
 from dpbench.privacy.audit import (
     CANARIES,
     GUESSES,
-    LEVEL,
     Audit,
     Audited,
     Canaries,
@@ -44,6 +43,7 @@ from dpbench.privacy.audit import (
     Transcript,
     audit,
     judge,
+    level_of_each,
 )
 from dpbench.privacy.bounds import (
     gaussian_dp_epsilon,
@@ -175,6 +175,7 @@ def test_an_honest_mechanism_raises_no_alarm() -> None:
     found = audit(mechanism(), 0, Silent())
     assert alarms(found) == set()
     assert 0.98 < found.sigma_low < 1 < found.sigma_high < 1.02
+    assert found.level == level_of_each(3)
     assert found.epsilon_lower < found.epsilon_lower_gdp < found.epsilon == 10
     assert {check.of for check in found.checks} >= {"counts", "sum", "weights"}
     assert "cannot refute epsilon = 10" in found.limits
@@ -250,7 +251,7 @@ def simulated_audits(events: tuple[Audited, ...], count: int, scale: float = 1.0
         own = [OwnNoise(str(n), scale**2 * float(rng.chisquare(4 * n)), 4 * n) for n in sizes]
         transcripts = [simulated(event, members, rng, scale) for event in events]
         releases = OwnReleases(tuple(own), (1.0,))
-        level = LEVEL / (5 * len(events) + 2)
+        level = level_of_each(len(events))
         found.append(judge(transcripts, members, releases, budget, level, rng))
     return found
 

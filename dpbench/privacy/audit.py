@@ -249,14 +249,19 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
     events = tuple(event for event in mechanism.events if isinstance(event, Audited))
     if events != mechanism.events:
         raise UserError("the method makes releases that no audit knows: it knows Gaussian ones")
-    # five checks of each event err, that of the method's own noise and the bound of epsilon
-    first = _audit_once(mechanism, events, LEVEL / (5 * len(events) + 2), seed, progress)
+    first = _audit_once(mechanism, events, level_of_each(len(events)), seed, progress)
     if not first.alarms:
         return first
     progress.note("a check raised an alarm: auditing again, with other canaries and noise")
     again = Streams(seed).seed("evaluation", "canaries", "again")
     second = _audit_once(mechanism, events, LEVEL / len(first.alarms), again, progress)
     return first.confirmed_by(second)
+
+
+def level_of_each(events: int) -> float:
+    """The level of each check of one audit of some events, so that all together err at LEVEL."""
+    # five of each event, that of the method's own noise, and the bound of epsilon
+    return LEVEL / (5 * events + 2)
 
 
 def _audit_once(

@@ -63,7 +63,7 @@ def row(verdict: Verdict) -> dict[str, object]:
 def files(verdicts: Sequence[Verdict], leaderboards: Path) -> dict[Path, str]:
     """The texts of the files of claims, by path."""
     table = [row(verdict) for verdict in verdicts]
-    return {leaderboards / CSV: to_csv(table), leaderboards / PAGE: _page(verdicts)}
+    return {leaderboards / CSV: to_csv(table), leaderboards / PAGE: _page(summary(verdicts), table)}
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
@@ -73,11 +73,10 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     return f"Of {len(verdicts)} published claims: {counts}."
 
 
-def _page(verdicts: Sequence[Verdict]) -> str:
-    table = [row(verdict) for verdict in verdicts]
+def _page(counts: str, table: Sequence[dict[str, object]]) -> str:
     return html.page(
         "Published claims, tried by our own records",
-        html.paragraph(summary(verdicts)),
+        html.paragraph(counts),
         html.paragraph(NOTE),
         html.table(
             ("claim", *_SHOWN),

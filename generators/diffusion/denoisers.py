@@ -197,10 +197,10 @@ class Denoiser(nn.Module):
         return estimate + c_out[:, None, None, None] * scale * out.float()
 
     def untrained(self, x: Tensor, sigma: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The estimate where the network says 0, and a factor of what it says; as ``forward``."""
+        """The estimate where the network says 0, as ``forward``, and a factor of what it says."""
         c_skip, _, c_in, _ = self.parameterization.coefficients(sigma)
         if self.centres is None:
-            return c_skip[:, None, None, None] * x, torch.ones_like(x)
+            return c_skip[:, None, None, None] * x, x.new_ones(())
         means, variances = self.centres(labels)
         noise = ((c_in * sigma) ** 2)[:, None, None, None]
         total = variances * (1 - noise) + noise
