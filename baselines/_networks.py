@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dpbench.errors import UserError
-from dpbench.types import ImageSpec
+from dpbench.core.errors import UserError
+from dpbench.core.images import ImageSpec
 
 GROUPS = 16
 CNN_SMALLEST_SIDE = 16

@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpbench.pixels import to_pixels
-from dpbench.privacy.accounting import GaussianEvent, calibrated
+from dpbench.api.method import Plan, Preset, RunContext, Sampler
+from dpbench.core.checks import check_positive
+from dpbench.core.images import Images
+from dpbench.core.pixels import to_pixels
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo, by_class
-from dpbench.protocols import Plan, Preset, RunContext, Sampler
-from dpbench.ranges import check_positive
-from dpbench.types import Images
+from dpbench.privacy.events import GaussianEvent, calibrated
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 
 
 @dataclass(frozen=True)

@@ -17,21 +17,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dpbench.averaging import ExponentialAverage
-from dpbench.classification import Classification
-from dpbench.errors import UserError
-from dpbench.pixels import from_pixels
-from dpbench.privacy.accounting import DPSGDEvent
+from dpbench.api.method import Plan, PlannedStage, Predictor, Preset, RunContext, Workload
+from dpbench.core.checks import check_counts, check_positive, check_shares
+from dpbench.core.errors import UserError
+from dpbench.core.images import ImageSpec, Precision
+from dpbench.core.pixels import from_pixels
+from dpbench.core.streams import Streams, initialised
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective
 from dpbench.privacy.dpsgd import Learner
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
-from dpbench.probe import private_speed
-from dpbench.protocols import Plan, PlannedStage, Predictor, Preset, RunContext, Workload
-from dpbench.ranges import check_counts, check_positive, check_shares
-from dpbench.streams import Streams, initialised
-from dpbench.types import ImageSpec, Precision
+from dpbench.privacy.events import DPSGDEvent
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
+from dpbench.privacy.throughput import private_speed
+from dpbench.training.averaging import ExponentialAverage
 
+from ._classification import Classification
 from ._networks import NETWORKS, InBfloat16, tanh_cnn
 
 OBJECTIVE = Classification(multiplicity=1, mirror=False)

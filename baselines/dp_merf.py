@@ -19,17 +19,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
 from torch import Tensor, nn
 
-from dpbench.errors import UserError
-from dpbench.pixels import to_pixels
-from dpbench.privacy.accounting import GaussianEvent, calibrated
+from dpbench.api.method import Plan, PlannedStage, Preset, RunContext, Sampler
+from dpbench.core.checks import check_positive
+from dpbench.core.errors import UserError
+from dpbench.core.images import Images, ImageSpec
+from dpbench.core.pixels import to_pixels
+from dpbench.core.streams import Streams, initialised
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo, by_class
-from dpbench.probe import examples_per_second
-from dpbench.protocols import Plan, PlannedStage, Preset, RunContext, Sampler
-from dpbench.ranges import check_positive
-from dpbench.stages import Stateful
-from dpbench.streams import Streams, initialised
-from dpbench.types import Images, ImageSpec
+from dpbench.privacy.events import GaussianEvent, calibrated
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
+from dpbench.privacy.throughput import examples_per_second
+from dpbench.training.loop import Stateful
 
 HIDDEN = 200
 CHANNELS = (16, 8)

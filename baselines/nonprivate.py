@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from dpbench.api.method import Plan, PlannedStage, Preset, RunContext, Sampler
+
 # the type checker knows the generators by another name
 from dpbench.generators.diffusion.continuous import (  # type: ignore[import-not-found]
     ContinuousDiffusion,
@@ -18,8 +20,7 @@ from dpbench.generators.diffusion.training import (  # type: ignore[import-not-f
     train_public,
 )
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
-from dpbench.protocols import Plan, PlannedStage, Preset, RunContext, Sampler
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
 _STAGE = "training without privacy"
 

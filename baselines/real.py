@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dpbench.api.method import Plan, Preset, RunContext, Sampler
+from dpbench.core.images import Images
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
-from dpbench.protocols import Plan, Preset, RunContext, Sampler
-from dpbench.types import Images
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """dpbench: a benchmark of differentially private image generation.
 
-Importing this package imports no torch; ``dpbench.run.execute`` is the programmatic entry point.
+Importing this package imports no torch; ``dpbench.runs.execute.execute`` is the programmatic entry
+point.
 """
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from dpbench.types import Images
+from dpbench.core.images import Images
 
 
 def subset(images: Images, size: int, rng: torch.Generator) -> Images:

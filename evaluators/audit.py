@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dpbench.errors import UserError
-from dpbench.privacy.audit import Audit, audit
-from dpbench.protocols import EvaluationContext, Need
-from dpbench.types import Measurement, MetricSpec
+from dpbench.api.method import EvaluationContext, Need
+from dpbench.core.errors import UserError
+from dpbench.core.images import Measurement, MetricSpec
+from dpbench.privacy.audit.audit import Audit, audit
 
 
 @dataclass(frozen=True)

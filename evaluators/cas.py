@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpbench.progress import Task
-from dpbench.protocols import EvaluationContext, Need
-from dpbench.types import Images, ImageSpec, Measurement, MetricSpec
+from dpbench.api.method import EvaluationContext, Need
+from dpbench.core.images import Images, ImageSpec, Measurement, MetricSpec
+from dpbench.core.progress import Task
+from dpbench.stats.proportions import wilson
 
-from ._classifiers import (
+from ._subsets import stratified_order
+from .classifiers.dpimagebench import DPIMAGEBENCH, dpimagebench_recipes
+from .classifiers.training import (
     BATCH,
     DPDM_CNN_SMALLEST_SIDE,
     Recipe,
@@ -25,10 +28,7 @@ from ._classifiers import (
     small_cnn,
     train,
 )
-from ._dpimagebench import DPIMAGEBENCH, dpimagebench_recipes
-from ._statistics import wilson
-from ._subsets import stratified_order
-from ._wide_resnet import wide_resnet_recipe
+from .classifiers.wide_resnet import wide_resnet_recipe
 
 DPDM_EPOCHS = 50
 HELD_OUT = 10  # one synthetic image in so many selects the epoch

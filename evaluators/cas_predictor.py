@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dpbench.protocols import EvaluationContext, Need
-from dpbench.types import Measurement, MetricSpec
+from dpbench.api.method import EvaluationContext, Need
+from dpbench.core.images import Measurement, MetricSpec
 
 
 @dataclass(frozen=True)

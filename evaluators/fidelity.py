@@ -12,11 +12,12 @@ from typing import ClassVar
 import torch
 from threadpoolctl import threadpool_limits
 
-from dpbench.errors import UserError
-from dpbench.protocols import EvaluationContext, Need
-from dpbench.types import Images, Measurement, MetricSpec
+from dpbench.api.method import EvaluationContext, Need
+from dpbench.core.errors import UserError
+from dpbench.core.images import Images, Measurement, MetricSpec
 
-from ._comparisons import (
+from ._subsets import subset
+from .distances.compare import (
     FD_CNN_CLASS,
     IN_CLEAN_INCEPTION,
     IN_CNN,
@@ -28,11 +29,10 @@ from ._comparisons import (
     Comparison,
     class_distance,
 )
-from ._dinov2 import DINOV2_FILE, DINOV2_VARIABLE, dinov2_extractor
-from ._feature_set import FeatureSet
-from ._features import CNN_FEATURES, Extractor, cached_features, cnn_extractor
-from ._inception import INCEPTION_FILE, INCEPTION_VARIABLE, inception_extractor
-from ._subsets import subset
+from .features.dinov2 import DINOV2_FILE, DINOV2_VARIABLE, dinov2_extractor
+from .features.extractor import CNN_FEATURES, Extractor, cached_features, cnn_extractor
+from .features.feature_set import FeatureSet
+from .features.inception import INCEPTION_FILE, INCEPTION_VARIABLE, inception_extractor
 
 
 @dataclass(frozen=True)

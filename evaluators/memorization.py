@@ -10,12 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpbench.protocols import EvaluationContext, Need
-from dpbench.types import Images, Measurement, MetricSpec
+from dpbench.api.method import EvaluationContext, Need
+from dpbench.core.images import Images, Measurement, MetricSpec
+from dpbench.stats.proportions import wilson
 
-from ._features import cnn_extractor
-from ._statistics import wilson
 from ._subsets import subset
+from .features.extractor import cnn_extractor
 
 SPACES = {"pixels": "pixels", "cnn": "features of a CNN of the data set"}
 # distances in memory at a time: 160 MB of float32

@@ -9,17 +9,17 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from dpbench.progress import Task
-from dpbench.protocols import EvaluationContext, Need
-from dpbench.streams import Streams
-from dpbench.types import Images, Measurement, MetricSpec
+from dpbench.api.method import EvaluationContext, Need
+from dpbench.core.images import Images, Measurement, MetricSpec
+from dpbench.core.progress import Task
+from dpbench.core.streams import Streams
 
 from ._agreement import RankCorrelation, bootstrap_interval, rank_correlation, select
-from ._classifiers import BATCH, accuracy, train
-from ._configurations import Configuration, grid
-from ._frechet import Float64
-from ._reference import STREAMS, Reference
 from ._subsets import stratified_order
+from .classifiers.configurations import Configuration, grid
+from .classifiers.reference import STREAMS, Reference
+from .classifiers.training import BATCH, accuracy, train
+from .distances.frechet import Float64
 
 HELD_OUT = 5  # one synthetic image in so many is tested on
 FEWEST_CONFIGURATIONS = 12

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpbench.protocols import EvaluationContext, Need, PublicSource
-from dpbench.types import Images, Measurement, MetricSpec
+from dpbench.api.method import EvaluationContext, Need, PublicSource
+from dpbench.core.images import Images, Measurement, MetricSpec
+from dpbench.stats.proportions import wilson
 
-from ._classifiers import BATCH, Recipe, predict, resnet18, small_cnn, train
-from ._statistics import wilson
+from .classifiers.training import BATCH, Recipe, predict, resnet18, small_cnn, train
 
 PUBLIC, PRIVATE = 0, 1
 CLASS_SHARE = "realism_share_class*"

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dpbench.protocols import EvaluationContext, Need
-from dpbench.types import Images, Measurement, MetricSpec
+from dpbench.api.method import EvaluationContext, Need
+from dpbench.core.images import Images, Measurement, MetricSpec
 
-from ._classifiers import BATCH, Recipe, logits, small_cnn, train
-from ._reference import STREAMS, Reference
 from ._subsets import nested
 from .cas import MEMBERS, ensemble
+from .classifiers.reference import STREAMS, Reference
+from .classifiers.training import BATCH, Recipe, logits, small_cnn, train
 
 # not in claims, where CAS has an ensemble: here it is five networks for every number of images
 ENSEMBLED = ("paper",)

@@ -22,12 +22,12 @@ import torch
 from scipy.fft import dct
 from torch import Tensor
 
-from dpbench.errors import UserError
-from dpbench.privacy.accounting import GaussianEvent, HistogramEvent, calibrated
+from dpbench.core.checks import check_counts, check_positive
+from dpbench.core.errors import UserError
+from dpbench.core.images import Images, ImageSpec
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo, by_class
-from dpbench.ranges import check_counts, check_positive
-from dpbench.types import Images, ImageSpec
+from dpbench.privacy.events import GaussianEvent, HistogramEvent, calibrated
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 
 Releases = tuple[HistogramEvent, GaussianEvent, GaussianEvent, GaussianEvent]
 # The common subspace is scaled by its variances to minus this power before classes are told apart:

@@ -13,12 +13,12 @@ from typing import Literal
 
 import torch
 
-from dpbench.errors import UserError
+from dpbench.api.method import Plan, Preset, PublicSource, RunContext
+from dpbench.core.checks import check_counts, check_positive
+from dpbench.core.errors import UserError
+from dpbench.core.registry import load
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateSetInfo
-from dpbench.protocols import Plan, Preset, PublicSource, RunContext
-from dpbench.ranges import check_counts, check_positive
-from dpbench.registry import load
+from dpbench.privacy.mechanisms import PrivateSetInfo
 
 from .diffusion.continuous import ContinuousDiffusion
 from .diffusion.denoisers import Denoiser, Experts, Interval

@@ -11,11 +11,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpbench.pixels import to_pixels
+from dpbench.api.method import Plan, Preset, RunContext, Sampler
+from dpbench.core.images import ImageSpec
+from dpbench.core.pixels import to_pixels
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
-from dpbench.protocols import Plan, Preset, RunContext, Sampler
-from dpbench.types import ImageSpec
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
 from ._moments import ClassGaussians, MomentReleases
 

@@ -31,31 +31,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from dpbench.augmentation import Augmentation
-from dpbench.errors import UserError
+from dpbench.api.method import NO_PUBLIC, Plan, Preset, PublicSource, RunContext, Sampler, Workload
+from dpbench.core.checks import check_counts, check_not_negative, check_positive
+from dpbench.core.errors import UserError
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
-from dpbench.protocols import (
-    NO_PUBLIC,
-    Plan,
-    Preset,
-    PublicSource,
-    RunContext,
-    Sampler,
-    Workload,
-)
-from dpbench.ranges import check_counts, check_not_negative, check_positive
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
+from dpbench.training.augmentation import Augmentation
 
 from .diffusion.ddpm import DDPM
 from .diffusion.ddpm_unet import DDPMLayers, EmbeddingName
 from .diffusion.denoisers import EVERYWHERE, STATE_OF_CLASSES, Denoiser, Interval, Parameterization
-from .diffusion.method import (
-    CENTRED_CLAIMS,
-    CENTRED_LAPTOP,
-    SMOKE_TRAINING,
-    TUNED,
-    DiffusionMethod,
-)
+from .diffusion.method import CENTRED_CLAIMS, CENTRED_LAPTOP, SMOKE_TRAINING, TUNED, DiffusionMethod
 from .diffusion.objective import DenoisingObjective
 from .diffusion.samplers import DDPMSolverName, SamplerSettings
 from .diffusion.training import opened_once, train_public_once

@@ -20,13 +20,13 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
 
-from dpbench.pixels import to_pixels
-from dpbench.privacy.accounting import DPSGDEvent, GaussianEvent, calibrated
+from dpbench.api.method import Plan, Preset, RunContext, Sampler
+from dpbench.core.checks import check_counts, check_parts, check_positive
+from dpbench.core.images import Images, ImageSpec
+from dpbench.core.pixels import to_pixels
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo, by_class
-from dpbench.protocols import Plan, Preset, RunContext, Sampler
-from dpbench.ranges import check_counts, check_parts, check_positive
-from dpbench.types import Images, ImageSpec
+from dpbench.privacy.events import DPSGDEvent, GaussianEvent, calibrated
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 
 from .diffusion.continuous import ContinuousDiffusion
 from .diffusion.method import CLAIMS_TRAINING, LAPTOP_TRAINING, SMOKE_TRAINING

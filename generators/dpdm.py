@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from dpbench.api.method import Plan, Preset, RunContext, Sampler, Workload
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
-from dpbench.protocols import Plan, Preset, RunContext, Sampler, Workload
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
 from .diffusion.continuous import ContinuousDiffusion
 from .diffusion.method import CENTRED_CLAIMS, CENTRED_LAPTOP, SMOKE_TRAINING, TUNED

@@ -12,11 +12,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpbench.privacy.accounting import DPSGDEvent
+from dpbench.api.method import Plan, Preset, RunContext, Sampler
+from dpbench.core.checks import check_parts
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
-from dpbench.protocols import Plan, Preset, RunContext, Sampler
-from dpbench.ranges import check_parts
+from dpbench.privacy.events import DPSGDEvent
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
 from ._moments import ClassGaussians, MomentReleases, Releases
 from .class_gaussian import TUNED

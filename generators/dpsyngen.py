@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from dpbench.privacy.private_images import PrivateImages
-from dpbench.protocols import Preset, RunContext, Sampler
+from dpbench.api.method import Preset, RunContext, Sampler
+from dpbench.privacy.mechanisms import PrivateImages
 
 from ._syngen import CLAIMS, LAPTOP, PAPER, SMOKE, SynGen
 from .diffusion.denoisers import Interval

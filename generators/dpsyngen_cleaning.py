@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dpbench.privacy.private_images import PrivateImages
-from dpbench.protocols import Preset, RunContext, Sampler
+from dpbench.api.method import Preset, RunContext, Sampler
+from dpbench.privacy.mechanisms import PrivateImages
 
 from ._syngen import CLAIMS, LAPTOP, PAPER, SMOKE, StagedSynGen
 from .diffusion.denoisers import Interval

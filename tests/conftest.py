@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from dpbench import cli
-from dpbench.privacy import accounting
+from dpbench.privacy import events
 
 torch.set_num_threads(1)
 
@@ -27,7 +27,7 @@ PLUGINS = Path(__file__).parent / "plugins"
 TOY = ("run", "--method", "toy", "--dataset", "digits", "--profile", "smoke", "--eps", "0.001")
 
 
-_epsilon = functools.lru_cache(accounting.epsilon)
+_epsilon = functools.lru_cache(events.epsilon)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def accounted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ledger asks for the epsilon of the same events once in all runs."""
     from dpbench.privacy import ledger
 
-    def epsilon(events: Sequence[accounting.Event], *others: object) -> float:
+    def epsilon(events: Sequence[events.Event], *others: object) -> float:
         return _epsilon(tuple(events), *others)
 
     monkeypatch.setattr(ledger, "epsilon", epsilon)
@@ -76,7 +76,8 @@ def accounted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def toy(monkeypatch: pytest.MonkeyPatch, accounted_once: None) -> Iterator[ModuleType]:
     """A third-party method and the only evaluator: a run of it takes a moment."""
     monkeypatch.syspath_prepend(PLUGINS)
-    from dpbench import evaluation, registry
+    from dpbench.core import registry
+    from dpbench.runs import evaluation
 
     def entries(kind: registry.Kind) -> dict[str, registry.Entry]:
         found = registry.entries(kind)

@@ -7,38 +7,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Each part of the harness may import what stands above it, and itself.
-ORDER = (
-    *("dpbench", "errors", "ranges", "types", "pixels", "streams", "progress", "files", "cores"),
-    *("launch", "ranks", "stages", "augmentation", "averaging", "pretraining"),
-    *("privacy", "privacy.budget", "privacy.accounting", "privacy.crosschecks", "privacy.ledger"),
-    *("privacy.certificate", "privacy.poisson", "privacy.bounds"),
-    *("privacy.clipping", "privacy.clipping.parts", "privacy.clipping.convolution"),
-    *("privacy.clipping.layers", "privacy.clipping.*", "privacy.execution", "privacy.copies"),
-    *("privacy.dpsgd", "privacy.private_images", "probe", "classification"),
-    # replaying stands in for the handle on private images, so it knows that and no method
-    *("privacy.replay", "privacy.audit", "data", "profiles", "protocols", "registry", "settings"),
-    *("multiplicity", "estimates", "record", "outcomes", "scores"),
-    *("claims.arms", "claims.rules", "claims.verdicts", "claims.published", "claims"),
-    *("evaluation", "verify", "public"),
-    # checking a method fits it as a run does
-    *("run", "check", "scoring", "sweep", "report", "console", "bench"),
-    # a command knows what all of them share, and no other command
-    *("cli.app", "cli.options", "cli.cells", "cli.*", "cli", "__main__"),
+# A folder of the harness imports the folders that stand before it, and itself.
+FLOORS = (
+    *("core", "parallel", "stats", "data", "training", "privacy", "api", "records"),
+    *("runs", "claims", "report", "bench", "cli"),
 )
-FORBIDDEN = {"report": ("protocols", "run"), "record": ("protocols",), "registry": ("protocols",)}
+LOOSE = ("__init__", "__main__")  # the only modules directly in dpbench/
+# A report is a function of records: it neither runs nor knows methods and evaluators.
+FORBIDDEN = {"report": ("runs", "api.method", "api.evaluator", "core.registry")}
 CONTRIBUTED = ("generators", "baselines", "evaluators")
-
-
-def part_of(module: str) -> str:
-    """The name in ``ORDER`` of a module of the harness, given without ``dpbench.``."""
-    if module in ORDER:
-        return module
-    parent, _, _ = module.rpartition(".")
-    if f"{parent}.*" in ORDER:
-        return f"{parent}.*"
-    assert parent, f"{module} has no place in the order"
-    return part_of(parent)
+LONGEST = 400  # lines of a file
 
 
 def imports(source: str) -> Iterator[tuple[int, str, str]]:
@@ -50,34 +28,23 @@ def imports(source: str) -> Iterator[tuple[int, str, str]]:
             yield from ((node.level, node.module or "", alias.name) for alias in node.names)
 
 
-def harness_imports(source: str) -> Iterator[str]:
-    """Modules of ``dpbench`` that a file imports, without ``dpbench.``."""
-    for level, module, name in imports(source):
-        if level:
-            yield f"(relative) {module}"
-        elif module == "dpbench":
-            is_module = (ROOT / "dpbench" / f"{name}.py").exists() or (
-                ROOT / "dpbench" / name
-            ).is_dir()
-            yield name if name and is_module else "dpbench"
-        elif module.startswith("dpbench."):
-            longer = f"{module}.{name}".replace(".", "/")
-            yield (f"{module}.{name}" if (ROOT / f"{longer}.py").exists() else module)[8:]
-
-
 def wrong_in_harness(module: str, source: str) -> list[str]:
-    """What a file of the harness imports and must not."""
-    own = part_of(module)
+    """What a module of the harness, named without ``dpbench.``, imports and must not."""
+    floor = module.split(".")[0]
     wrong = []
-    for imported in harness_imports(source):
-        if imported.startswith("(relative)") or imported.split(".")[0] in CONTRIBUTED:
-            wrong.append(f"{module} imports {imported}")
+    for level, imported, name in imports(source):
+        path = f"{imported}.{name}".removeprefix("dpbench.")
+        other = path.split(".")[0]
+        if level:
+            wrong.append(f"{module} has a relative import of {imported or name}")
+        elif imported.split(".")[0] != "dpbench" or other not in (*FLOORS, *CONTRIBUTED):
             continue
-        other = part_of(imported)
-        inside = own == other and "." not in own and own != imported
-        above = ORDER.index(other) < ORDER.index(own)
-        if not (inside or above) or other in FORBIDDEN.get(own.split(".")[0], ()):
-            wrong.append(f"{module} imports {imported}")
+        elif (
+            other in CONTRIBUTED
+            or (floor in FLOORS and FLOORS.index(other) > FLOORS.index(floor))
+            or any(f"{path}.".startswith(f"{no}.") for no in FORBIDDEN.get(floor, ()))
+        ):
+            wrong.append(f"{module} imports {path}")
     return wrong
 
 
@@ -103,7 +70,7 @@ def wrong_in_contributed(family: str, depth: int, source: str) -> list[str]:
             or (module == "dpbench" and name in CONTRIBUTED)
         ):
             wrong.append(f"{module} is named from {family}")
-        elif not level and absolute[0] == "dpbench" and absolute[1:] == ["run"]:
+        elif not level and absolute[0] == "dpbench" and absolute[1:] == ["runs"]:
             wrong.append(f"{family} runs runs")
     return wrong
 
@@ -113,12 +80,33 @@ def harness_files() -> list[Path]:
 
 
 def module_name(file: Path) -> str:
-    relative = file.relative_to(ROOT / "dpbench").with_suffix("")
-    return ".".join(relative.parts).removesuffix(".__init__").replace("__init__", "dpbench")
+    return ".".join(file.relative_to(ROOT / "dpbench").with_suffix("").parts)
+
+
+def test_no_module_stands_loose_and_every_folder_is_a_floor() -> None:
+    assert {file.stem for file in (ROOT / "dpbench").glob("*.py")} == set(LOOSE)
+    folders = {file.relative_to(ROOT / "dpbench").parts[0] for file in harness_files()}
+    assert {folder for folder in folders if not folder.endswith(".py")} == set(FLOORS)
+
+
+@pytest.mark.parametrize("root", ["dpbench", *CONTRIBUTED, "tests"])
+def test_no_file_is_long(root: str) -> None:
+    lengths = {
+        file: len(file.read_text(encoding="utf-8").splitlines())
+        for file in (ROOT / root).rglob("*.py")
+    }
+    assert {str(file): lines for file, lines in lengths.items() if lines > LONGEST} == {}
+
+
+def test_no_test_imports_another() -> None:
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        for _, module, name in imports(file.read_text(encoding="utf-8")):
+            parts = (*module.split("."), name)
+            assert not any(part.startswith("test_") for part in parts), f"{file}: {module} {name}"
 
 
 @pytest.mark.parametrize("file", harness_files(), ids=module_name)
-def test_a_file_of_the_harness_imports_only_what_stands_above_it(file: Path) -> None:
+def test_a_file_of_the_harness_imports_only_its_own_floor_and_those_before(file: Path) -> None:
     assert wrong_in_harness(module_name(file), file.read_text(encoding="utf-8")) == []
 
 
@@ -154,26 +142,19 @@ def test_the_harness_knows_no_method_and_no_metric_by_name_but_those_of_claims()
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("types", "import dpbench.streams"),
-        ("files", "from dpbench.stages import Stage"),
-        ("stages", "from dpbench import registry"),
-        ("privacy.accounting", "from dpbench.privacy.ledger import Allowance"),
-        ("privacy.clipping", "from dpbench.privacy.clipping.vmap import clipped_sum"),
-        ("privacy.clipping", "from dpbench.privacy.clipping import vmap"),
-        ("privacy.clipping.new", "from dpbench.privacy.clipping.vmap import clipped_sum"),
-        ("privacy.dpsgd", "def f():\n    from dpbench.protocols import Plan"),
-        ("report.leaderboard", "from dpbench.protocols import Plan"),
-        ("report.leaderboard", "from dpbench.run import execute"),
-        ("report", "if TYPE_CHECKING:\n    import dpbench.run"),
-        ("run", "from dpbench.generators import dpdm"),
-        ("run", "from dpbench.evaluators.fidelity import Fidelity"),
-        ("record", "from . import types"),
-        ("settings", "from dpbench.console import duration"),
-        ("bench", "from dpbench.cli.app import out"),
-        ("cli.app", "from dpbench.cli.options import Debug"),
-        ("cli.audit", "from dpbench.cli.run import run"),
-        ("cli.audit", "from dpbench.cli import run"),
-        ("cli.audit", "from dpbench.cli import main"),
+        ("core.files", "from dpbench.training.loop import Stage"),
+        ("training.loop", "from dpbench.privacy import ledger"),
+        ("privacy.dpsgd", "def f():\n    from dpbench.api.method import Plan"),
+        ("report.leaderboard", "from dpbench.api.method import Plan"),
+        ("report.leaderboard", "from dpbench.api import evaluator"),
+        ("report.leaderboard", "from dpbench.runs.execute import execute"),
+        ("report.figures", "if TYPE_CHECKING:\n    import dpbench.runs.execute"),
+        ("runs.execute", "from dpbench.generators import dpdm"),
+        ("runs.execute", "from dpbench import generators"),
+        ("runs.execute", "from dpbench.evaluators.fidelity import Fidelity"),
+        ("records.run_record", "from . import verify"),
+        ("runs.hyperparameters", "from dpbench.cli.console import progress_on"),
+        ("bench.step", "from dpbench import cli"),
     ],
 )
 def test_a_wrong_import_in_the_harness_is_caught(module: str, source: str) -> None:
@@ -183,12 +164,13 @@ def test_a_wrong_import_in_the_harness_is_caught(module: str, source: str) -> No
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("data.load", "from dpbench.data.idx import FILES"),
+        ("data.load", "from dpbench.data.formats.idx import FILES"),
         ("privacy.clipping.new", "from dpbench.privacy.clipping import Objective"),
         ("cli.report", "from dpbench.report import leaderboard"),
-        ("cli.report", "from dpbench.cli.app import out"),
-        ("cli", "from dpbench.cli import report"),
-        ("run", "import torch\nfrom dpbench import streams"),
+        ("report.overview", "from dpbench.api.profiles import PROFILES"),
+        ("core.registry", "from dpbench import __version__"),
+        ("runs.execute", "import torch\nfrom dpbench.core import streams"),
+        ("__main__", "from dpbench.cli import main"),
     ],
 )
 def test_a_right_import_is_not(module: str, source: str) -> None:
@@ -204,7 +186,7 @@ def test_a_right_import_is_not(module: str, source: str) -> None:
         (0, "import generators.dpdm"),
         (0, "from ..baselines import real"),
         (1, "from ...evaluators import cas"),
-        (0, "from dpbench.run import execute"),
+        (0, "from dpbench.runs.execute import execute"),
     ],
 )
 def test_a_wrong_import_among_contributed_files_is_caught(depth: int, source: str) -> None:
@@ -216,8 +198,3 @@ def test_baselines_may_be_made_of_generators_but_not_the_other_way_round() -> No
     assert not wrong_in_contributed("baselines", 0, "from dpbench.generators.dpdm import DPDM")
     assert wrong_in_contributed("generators", 0, "from dpbench.baselines.real import Real")
     assert wrong_in_contributed("evaluators", 0, "from dpbench.generators.dpdm import DPDM")
-
-
-def test_a_file_without_a_place_in_the_order_is_caught() -> None:
-    with pytest.raises(AssertionError, match="has no place in the order"):
-        wrong_in_harness("attic", "")

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import torch
 
+from dpbench.api.method import RunContext
+from dpbench.api.profiles import PROFILES, SMOKE
+from dpbench.core.progress import Silent
+from dpbench.core.registry import entries
+from dpbench.core.streams import Streams, reproducible_key
 from dpbench.data.catalog import CATALOG
 from dpbench.data.load import load as load_dataset
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.ledger import PrivacyLedger
-from dpbench.privacy.private_images import PrivateImages
-from dpbench.profiles import PROFILES, SMOKE
-from dpbench.progress import Silent
-from dpbench.protocols import RunContext
-from dpbench.registry import entries
-from dpbench.run import private_set_info
-from dpbench.streams import Streams, reproducible_key
+from dpbench.privacy.mechanisms import PrivateImages
+from dpbench.runs.execute import private_set_info
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,10 +12,10 @@ from importlib.metadata import version
 from opacus.accountants.utils import get_noise_multiplier
 
 from dpbench.bench.timing import Spread, side_by_side
-from dpbench.errors import UserError
-from dpbench.privacy.accounting import ACCOUNTANT, DPSGDEvent, _smallest_noise, calibrate, epsilon
+from dpbench.core.errors import UserError
+from dpbench.core.progress import Progress
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.progress import Progress
+from dpbench.privacy.events import ACCOUNTANT, DPSGDEvent, _smallest_noise, calibrate, epsilon
 
 EPSILONS = (0.2, 1.0, 10.0)
 STEPS = (732, 2197, 14648)  # 50, 150 and 1000 epochs of 60000 images in batches of 4096

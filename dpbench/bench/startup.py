@@ -8,8 +8,8 @@ import sys
 from dataclasses import dataclass
 
 from dpbench.bench.timing import Spread, Timed, side_by_side
-from dpbench.errors import RunFailed
-from dpbench.progress import Progress
+from dpbench.core.errors import RunFailed
+from dpbench.core.progress import Progress
 
 _BARE = "python -c pass"
 # -P: a folder called dpbench where this is run must not be taken for the package

@@ -17,18 +17,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dpbench.api.method import Workload
 from dpbench.bench.timing import SHORTEST_SECONDS, Timed, reason_of, side_by_side
 from dpbench.bench.workloads import check, chosen, chosen_precisions, device_of, random_images
-from dpbench.console import duration
-from dpbench.cores import core_count
+from dpbench.cli.console import duration
+from dpbench.core.images import Precision
+from dpbench.core.progress import Progress, Task
+from dpbench.parallel.cores import core_count
 from dpbench.privacy import clipping
 from dpbench.privacy.clipping import ENGINES, Engine, Objective, engine, trainable
+from dpbench.privacy.clipping.selection import copies_at_once
 from dpbench.privacy.dpsgd import gradient_sum
-from dpbench.privacy.execution import copies_at_once
-from dpbench.progress import Progress, Task
-from dpbench.protocols import Workload
-from dpbench.run import peak_memory_mb
-from dpbench.types import Precision
+from dpbench.runs.execute import peak_memory_mb
 
 YARDSTICK = "nonprivate"
 ALL_ENGINES = (YARDSTICK, *ENGINES)

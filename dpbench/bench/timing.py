@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dpbench.progress import Task
+from dpbench.core.progress import Task
 
 # What ends sooner is done again and again until then, so that the clock and the scheduler's slices
 # do not matter.

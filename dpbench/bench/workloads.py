@@ -10,11 +10,11 @@ from typing import get_args
 
 import torch
 
-from dpbench.errors import UserError
-from dpbench.protocols import Workload
-from dpbench.registry import entries, load
-from dpbench.run import resolve_device
-from dpbench.types import Images, Precision
+from dpbench.api.method import Workload
+from dpbench.core.errors import UserError
+from dpbench.core.images import Images, Precision
+from dpbench.core.registry import entries, load
+from dpbench.runs.execute import resolve_device
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -73,7 +73,7 @@ def device_of(name: str) -> torch.device:
     """
     device = resolve_device(name)
     if device.type == "cpu":
-        torch.set_num_threads(1)  # cores are used by whole pieces of work: see dpbench.cores
+        torch.set_num_threads(1)  # cores are used by whole pieces of work: see parallel.cores
     return device
 
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from dpbench.record import RunRecord, to_json
-from dpbench.types import Measurement
+from dpbench.core.images import Measurement
+from dpbench.records.run_record import RunRecord, to_json
 
 PROFILE = "claims"
 SEEDS = (0, 1, 2, 3, 4)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpbench.claims.arms import Arm, Metric, Series, series
-from dpbench.record import RunRecord
+from dpbench.records.run_record import RunRecord
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dpbench.claims.rules import Claim, Evidence
-from dpbench.estimates import Estimate
-from dpbench.multiplicity import holm
-from dpbench.record import RunRecord
+from dpbench.records.run_record import RunRecord
+from dpbench.stats.holm import holm
+from dpbench.stats.student import Estimate
 
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3

@@ -15,10 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 import dpbench
-from dpbench.errors import INTERRUPTED, UNHEARD, RunFailed, Unheard, UserError
+from dpbench.core.errors import INTERRUPTED, UNHEARD, RunFailed, Unheard, UserError
 
 if TYPE_CHECKING:
-    from dpbench.types import Measurement
+    from dpbench.core.images import Measurement
 
 out, err = Console(), Console(stderr=True)
 app = typer.Typer(
@@ -51,7 +51,7 @@ def outcome(debug: bool, interrupted: str = "Interrupted.") -> Iterator[None]:
     except Unheard:
         raise typer.Exit(UNHEARD) from None
     except KeyboardInterrupt:
-        from dpbench.launch import is_first
+        from dpbench.parallel.launcher import is_first
 
         if not is_first():
             raise typer.Exit(UNHEARD) from None
@@ -75,7 +75,7 @@ def say_error(message: str) -> None:
 
 def print_json(content: Any) -> None:
     """Print content on standard output as strict JSON."""
-    from dpbench.record import to_json
+    from dpbench.records.run_record import to_json
 
     typer.echo(json.dumps(to_json(content), indent=2, allow_nan=False))
 

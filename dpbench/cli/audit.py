@@ -23,11 +23,11 @@ from dpbench.cli.options import (
     Seed,
     Settings,
 )
-from dpbench.errors import RunFailed
+from dpbench.core.errors import RunFailed
 
 if TYPE_CHECKING:
-    from dpbench.privacy.audit import Audit
-    from dpbench.run import PlannedRun
+    from dpbench.privacy.audit.audit import Audit
+    from dpbench.runs.execute import PlannedRun
 
 
 def audit(
@@ -49,10 +49,10 @@ def audit(
     Takes seconds and reads no data. Ends with exit code 1 where a check raises an alarm.
     """
     with outcome(debug):
-        from dpbench import run as runs
-        from dpbench.console import progress_on
-        from dpbench.privacy.audit import audit as audit_mechanism
-        from dpbench.privacy.execution import Executions, engine_cache
+        from dpbench.cli.console import progress_on
+        from dpbench.privacy.audit.audit import audit as audit_mechanism
+        from dpbench.privacy.clipping.selection import Executions, engine_cache
+        from dpbench.runs import execute as runs
 
         request = runs.Request(
             method=method,
@@ -83,7 +83,7 @@ def _alarm_names(found: Audit) -> list[str]:
 
 
 def _audit_json(planned: PlannedRun, found: Audit) -> dict[str, Any]:
-    from dpbench.privacy.accounting import event_to_json
+    from dpbench.privacy.events import event_to_json
 
     return {
         "method": planned.request.method,

@@ -49,7 +49,7 @@ def bench_step(
     """Time private training steps, engine by engine, next to the step without privacy."""
     with outcome(debug):
         from dpbench.bench import step
-        from dpbench.console import progress_on
+        from dpbench.cli.console import progress_on
 
         rows = step.bench_step(
             networks or [],
@@ -92,7 +92,7 @@ def bench_sample(
     """Time sampling next to nothing but the network evaluations that it consists of."""
     with outcome(debug):
         from dpbench.bench import sample
-        from dpbench.console import progress_on
+        from dpbench.cli.console import progress_on
 
         rows = sample.bench_sample(
             networks or [], precisions or [], images, repeats, device, progress_on(err)
@@ -131,7 +131,7 @@ def bench_accounting(
     """Time the calibration of the noise next to Opacus', and compare what it finds."""
     with outcome(debug):
         from dpbench.bench import accounting
-        from dpbench.console import progress_on
+        from dpbench.cli.console import progress_on
 
         rows = accounting.bench_accounting(epsilons or [], steps or [], repeats, progress_on(err))
         _print_bench(
@@ -155,7 +155,7 @@ def bench_startup(repeats: Repeats = 5, as_json: AsJson = False, debug: Debug = 
     """Time how long the command line takes to start."""
     with outcome(debug):
         from dpbench.bench import startup
-        from dpbench.console import progress_on
+        from dpbench.cli.console import progress_on
 
         _print_bench(
             "start-up",

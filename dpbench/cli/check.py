@@ -11,10 +11,10 @@ from rich.markup import escape
 
 from dpbench.cli.app import err, new_table, out, outcome, print_json
 from dpbench.cli.options import AsJson, DataRoot, DatasetName, Debug
-from dpbench.errors import RunFailed
+from dpbench.core.errors import RunFailed
 
 if TYPE_CHECKING:
-    from dpbench.privacy.replay import Comparison
+    from dpbench.privacy.replay.replay import Comparison
 
 
 def check(
@@ -31,9 +31,9 @@ def check(
     most its sensitivity, and nothing else may differ.
     """
     with outcome(debug):
-        from dpbench.check import check as compare
-        from dpbench.console import progress_on
-        from dpbench.privacy.replay import NOT_SHOWN
+        from dpbench.cli.console import progress_on
+        from dpbench.privacy.replay.replay import NOT_SHOWN
+        from dpbench.runs.check import check as compare
 
         comparisons = compare(method, dataset, data_root, progress_on(err))
         failed = [each for each in comparisons if not each.ok]

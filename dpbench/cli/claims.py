@@ -10,24 +10,17 @@ import typer
 from rich.markup import escape
 
 from dpbench.cli.app import err, new_table, out, outcome, print_json
-from dpbench.cli.cells import (
-    end,
-    estimated_cells,
-    plan_json,
-    print_outcomes,
-    refuse,
-    say_next,
-)
+from dpbench.cli.grids import end, estimated_cells, plan_json, print_outcomes, refuse, say_next
 from dpbench.cli.options import AsJson, DataRoot, Debug, DryRun, RunsDir
-from dpbench.errors import UserError
+from dpbench.core.errors import UserError
 
 if TYPE_CHECKING:
     from dpbench.claims.arms import Arm, Metric
     from dpbench.claims.rules import Claim
     from dpbench.claims.verdicts import Verdict
-    from dpbench.record import RunRecord
-    from dpbench.run import Request
-    from dpbench.sweep import Outcome
+    from dpbench.records.run_record import RunRecord
+    from dpbench.runs.execute import Request
+    from dpbench.runs.sweep.sweep import Outcome
 
 TITLE = "claims"
 
@@ -106,8 +99,8 @@ def _run(
     debug: bool,
 ) -> list[Outcome] | None:
     """Run what is missing; None where only the plan was asked for."""
-    from dpbench import sweep as sweeps
-    from dpbench.console import progress_on
+    from dpbench.cli.console import progress_on
+    from dpbench.runs.sweep import sweep as sweeps
 
     progress = progress_on(err)
     cells, mistakes = sweeps.cells_of(wanted, runs_dir, data_root, progress)
@@ -154,7 +147,7 @@ def _missing(chosen: Sequence[Claim], records: Sequence[RunRecord]) -> list[Requ
 
 
 def _request(arm: Arm, seed: int, evaluators: tuple[str, ...]) -> Request:
-    from dpbench.run import Request
+    from dpbench.runs.execute import Request
 
     return Request(
         method=arm.method,

@@ -11,7 +11,7 @@ from dpbench.cli.app import err, outcome, print_measurements
 from dpbench.cli.options import AsJson, DataRoot, Debug, Device, Evaluators, names_of
 
 if TYPE_CHECKING:
-    from dpbench.scores import Scores
+    from dpbench.records.sample_scores import Scores
 
 
 def evaluate(
@@ -59,10 +59,10 @@ def evaluate(
     same command is given again.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
-        from dpbench import scoring
-        from dpbench.console import progress_on
+        from dpbench.cli.console import progress_on
+        from dpbench.runs import sample_evaluation
 
-        request = scoring.Request(
+        request = sample_evaluation.Request(
             source=source,
             dataset=dataset,
             evaluators=names_of(evaluators),
@@ -72,7 +72,7 @@ def evaluate(
             out=out_file,
             device=device,
         )
-        scores, file = scoring.score(request, progress_on(err), data_root, debug)
+        scores, file = sample_evaluation.score(request, progress_on(err), data_root, debug)
         if as_json:
             typer.echo(scores.dumps(), nl=False)
         else:
@@ -80,7 +80,7 @@ def evaluate(
 
 
 def _print_scores(scores: Scores, file: Path) -> None:
-    from dpbench.scores import NOT_CLAIMED
+    from dpbench.records.sample_scores import NOT_CLAIMED
 
     lines = [("privacy", NOT_CLAIMED), ("scores", str(file))]
     print_measurements(f"{scores.spec.name} on {scores.spec.dataset}", scores.measurements, lines)

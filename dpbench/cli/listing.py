@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from dpbench.cli.app import new_table, out, outcome, print_json
 from dpbench.cli.options import AsJson, Debug
-from dpbench.errors import UserError
+from dpbench.core.errors import UserError
 
 
 def list_(
@@ -47,7 +47,7 @@ def list_(
 
 
 def _list_entries(kind: str, check: bool) -> list[dict[str, Any]]:
-    from dpbench.registry import entries, load
+    from dpbench.core.registry import entries, load
 
     items: list[dict[str, Any]] = []
     for entry in entries(kind).values():  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def _list_datasets() -> list[dict[str, Any]]:
 
 
 def _list_profiles() -> list[dict[str, Any]]:
-    from dpbench.profiles import PROFILES
+    from dpbench.api.profiles import PROFILES
 
     return [
         {

@@ -39,8 +39,8 @@ def pretrain(
     nothing private. An interrupted training continues when the same command is given again.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
-        from dpbench import run as runs
-        from dpbench.console import progress_on
+        from dpbench.cli.console import progress_on
+        from dpbench.runs import execute as runs
 
         request = runs.Request(
             method=method,

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from dpbench.cli.app import err, new_table, out, outcome, print_json
 from dpbench.cli.options import AsJson, Debug, RunsDir
-from dpbench.errors import RunFailed, UserError
+from dpbench.core.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from dpbench.report.comparisons import Comparison

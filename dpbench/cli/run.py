@@ -37,8 +37,8 @@ from dpbench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from dpbench.record import RunRecord
-    from dpbench.run import PlannedRun
+    from dpbench.records.run_record import RunRecord
+    from dpbench.runs.execute import PlannedRun
 
 
 def run(
@@ -69,14 +69,14 @@ def run(
     An interrupted run continues where it stopped when the same command is given again.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
-        from dpbench.launch import end_with_launcher, is_rank, launch
+        from dpbench.parallel.launcher import end_with_launcher, is_rank, launch
 
         if processes not in (None, 1) and not is_rank():
             raise typer.Exit(launch(processes, sys.argv[1:]))
         end_with_launcher()
-        from dpbench import run as runs
-        from dpbench.console import progress_on
-        from dpbench.ranks import joined
+        from dpbench.cli.console import progress_on
+        from dpbench.parallel.ranks import joined
+        from dpbench.runs import execute as runs
 
         request = runs.Request(
             method=method,
@@ -114,7 +114,7 @@ def run(
 
 
 def _plan_json(planned: PlannedRun) -> dict[str, Any]:
-    from dpbench.privacy.accounting import event_to_json
+    from dpbench.privacy.events import event_to_json
 
     return {
         "method": planned.request.method,
@@ -144,9 +144,9 @@ def _plan_json(planned: PlannedRun) -> dict[str, Any]:
 
 
 def _print_plan(planned: PlannedRun) -> None:
-    from dpbench.console import duration
-    from dpbench.privacy.accounting import DPSGDEvent
-    from dpbench.protocols import NO_PUBLIC
+    from dpbench.api.method import NO_PUBLIC
+    from dpbench.cli.console import duration
+    from dpbench.privacy.events import DPSGDEvent
 
     budget, compute = planned.budget, planned.profile.compute
     guarantee = (
@@ -194,8 +194,8 @@ def _print_plan(planned: PlannedRun) -> None:
 
 
 def _print_result(record: RunRecord, folder: Path) -> None:
-    from dpbench.record import RECORD
-    from dpbench.run import GRID
+    from dpbench.records.run_record import RECORD
+    from dpbench.runs.execute import GRID
 
     lines = []
     privacy = record.privacy

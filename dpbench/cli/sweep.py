@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dpbench.cli.app import err, outcome, print_json
-from dpbench.cli.cells import (
+from dpbench.cli.grids import (
     end,
     estimated_cells,
     outcome_json,
@@ -90,9 +90,9 @@ def sweep(
     is given again.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
-        from dpbench import sweep as sweeps
-        from dpbench.console import progress_on
-        from dpbench.run import Request
+        from dpbench.cli.console import progress_on
+        from dpbench.runs.execute import Request
+        from dpbench.runs.sweep import sweep as sweeps
 
         common = Request(
             method="",

@@ -10,10 +10,10 @@ import typer
 
 from dpbench.cli.app import err, out, outcome, print_json
 from dpbench.cli.options import AsJson, Debug
-from dpbench.errors import UserError
+from dpbench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from dpbench.verify import Verdict
+    from dpbench.records.verify import Verdict
 
 
 def verify(
@@ -28,9 +28,9 @@ def verify(
     Exit code 0: verified; 1: rejected, with a line for each thing that is wrong; 2: no record.
     """
     with outcome(debug):
-        from dpbench.console import progress_on
-        from dpbench.verify import record_at
-        from dpbench.verify import verify as verified
+        from dpbench.cli.console import progress_on
+        from dpbench.records.verify import record_at
+        from dpbench.records.verify import verify as verified
 
         verdicts, unreadable = [], []
         with progress_on(err).task("verifying", len(records), "records") as task:

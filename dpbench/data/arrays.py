@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dpbench.core.errors import UserError
+from dpbench.core.files import cache_folder, lock, safe_name
+from dpbench.core.progress import Progress, Task
 from dpbench.data.catalog import DatasetInfo
-from dpbench.errors import UserError
-from dpbench.files import cache_folder, lock, safe_name
-from dpbench.progress import Progress, Task
 
 HASH = "sha256"
 HASHED_AT_ONCE = 4096  # images

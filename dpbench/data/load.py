@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from dpbench.data import arrays, camelyon, catalog, celeba, cifar, folders, idx, imagenet32
+from dpbench.core.errors import UserError, unknown
+from dpbench.core.images import Images, Splits
+from dpbench.core.progress import Progress
+from dpbench.data import arrays, catalog
 from dpbench.data.arrays import Original
 from dpbench.data.catalog import CATALOG, DatasetInfo
-from dpbench.data.idx import Array
-from dpbench.data.sources import SOURCES, find
+from dpbench.data.fetch.sources import SOURCES, find
+from dpbench.data.formats import folders, idx
+from dpbench.data.formats.idx import Array
+from dpbench.data.sets import camelyon, celeba, cifar, imagenet32
 from dpbench.data.splits import hold_out, split
-from dpbench.errors import UserError, unknown
-from dpbench.progress import Progress
-from dpbench.types import Images, Splits
 
 ENLARGED = 2  # 8x8 digits to 16x16
 DIGITS_WHITE = 16  # scikit-learn's digits have values 0 to 16

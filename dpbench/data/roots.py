@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpbench.errors import UserError
-from dpbench.files import cache_folder
+from dpbench.core.errors import UserError
+from dpbench.core.files import cache_folder
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dpbench.data import folders
+from dpbench.core.errors import UserError, described
+from dpbench.core.images import Images
+from dpbench.core.progress import Progress
 from dpbench.data.catalog import DatasetInfo
-from dpbench.errors import UserError, described
-from dpbench.progress import Progress
-from dpbench.types import Images
+from dpbench.data.formats import folders
 
 IMAGES, LABELS = "images", "labels"
 

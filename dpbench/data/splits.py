@@ -6,7 +6,7 @@ import hashlib
 
 from torch import Tensor
 
-from dpbench.types import Images
+from dpbench.core.images import Images
 
 
 def stratified_order(labels: Tensor) -> list[int]:

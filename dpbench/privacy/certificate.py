@@ -8,8 +8,8 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from dpbench.privacy.accounting import Event, event_from_json
 from dpbench.privacy.crosschecks import cross_checks
+from dpbench.privacy.events import Event, event_from_json
 from dpbench.privacy.ledger import PrivacyLedger
 
 

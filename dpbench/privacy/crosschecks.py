@@ -14,8 +14,8 @@ from typing import Any
 import dp_accounting
 from dp_accounting import rdp
 
-from dpbench.privacy.accounting import Event, epsilon, event_to_json, noiseless
 from dpbench.privacy.budget import Adjacency
+from dpbench.privacy.events import Event, epsilon, event_to_json, noiseless
 
 # Cells in which the PRV accountant may count: bounds its memory, and its time to a few seconds.
 PRV_CELLS = 2**20

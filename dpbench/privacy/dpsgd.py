@@ -13,20 +13,20 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dpbench.averaging import ExponentialAverage
-from dpbench.cores import map_on_cores
-from dpbench.privacy.accounting import DPSGDEvent
+from dpbench.core.images import Images
+from dpbench.core.streams import Streams
+from dpbench.parallel.cores import map_on_cores
+from dpbench.parallel.ranks import ALONE, Ranks
 from dpbench.privacy.clipping import Engine, Objective, engine, trainable
+from dpbench.privacy.clipping.selection import CPU_COPIES as PHYSICAL_COPIES
+from dpbench.privacy.clipping.selection import Execution
 from dpbench.privacy.clipping.vmap import clipped_sum
-from dpbench.privacy.copies import Copies, Draws, drawn_copies
-from dpbench.privacy.execution import CPU_COPIES as PHYSICAL_COPIES
-from dpbench.privacy.execution import Execution
+from dpbench.privacy.draws import Copies, Draws, drawn_copies
+from dpbench.privacy.events import DPSGDEvent
 from dpbench.privacy.ledger import Allowance
-from dpbench.privacy.poisson import poisson_sample
-from dpbench.ranks import ALONE, Ranks
-from dpbench.stages import Stage, Stateful
-from dpbench.streams import Streams
-from dpbench.types import Images
+from dpbench.privacy.sampling import poisson_sample
+from dpbench.training.averaging import ExponentialAverage
+from dpbench.training.loop import Stage, Stateful
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dpbench.errors import RunFailed, UserError
-from dpbench.files import write_text
-from dpbench.privacy.accounting import (
+from dpbench.core.errors import RunFailed, UserError
+from dpbench.core.files import write_text
+from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.events import (
     ACCOUNTANT,
     DPSGDEvent,
     Event,
@@ -17,7 +18,6 @@ from dpbench.privacy.accounting import (
     event_from_json,
     event_to_json,
 )
-from dpbench.privacy.budget import PrivacyBudget
 
 CERTIFICATE_VERSION = 2
 UNIT = "one image with its label"

@@ -10,7 +10,7 @@ from typing import get_args
 from dpbench.claims.published import CLAIMS
 from dpbench.claims.verdicts import FEWEST_SEEDS, Decision, Verdict
 from dpbench.claims.verdicts import judge as decided
-from dpbench.record import RunRecord
+from dpbench.records.run_record import RunRecord
 from dpbench.report import html
 from dpbench.report.html import cell
 from dpbench.report.tables import to_csv

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 
-from dpbench.files import safe_name
-from dpbench.multiplicity import holm
-from dpbench.report.bootstrap import difference
+from dpbench.core.files import safe_name
 from dpbench.report.leaderboard import CONFIDENCE, Row, comparable
 from dpbench.report.tables import to_csv
+from dpbench.stats.bootstrap import difference
+from dpbench.stats.holm import holm
 
 SUFFIX = ".comparisons"
 NONE = (

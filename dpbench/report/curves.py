@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dpbench.files import safe_name
+from dpbench.core.files import safe_name
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from dpbench.files import replace_atomically
+from dpbench.core.files import replace_atomically
 from dpbench.report.curves import (
     ENSEMBLE,
     MODEL_SELECTION,

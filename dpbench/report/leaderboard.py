@@ -9,19 +9,19 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from dpbench import outcomes
-from dpbench.errors import UserError
-from dpbench.estimates import Estimate
-from dpbench.files import safe_name, write_text
-from dpbench.outcomes import Correct
-from dpbench.record import RunRecord, find, read
-from dpbench.report.bootstrap import Resampled, mean, resample
+from dpbench.core.errors import UserError
+from dpbench.core.files import safe_name, write_text
+from dpbench.core.images import Measurement
+from dpbench.records import correctness
+from dpbench.records.correctness import Correct
+from dpbench.records.run_record import RunRecord, find, read
+from dpbench.records.sample_scores import NOT_CLAIMED, UNKNOWN, Scores
+from dpbench.records.sample_scores import read as read_scores
 from dpbench.report.curves import curve_of
-from dpbench.report.ranks import rank_intervals
 from dpbench.report.tables import to_csv
-from dpbench.scores import NOT_CLAIMED, UNKNOWN, Scores
-from dpbench.scores import read as read_scores
-from dpbench.types import Measurement
+from dpbench.stats.bootstrap import Resampled, mean, resample
+from dpbench.stats.rank_intervals import rank_intervals
+from dpbench.stats.student import Estimate
 
 RECORDS, SCORES = "records", "scores"
 CONFIDENCE = 0.95
@@ -163,8 +163,8 @@ def collect(runs_dir: Path, leaderboards: Path) -> tuple[list[Path], list[Path]]
             target.parent.mkdir(parents=True, exist_ok=True)
             write_text(target, text)
             copied.append(target)
-        if correct := outcomes.kept_by(file.parent, record):
-            outcomes.write(target, correct)
+        if correct := correctness.kept_by(file.parent, record):
+            correctness.write(target, correct)
     return copied, incomplete
 
 
@@ -215,7 +215,7 @@ def rows(leaderboards: Path) -> list[Row]:
     groups: dict[tuple[object, ...], list[tuple[RunRecord, Measurement]]] = defaultdict(list)
     known: dict[tuple[object, ...], list[Correct]] = defaultdict(list)
     for record in records(leaderboards):
-        correct = outcomes.read(_committed(record, leaderboards), record)
+        correct = correctness.read(_committed(record, leaderboards), record)
         for measurement in record.measurements:
             cell = _cell(record, measurement)
             groups[cell].append((record, measurement))

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from dpbench.api.profiles import PROFILES
 from dpbench.claims.arms import PROFILE as CLAIMS
 from dpbench.claims.verdicts import Verdict
-from dpbench.files import safe_name
-from dpbench.profiles import PROFILES
+from dpbench.core.files import safe_name
 from dpbench.report import claims, html
 from dpbench.report.comparisons import SUFFIX as COMPARISONS
 from dpbench.report.comparisons import Comparison

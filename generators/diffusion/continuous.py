@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dpbench.errors import UserError
-from dpbench.ranges import check_shares
+from dpbench.core.checks import check_shares
+from dpbench.core.errors import UserError
 
 from .denoisers import EVERYWHERE, PARAMETERIZATIONS, Interval, Parameterization
 from .method import DiffusionMethod

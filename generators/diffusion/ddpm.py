@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dpbench.errors import UserError
+from dpbench.core.errors import UserError
 
 from .denoisers import Interval
 

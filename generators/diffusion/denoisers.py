@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from dpbench.types import ImageSpec, Precision
+from dpbench.core.images import ImageSpec, Precision
 
 Interval = tuple[float, float]
 EVERYWHERE: Interval = (-math.inf, math.inf)

@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 
 import torch
 
-from dpbench.averaging import ExponentialAverage
-from dpbench.errors import UserError
-from dpbench.privacy.accounting import DPSGDEvent, Event
+from dpbench.api.method import PlannedStage, PublicSource, RunContext
+from dpbench.core.checks import check_counts, check_not_negative, check_positive, check_shares
+from dpbench.core.errors import UserError
+from dpbench.core.images import Precision
+from dpbench.core.streams import Streams, initialised
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.dpsgd import Learner
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
-from dpbench.probe import private_speed
-from dpbench.protocols import PlannedStage, PublicSource, RunContext
-from dpbench.ranges import check_counts, check_not_negative, check_positive, check_shares
-from dpbench.streams import Streams, initialised
-from dpbench.types import Precision
+from dpbench.privacy.events import DPSGDEvent, Event
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
+from dpbench.privacy.throughput import private_speed
+from dpbench.training.averaging import ExponentialAverage
 
 from .denoisers import EVERYWHERE, Centres, Denoiser, Interval, Parameterization
 from .objective import DenoisingObjective

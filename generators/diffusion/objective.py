@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dpbench.augmentation import PLAIN, Augmentation
-from dpbench.pixels import from_pixels
+from dpbench.core.pixels import from_pixels
 from dpbench.privacy.clipping import Predict, as_rows, of_examples
+from dpbench.training.augmentation import PLAIN, Augmentation
 
 from .denoisers import EVERYWHERE, Interval, Parameterization
 

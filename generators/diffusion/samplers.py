@@ -14,10 +14,10 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from dpbench.cores import map_on_cores
-from dpbench.errors import UserError
-from dpbench.pixels import to_pixels
-from dpbench.types import ImageSpec
+from dpbench.core.errors import UserError
+from dpbench.core.images import ImageSpec
+from dpbench.core.pixels import to_pixels
+from dpbench.parallel.cores import map_on_cores
 
 # The solvers of DPDM, and those of DDPM.
 SolverName = Literal["ddim", "ddim-stochastic", "heun"]

@@ -8,17 +8,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dpbench.cores import map_on_cores
-from dpbench.pretraining import Pretraining
+from dpbench.api.method import PublicSource
+from dpbench.core.images import Images
+from dpbench.core.progress import Progress
+from dpbench.core.streams import Streams
+from dpbench.parallel.cores import map_on_cores
 from dpbench.privacy.clipping import Objective, trainable
 from dpbench.privacy.dpsgd import Learner
-from dpbench.privacy.private_images import PrivateSetInfo
-from dpbench.probe import blank_images, examples_per_second
-from dpbench.progress import Progress
-from dpbench.protocols import PublicSource
-from dpbench.stages import Stage, Stateful
-from dpbench.streams import Streams
-from dpbench.types import Images
+from dpbench.privacy.mechanisms import PrivateSetInfo
+from dpbench.privacy.throughput import blank_images, examples_per_second
+from dpbench.training.loop import Stage, Stateful
+from dpbench.training.pretraining import Pretraining
 
 PIECES = 2
 

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
 from torch import Tensor, nn
 
-from dpbench.errors import UserError
-from dpbench.types import ImageSpec
+from dpbench.core.errors import UserError
+from dpbench.core.images import ImageSpec
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import fields
 
 from torch import nn
 
-from dpbench.augmentation import PLAIN, Augmentation
+from dpbench.api.method import Workload
+from dpbench.core.images import ImageSpec, Precision
+from dpbench.core.streams import initialised
 from dpbench.privacy.clipping import Objective
-from dpbench.protocols import Workload
-from dpbench.streams import initialised
-from dpbench.types import ImageSpec, Precision
+from dpbench.training.augmentation import PLAIN, Augmentation
 
 from .ddpm import DDPM
 from .ddpm_unet import DDPMLayers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dpbench.types import ImageSpec
+from dpbench.core.images import ImageSpec
 
 
 def random_affine(

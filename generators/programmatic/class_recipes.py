@@ -12,8 +12,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpbench.streams import Streams
-from dpbench.types import ImageSpec
+from dpbench.core.images import ImageSpec
+from dpbench.core.streams import Streams
 
 from ._affine import random_affine, uniform
 

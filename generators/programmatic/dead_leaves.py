@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpbench.types import ImageSpec
+from dpbench.core.images import ImageSpec
 
 LEAVES = 5000
 RADII = 200

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from dpbench.types import ImageSpec
+from dpbench.core.images import ImageSpec
 
 from ._affine import random_affine
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpbench.types import ImageSpec
+from dpbench.core.images import ImageSpec
 
 from ._affine import uniform
 

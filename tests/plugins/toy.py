@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dpbench.averaging import ExponentialAverage
-from dpbench.pixels import from_pixels, to_pixels
-from dpbench.privacy.accounting import DPSGDEvent, calibrate
+from dpbench.api.method import EvaluationContext, Need, Plan, PlannedStage, RunContext
+from dpbench.core.images import Measurement, MetricSpec
+from dpbench.core.pixels import from_pixels, to_pixels
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.dpsgd import Learner
-from dpbench.privacy.private_images import PrivateImages, PrivateSetInfo
-from dpbench.protocols import EvaluationContext, Need, Plan, PlannedStage, RunContext
-from dpbench.types import Measurement, MetricSpec
+from dpbench.privacy.events import DPSGDEvent, calibrate
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
+from dpbench.training.averaging import ExponentialAverage
 
 # what a test wants to happen at "step" (with its number from 1), "sample" and "evaluate"
 HOOKS: dict[str, Callable[[int], None]] = {}

@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from dpbench.errors import UserError
+from dpbench.core.errors import UserError
 
 Predict = Callable[..., Tensor]
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
 from torch import Tensor
 
-from dpbench.errors import UserError
+from dpbench.core.errors import UserError
 from dpbench.privacy.clipping import of_examples
-from dpbench.privacy.clipping.parts import Ghost, Names, Part, Rows, Separate
+from dpbench.privacy.clipping.example_gradients import Ghost, Names, Part, Rows, Separate
 
 
 class Convolution:

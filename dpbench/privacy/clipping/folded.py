@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dpbench.errors import UserError
+from dpbench.core.errors import UserError
 from dpbench.privacy.clipping import Objective, clip_factors, trainable
+from dpbench.privacy.clipping.example_gradients import Part
 from dpbench.privacy.clipping.layers import LAYERS, Layer
-from dpbench.privacy.clipping.parts import Part
 
 
 def clipped_sum(

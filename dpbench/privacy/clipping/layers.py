@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
 from torch import Tensor
 
-from dpbench.errors import UserError
+from dpbench.core.errors import UserError
 from dpbench.privacy.clipping import of_examples
 from dpbench.privacy.clipping.convolution import Convolution
-from dpbench.privacy.clipping.parts import Ghost, Names, Part, Rows
+from dpbench.privacy.clipping.example_gradients import Ghost, Names, Part, Rows
 
 
 class Layer(Protocol):

@@ -1,0 +1,366 @@
+"""What a method and an evaluator are, and the contexts they get."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dpbench.api.profiles import Profile
+from dpbench.core.files import cache_folder
+from dpbench.core.images import Images, ImageSpec, Measurement, MetricSpec, Precision
+from dpbench.core.progress import Progress
+from dpbench.core.streams import Streams
+from dpbench.parallel.ranks import ALONE, Ranks
+from dpbench.privacy.audit.audit import Mechanism
+from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.clipping import Objective
+from dpbench.privacy.events import Event
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
+from dpbench.training.loop import Stage
+from dpbench.training.pretraining import Pretraining
+
+NO_PUBLIC = "none"
+
+
+class PublicSource(Protocol):
+    """Images that are no secret, in the shape of the private ones.
+
+    Attributes:
+        name: What the user calls it.
+        identity: SHA-256, hexadecimal, of everything that the images depend on but their shape.
+        classes: Number of its classes; None where its labels mean nothing.
+    """
+
+    @property
+    def name(self) -> str:
+        """See the class."""
+
+    @property
+    def identity(self) -> str:
+        """See the class."""
+
+    @property
+    def classes(self) -> int | None:
+        """See the class."""
+
+    def images(self, count: int, progress: Progress) -> Images:
+        """Up to ``count`` images: fewer where the source has no more.
+
+        Args:
+            count: At least 1; fewer images are a prefix of more.
+            progress: Who is told.
+
+        Returns:
+            Images of the private set's shape, with labels in [0, classes) where they mean
+            something.
+        """
+
+
+class Source(Protocol):
+    """Draws images from a program: a frozen dataclass whose fields are the program's parameters.
+
+    Every field has a default: a source is chosen by its name alone.
+
+    Attributes:
+        summary: One line for lists.
+        labelled: Whether an image depends on its label.
+    """
+
+    summary: ClassVar[str]
+    labelled: ClassVar[bool]
+
+    def draw(self, spec: ImageSpec, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw one image for each label.
+
+        Args:
+            spec: The shape of one image.
+            labels: ``(N,)``, int64, not negative; sources that are not labelled use only N.
+            rng: Source of all randomness, on the CPU.
+
+        Returns:
+            ``(N, C, H, W)``, uint8, on the CPU.
+        """
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A part of training, before it runs.
+
+    Attributes:
+        name: What a person reads.
+        steps: Optimizer steps.
+        evaluations: Gradient evaluations (images x copies), expected over Poisson sampling.
+        private: Whether they are of private images.
+        probe: Runs one step of the stage on random tensors on a device and returns evaluations per
+            second; None where the stage is too short to matter.
+    """
+
+    name: str
+    steps: int
+    evaluations: int
+    private: bool
+    probe: Callable[[torch.device], float] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method is going to do and to spend: known before it sees a private image.
+
+    Attributes:
+        stages: In order.
+        events: Every privacy event the method will spend, in order.
+        parameters: Trainable parameters of the largest network.
+        public: Name of the public images that the method trains on.
+    """
+
+    stages: tuple[PlannedStage, ...] = ()
+    events: tuple[Event, ...] = ()
+    parameters: int = 0
+    public: str = NO_PUBLIC
+
+    def evaluations(self, private: bool) -> int:
+        """Gradient evaluations of all private, or all public, stages."""
+        return sum(stage.evaluations for stage in self.stages if stage.private is private)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a method gets from the harness besides the private images.
+
+    Attributes:
+        profile: The resolved profile.
+        device: Where to compute.
+        streams: Named random streams.
+        progress: Who is told.
+        folder: Where training state may be kept between interruptions; not for release.
+        ranks: The processes of the run. All of them fit alike, stage by stage and step by step;
+            private gradient sums are shared out, and the sampler of the first one is kept.
+        public: The images that the plan calls ``public``, or None.
+        pretrained: Told what weights of public training were taken or made.
+        cache: Where those weights are kept for other runs.
+    """
+
+    profile: Profile
+    device: torch.device
+    streams: Streams
+    progress: Progress
+    folder: Path
+    ranks: Ranks = ALONE
+    public: PublicSource | None = None
+    pretrained: Callable[[dict[str, Any]], None] = lambda what: None
+    cache: Path = field(default_factory=cache_folder)
+
+    def stage(self, name: str, label: str) -> Stage:
+        """A resumable loop whose state is kept under ``name``."""
+        return Stage(label, self.folder / f"{name}.stage", self.progress, self.ranks)
+
+    def pretraining(self, recipe: Mapping[str, object], label: str) -> Pretraining:
+        """Training on public images whose result is kept for all runs with the same ``recipe``.
+
+        Use it like this::
+
+            pretraining = run.pretraining(recipe, "public training")
+            if not pretraining.load(model):
+                ...  # train in pretraining.stage, with pretraining.streams
+                pretraining.save(model)
+        """
+        folder = self.cache / "pretrained"
+        return Pretraining(recipe, label, folder, self.progress, self.ranks, self.pretrained)
+
+
+class Sampler(Protocol):
+    """Draws images. Has seen private data through mechanisms only: it is post-processing."""
+
+    def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw one image for each label.
+
+        Args:
+            labels: ``(N,)``, int64, in [0, classes).
+            rng: Source of all randomness, on the device to compute on.
+
+        Returns:
+            ``(N, C, H, W)``, uint8, on the CPU.
+        """
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Tells the classes of images, where a method learns a classifier and not to draw images.
+
+    Like a ``Sampler`` it has seen private data through mechanisms only.
+    """
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Classify images.
+
+        Args:
+            images: ``(N, C, H, W)``, uint8, on the CPU.
+
+        Returns:
+            ``(N, classes)``, float32 logits, on the CPU.
+        """
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values of a method's fields for a profile, and where they come from.
+
+    Attributes:
+        profile: The profile's name.
+        source: Paper and table, or how the values were found.
+        values: Field name to value; fields not named keep their defaults.
+        datasets: Names of data sets it holds for; empty for any.
+        epsilons: Half-open interval ``(low, high]`` of epsilon it holds for.
+    """
+
+    profile: str
+    source: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
+    epsilons: tuple[float, float] = (0.0, math.inf)
+
+    def fits(self, profile: str, dataset: str, epsilon: float) -> bool:
+        """Whether the preset holds for this run."""
+        low, high = self.epsilons
+        return (
+            profile == self.profile
+            and (not self.datasets or dataset in self.datasets)
+            and low < epsilon <= high
+        )
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network with its loss, to be timed on random images.
+
+    Attributes:
+        name: What ``dpbench bench --network`` calls it.
+        summary: One line for people.
+        spec: The shape of its images.
+        classes: Number of classes.
+        build: From the multiplicity K and the precision to the model, on the CPU, and its
+            objective.
+        samplers: By the solver's name, from such a model to what draws images with it.
+        quick: Whether a CPU gets through it in a minute; others are timed on demand only.
+    """
+
+    name: str
+    summary: str
+    spec: ImageSpec
+    classes: int
+    build: Callable[[int, Precision], tuple[nn.Module, Objective]]
+    samplers: Mapping[str, Callable[[nn.Module], Sampler]] = field(default_factory=dict)
+    quick: bool = True
+
+
+class Generator(Protocol):
+    """A method: a frozen dataclass whose fields are its hyper-parameters.
+
+    Attributes:
+        summary: One line for people.
+        private: False for reference points that need the images themselves (epsilon = inf).
+        presets: The first one that fits a run gives the values of its fields.
+
+    A method may also have ``workloads``, a tuple of ``Workload``: its networks, for
+    ``dpbench bench``; and a hyper-parameter ``public``, the name of public images, with
+    ``pretrain(info: PrivateSetInfo, run: RunContext)``, its public training alone, for
+    ``dpbench pretrain``.
+    """
+
+    summary: ClassVar[str]
+    private: ClassVar[bool]
+    presets: ClassVar[tuple[Preset, ...]]
+
+    def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
+        """What ``fit`` will do and spend.
+
+        Raises:
+            UserError: The hyper-parameters do not fit the images or the budget.
+        """
+
+    def fit(self, private: PrivateImages, run: RunContext) -> Sampler | Predictor:
+        """Learn a sampler, or a classifier, from private images through their mechanisms."""
+
+
+class Need(enum.Enum):
+    """Something an evaluator must declare before it gets it.
+
+    Samples and a predictor are never both there. Metrics of samples are rows with a reason where
+    there is a predictor, and a metric of predictors gives no row where there are samples.
+    """
+
+    SAMPLES = "samples"
+    PREDICTOR = "predictor"
+    REAL_TRAIN = "train"
+    REAL_VALIDATION = "validation"
+    REAL_TEST = "test"
+    MECHANISM = "mechanism"
+    PUBLIC = "public"
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """What an evaluator gets.
+
+    Attributes:
+        dataset: Name of the data set that the samples imitate.
+        classes: Number of classes.
+        synthetic: The images under evaluation; none where the method gave a classifier.
+        open_real: Opens a real split; only declared ones can be opened.
+        profile: The resolved profile.
+        device: Where to compute.
+        streams: Named random streams; evaluators use ``evaluation``.
+        progress: Who is told.
+        cache: A folder for what can be computed again.
+        mechanism: What made the images and what it claims; None where that was not declared, or is
+            not known.
+        public: The public images that the method trained on; None where that was not declared, or
+            there are none.
+        predictor: The classifier under evaluation; None where that was not declared, or the method
+            gave images.
+        keep: Keeps arrays by name beside the record, where its hash of them is: what was found
+            image by image. Each call replaces the last one of the same evaluator. The folder may be
+            released: nothing of single images of the train split goes in there. Predicted classes
+            of test images, under the name of a metric that is their accuracy in %, beside their
+            ``labels``, give it intervals over test images and comparisons of methods.
+    """
+
+    dataset: str
+    classes: int
+    synthetic: Images
+    open_real: Callable[[Need], Images]
+    profile: Profile
+    device: torch.device
+    streams: Streams
+    progress: Progress
+    cache: Path
+    mechanism: Mechanism | None = None
+    public: PublicSource | None = None
+    predictor: Predictor | None = None
+    keep: Callable[[Mapping[str, NDArray[np.generic]]], None] = lambda arrays: None
+
+
+class Evaluator(Protocol):
+    """Measures synthetic images, or what made them.
+
+    Attributes:
+        summary: One line for people.
+        metrics: All metrics it can return.
+        needs: What it looks at, and the real splits it opens.
+    """
+
+    summary: ClassVar[str]
+    metrics: ClassVar[tuple[MetricSpec, ...]]
+    needs: ClassVar[frozenset[Need]]
+
+    def evaluate(self, case: EvaluationContext) -> list[Measurement]:
+        """Measure; a number that cannot be had is a measurement with a reason."""

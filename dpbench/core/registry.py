@@ -1,0 +1,121 @@
+"""Names of methods, evaluators and sources of programmatic images, without importing them.
+
+Built-in ones are found by their file: ``generators/dpsyngen_coarse.py`` is ``dpsyngen-coarse``.
+Third-party packages announce theirs by the entry points ``dpbench.generators``,
+``dpbench.evaluators`` and ``dpbench.sources``. There is no central list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dpbench import __version__
+from dpbench.core.errors import UserError, unknown
+
+Kind = Literal["method", "evaluator", "source"]
+_PACKAGES = {
+    "method": ("generators", "baselines"),
+    "evaluator": ("evaluators",),
+    "source": ("generators.programmatic",),
+}
+_LINES = {"method": "METHOD", "evaluator": "EVALUATOR", "source": "SOURCE"}
+_GROUPS = {
+    "method": "dpbench.generators",
+    "evaluator": "dpbench.evaluators",
+    "source": "dpbench.sources",
+}
+_REQUIRED = {
+    "method": ("__dataclass_fields__", "summary", "private", "presets", "plan", "fit"),
+    "evaluator": ("summary", "metrics", "needs", "evaluate"),
+    "source": ("__dataclass_fields__", "summary", "labelled", "draw"),
+}
+OURS = "dpbench-images"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that can be loaded by name.
+
+    Attributes:
+        name: Its CLI name.
+        family: ``generators``, ``baselines``, ``evaluators`` or ``generators.programmatic``.
+        module: Where it is.
+        attribute: What it is called there.
+        distribution: The package that brings it.
+        version: That package's version.
+    """
+
+    name: str
+    family: str
+    module: str
+    attribute: str
+    distribution: str
+    version: str
+
+
+def entries(kind: Kind) -> dict[str, Entry]:
+    """Everything of a kind, by name, sorted; a built-in name cannot be taken over."""
+    found: dict[str, Entry] = {}
+    for family in _PACKAGES[kind]:
+        # found, not imported: what stands in a package's __init__ may need torch
+        package = importlib.util.find_spec(f"dpbench.{family}")
+        assert package is not None
+        for module in pkgutil.iter_modules(package.submodule_search_locations):
+            if not module.ispkg and not module.name.startswith("_"):
+                name = module.name.replace("_", "-")
+                path = f"dpbench.{family}.{module.name}"
+                found[name] = Entry(name, family, path, _LINES[kind], OURS, __version__)
+    for point in importlib.metadata.entry_points(group=_GROUPS[kind]):
+        # not point.module and point.attr, which raise where the line is malformed
+        path, _, attribute = point.value.partition(":")
+        owner = point.dist
+        entry = Entry(
+            point.name,
+            _PACKAGES[kind][0],
+            path.strip(),
+            attribute.strip(),
+            owner.name if owner else "unknown",
+            owner.version if owner else "unknown",
+        )
+        found.setdefault(point.name, entry)
+    return dict(sorted(found.items()))
+
+
+def load(kind: Kind, name: str) -> Any:
+    """The class behind a name.
+
+    Raises:
+        UserError: There is no such name, or its module is broken.
+    """
+    known = entries(kind)
+    if name not in known:
+        raise UserError(unknown(kind, name, known))
+    entry = known[name]
+    try:
+        found = getattr(importlib.import_module(entry.module), entry.attribute)
+        missing = [part for part in _REQUIRED[kind] if not hasattr(found, part)]
+        if missing:
+            raise TypeError(f"{entry.attribute} has no {', '.join(missing)}")
+        return found
+    except Exception as error:  # a plugin may break in any way, and must break nothing else
+        raise UserError(
+            f"{kind} {name!r} of {entry.distribution} {entry.version} is broken: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def version_of(entry: Entry) -> str:
+    """What identifies the code behind an entry: for third-party code its file's hash too."""
+    if entry.distribution == OURS:
+        return f"{entry.distribution} {entry.version}"
+    source = inspect.getsourcefile(importlib.import_module(entry.module))
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12] if source else "unknown"
+    return f"{entry.distribution} {entry.version} {digest}"

@@ -1,0 +1,110 @@
+"""Camelyon17-WILDS at 32x32 (Koh et al., 2021), from the layout of the WILDS package.
+
+Splits are the official ones of WILDS: train is split 0 of the hospitals (centers) 0, 3 and 4,
+validation the whole of center 1 and test the whole of center 2, both out of distribution. Split 1
+of the train hospitals, 33,560 images for validation in distribution, is left out, as Ghalebikesabi
+et al. (2023) do. The label is whether the central 32x32 of the 96x96 pixels has tumor.
+
+Ghalebikesabi et al. say no more than "downsampled to 32x32"; here each pixel is the mean of 3x3,
+rounded to nearest. Transparency is dropped, as WILDS does.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dpbench.core.errors import UserError
+from dpbench.core.progress import Progress
+from dpbench.data import catalog
+from dpbench.data.arrays import Original, Part, Pixels
+from dpbench.data.catalog import DatasetInfo
+from dpbench.data.formats import pictures
+from dpbench.data.formats.pictures import Expected, Picture
+from dpbench.data.roots import locate, not_found
+
+FOLDER, METADATA = "camelyon17_v1.0", "metadata.csv"
+COLUMNS = ("patient", "node", "x_coord", "y_coord", "tumor", "center", "split")
+VALIDATION_CENTER, TEST_CENTER, TRAIN_CENTERS = "1", "2", ("0", "3", "4")
+TRAIN_SPLIT, LEFT_OUT_SPLIT = "0", "1"
+EXPECTED = Expected(("PNG",), (96, 96), ("RGB", "RGBA"))
+RECIPE = "Camelyon17-WILDS, mean of 3x3"
+
+Row = tuple[str, int]
+
+
+def find(
+    data_root: Path | None, progress: Progress, info: DatasetInfo = catalog.CAMELYON17
+) -> Original:
+    """Find Camelyon17-WILDS; a download of 10 GB is left to the user.
+
+    Args:
+        data_root: The user's own folder, looked into first.
+        progress: Not needed.
+        info: What must be in the files.
+
+    Raises:
+        UserError: It is nowhere to be found, or its metadata are bad.
+    """
+    folder = locate(info.name, (FOLDER, f"wilds/{FOLDER}"), (METADATA,), data_root)
+    if folder is None:
+        raise not_found(
+            info.name,
+            "get it by wilds.get_dataset('camelyon17', download=True) of the package wilds "
+            f"(https://wilds.stanford.edu), which makes a folder {FOLDER},",
+        )
+    splits = _splits(folder / METADATA)
+
+    def decode(split: str) -> Iterator[Part]:
+        found = (Picture.read(folder / name, label) for name, label in splits[split])
+        return pictures.decode(found, EXPECTED, _prepared)
+
+    files = [name for rows in splits.values() for name, _ in rows]
+    return Original(info, folder, (METADATA, *files), RECIPE, decode)
+
+
+def _prepared(image: Image.Image) -> Pixels:
+    # not Pillow's reduce, which rounds some means down by 5/9
+    pixels = np.asarray(image.convert("RGB"))
+    rows = pixels.reshape(32, 3, 96, 3).sum(1, dtype=np.uint16)
+    sums = rows[:, 0::3] + rows[:, 1::3] + rows[:, 2::3]
+    means: Pixels = ((sums + 4) // 9).astype(np.uint8)
+    return means
+
+
+def _splits(file: Path) -> dict[str, list[Row]]:
+    """Path and label of each image, by split."""
+    splits: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            rows = csv.DictReader(lines)
+            if missing := set(COLUMNS) - set(rows.fieldnames or ()):
+                raise ValueError(f"it has no column {min(missing)}")
+            for row in rows:
+                patient, node, x, y, tumor, center, split = (row[column] for column in COLUMNS)
+                place = _split_of(center, split)
+                if tumor not in ("0", "1") or place is None:
+                    raise ValueError(
+                        f"line {rows.line_num} has tumor {tumor}, center {center}, split {split}; "
+                        "expected tumor 0 or 1, center 0 to 4, split 0 or 1"
+                    )
+                if place:
+                    slide = f"patient_{patient}_node_{node}"
+                    name = f"patches/{slide}/patch_{slide}_x_{x}_y_{y}.png"
+                    splits[place].append((name, int(tumor)))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{file} is no metadata of Camelyon17-WILDS: {error}") from None
+    return splits
+
+
+def _split_of(center: str, split: str) -> str | None:
+    """The split, ``""`` for what is left out, or None for what cannot be."""
+    if split not in (TRAIN_SPLIT, LEFT_OUT_SPLIT):
+        return None
+    if center in TRAIN_CENTERS:
+        return "train" if split == TRAIN_SPLIT else ""
+    return {VALIDATION_CENTER: "validation", TEST_CENTER: "test"}.get(center)

@@ -1,0 +1,52 @@
+"""Downsampled ImageNet from its batches (Chrabaszcz et al., 2017, arXiv:1707.08819).
+
+The labels are those of the files less 1, in an order of the authors' own. The official validation
+images, which have labels, are the test split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dpbench.core.progress import Progress
+from dpbench.data import catalog
+from dpbench.data.arrays import Original, Part
+from dpbench.data.catalog import DatasetInfo
+from dpbench.data.formats.pickles import read_batch
+from dpbench.data.roots import locate, not_found
+
+BATCHES = {
+    "train": tuple(f"train_data_batch_{number}" for number in range(1, 11)),
+    "test": ("val_data",),
+}
+FIRST_LABEL = 1
+
+
+def find(
+    data_root: Path | None, progress: Progress, info: DatasetInfo = catalog.IMAGENET32
+) -> Original:
+    """Find the batches; they are given out to registered users only.
+
+    Args:
+        data_root: The user's own folder, looked into first.
+        progress: Not needed.
+        info: What must be in the files.
+
+    Raises:
+        UserError: They are nowhere to be found.
+    """
+    names = (*BATCHES["train"], *BATCHES["test"])
+    folder = locate(info.name, ("imagenet32", "Imagenet32", "ImageNet32"), names, data_root)
+    if folder is None:
+        raise not_found(
+            info.name,
+            "get the 32x32 train and validation data from https://image-net.org/download-images, "
+            "unpack train_data_batch_1 to 10 and val_data to a folder imagenet32",
+        )
+
+    def decode(split: str) -> Iterator[Part]:
+        for name in BATCHES[split]:
+            yield read_batch(folder / name, info, FIRST_LABEL)
+
+    return Original(info, folder, names, "batches of downsampled ImageNet", decode)

@@ -1,0 +1,1 @@
+"""Cores, processes and devices."""

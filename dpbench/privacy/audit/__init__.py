@@ -1,0 +1,1 @@
+"""Audits: lower bounds of epsilon from a run of the mechanism."""

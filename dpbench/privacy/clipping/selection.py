@@ -1,0 +1,305 @@
+"""How the gradients of private training are computed: engine and physical batch size.
+
+Both touch speed and memory only, never what is released, so they may be chosen by timing. That is
+done on random images, on the network as it starts: private ones have no part in it.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpbench.core.errors import RunFailed, UserError
+from dpbench.core.files import cache_folder, write_text
+from dpbench.core.images import ImageSpec
+from dpbench.parallel.cores import core_count, sharing
+from dpbench.parallel.ranks import ALONE, Ranks
+from dpbench.privacy.clipping import ENGINES, Objective, engine, trainable
+
+AUTO = "auto"
+# Opacus is there to compare with; it has never been the fastest.
+CANDIDATES = ("folded", "vmap", "loop")
+# Copies that go through the network at once on each core. On CPUs fewer are slower: what Python
+# does for a physical batch is shared by fewer, and one core waits for the other meanwhile.
+CPU_COPIES, CUDA_COPIES = 128, 4096
+# Share of the machine's memory that private training may plan with.
+MEMORY_SHARE = 0.25
+# Activations that are alive at a time, in units of what the backward pass needs.
+ACTIVATIONS = 3
+# Seconds for timing an engine once.
+AFFORDABLE = 4.0
+# Gradients for each example that an engine holds; Opacus has one for each copy.
+GRADIENTS = {"folded": 1, "vmap": 2, "loop": 0}
+# Rounding in bfloat16 moves a tensor of clipped gradients by a few percent, a mistake by far more.
+TOLERANCE = 0.25
+# So small a clipping norm that every example counts alike.
+SMALL_NORM = 1e-3
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How gradients are computed.
+
+    Attributes:
+        engine: One of ``clipping.ENGINES``.
+        physical_batch: Examples that go through the network at once on each core.
+        copies_per_s: Speed of each engine that was timed, on one core.
+    """
+
+    engine: str
+    physical_batch: int
+    copies_per_s: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """For people."""
+        speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in self.copies_per_s.items())
+        timed = f" (images/s on one core: {speeds})" if speeds else ""
+        return f"{self.engine} engine{timed}, {self.physical_batch} examples at once on each core"
+
+
+class Executions:
+    """Chooses an execution for each private training of a run, once.
+
+    Args:
+        engine: A name in ``ENGINES``, or ``auto`` for the fastest.
+        chosen: What was chosen before, by purpose; filled in.
+        cache: Keeps what was timed on this machine, for other runs; None for no cache.
+        decided: Called after a choice with a line for people, so that it can be kept.
+        ranks: The first one chooses for all.
+    """
+
+    def __init__(
+        self,
+        engine: str = AUTO,
+        chosen: dict[str, Any] | None = None,
+        cache: Path | None = None,
+        decided: Callable[[str], None] = lambda line: None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """Nothing is chosen yet."""
+        self._engine = check_name(engine)
+        self._chosen = {} if chosen is None else chosen
+        self._cache = cache
+        self._decided = decided
+        self._ranks = ranks
+
+    def of(
+        self, purpose: str, model: nn.Module, objective: Objective, spec: ImageSpec
+    ) -> Execution:
+        """The execution of a private training.
+
+        Args:
+            purpose: Of its privacy event.
+            model: What will be trained.
+            objective: Its loss and multiplicity.
+            spec: The shape of its images.
+
+        Raises:
+            UserError: The engine that was asked for cannot differentiate this model.
+        """
+        if self._ranks.first and purpose not in self._chosen:
+            execution = choose(model, objective, spec, self._engine, self._cache)
+            self._chosen[purpose] = asdict(execution)
+            self._decided(f"{purpose}: {execution}")
+        told = self._ranks.broadcast(json.dumps(self._chosen.get(purpose)).encode())
+        return Execution(**json.loads(told))
+
+
+def engine_cache() -> Path:
+    """Where this user's machine keeps what was timed."""
+    return cache_folder() / "engines.json"
+
+
+def copies_at_once(device: torch.device) -> int:
+    """Copies of a physical batch, where memory does not call for fewer."""
+    return CPU_COPIES if device.type == "cpu" else CUDA_COPIES
+
+
+def check_name(name: str) -> str:
+    """Hold that an engine exists.
+
+    Raises:
+        UserError: It does not.
+    """
+    if name not in (AUTO, *ENGINES):
+        raise UserError(f"unknown engine {name!r}: choose one of {', '.join((AUTO, *ENGINES))}")
+    return name
+
+
+def choose(
+    model: nn.Module, objective: Objective, spec: ImageSpec, name: str, cache: Path | None = None
+) -> Execution:
+    """Choose an engine, hold it against plain autograd, and size its physical batch.
+
+    Raises:
+        UserError: The engine that was asked for cannot differentiate this model.
+        RunFailed: No engine can.
+    """
+    device = next(iter(trainable(model).values())).device
+    key = _key(model, objective, spec, name, device)
+    known = _read(cache)
+    if key in known:
+        return Execution(**known[key])
+    reference = functools.cache(lambda: _Reference.of(model, objective, spec))
+    sizes: dict[str, int] = {}
+    speeds: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for each in CANDIDATES if name == AUTO else (name,):
+        try:
+            _hold_against_autograd(reference(), objective, each)
+            sizes[each] = _physical_batch(model, objective, spec, each)
+            best = max(speeds.values(), default=0.0)
+            speeds[each] = _copies_per_s(model, objective, spec, each, sizes[each], best)
+        except (UserError, RuntimeError, NotImplementedError) as error:
+            if name != AUTO:
+                raise UserError(f"the {name} engine cannot train this model: {error}") from error
+            reasons[each] = str(error)
+    if not speeds:
+        raise RunFailed(f"no engine can differentiate this model: {reasons}")
+    fastest = max(speeds, key=speeds.__getitem__)
+    execution = Execution(fastest, sizes[fastest], {k: round(v, 1) for k, v in speeds.items()})
+    if cache is not None:
+        write_text(cache, json.dumps(known | {key: asdict(execution)}, indent=1))
+    return execution
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What plain autograd gives, one example after another, on random images and weights."""
+
+    model: nn.Module
+    copies: tuple[Tensor, ...]
+    sums: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, model: nn.Module, objective: Objective, spec: ImageSpec) -> _Reference:
+        moved = copy.deepcopy(model)  # where some weights start at zero, others have no gradient
+        copies, rng = _random_copies(objective, spec, 3, next(model.parameters()).device)
+        with torch.no_grad():
+            for parameter in trainable(moved).values():
+                noise = torch.randn(parameter.shape, generator=rng, device=rng.device)
+                parameter.add_(noise, alpha=0.05)
+        return cls(moved, copies, engine("loop")(moved, objective, copies, SMALL_NORM))
+
+
+def _hold_against_autograd(reference: _Reference, objective: Objective, name: str) -> None:
+    """Catch a model that an engine misunderstands, or that lets examples influence each other."""
+    got = engine(name)(reference.model, objective, reference.copies, SMALL_NORM)
+    for parameter_name, want in reference.sums.items():
+        distance = float((got[parameter_name] - want).norm())
+        if not distance <= TOLERANCE * float(want.norm()) + 1e-9:
+            raise UserError(
+                f"the {name} engine and plain autograd disagree on {parameter_name!r} by "
+                f"{distance / max(float(want.norm()), 1e-30):.0%}: examples that influence each "
+                "other, or a layer used in a way that the engine misunderstands"
+            )
+
+
+def _physical_batch(model: nn.Module, objective: Objective, spec: ImageSpec, name: str) -> int:
+    """As many examples as are of use and fit the memory share of one core."""
+    multiplicity = objective.multiplicity
+    copies, rng = _random_copies(objective, spec, 1, next(model.parameters()).device)
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        objective.loss(model, *copies)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    activations = sum(size for pointer, size in saved.items() if pointer not in weights)
+    gradient = 4 * sum(p.numel() for p in trainable(model).values())
+    per_example = ACTIVATIONS * activations + GRADIENTS.get(name, multiplicity) * gradient
+    on_cpu = rng.device.type == "cpu"
+    users = core_count() * sharing() if on_cpu else 1
+    memory = MEMORY_SHARE * _memory(rng.device) / users
+    useful = max(1, copies_at_once(rng.device) // multiplicity)
+    return max(1, min(useful, int(memory // per_example)))
+
+
+def _memory(device: torch.device) -> float:
+    """Bytes in all: what is free changes from run to run."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return memory if text == "max" else min(memory, float(text))
+
+
+def _copies_per_s(
+    model: nn.Module,
+    objective: Objective,
+    spec: ImageSpec,
+    name: str,
+    examples: int,
+    best: float,
+) -> float:
+    """Speed of an engine on one core: the better of two, or of one that is far behind.
+
+    Where a physical batch would take long, fewer examples stand for it.
+    """
+
+    def speed_of(count: int) -> float:
+        copies, rng = _random_copies(objective, spec, count, next(model.parameters()).device)
+        started = time.perf_counter()
+        sums = engine(name)(model, objective, copies, 1.0)
+        next(iter(sums.values())).sum().item()  # waits for the device
+        return count * objective.multiplicity / (time.perf_counter() - started)
+
+    affordable = int(AFFORDABLE * speed_of(1) / objective.multiplicity)
+    count = max(1, min(examples, affordable))
+    first = speed_of(count)
+    return first if first < best / 2 else max(first, speed_of(count))
+
+
+def _random_copies(
+    objective: Objective, spec: ImageSpec, examples: int, device: torch.device
+) -> tuple[tuple[Tensor, ...], torch.Generator]:
+    rng = torch.Generator(device).manual_seed(0)
+    shape = (examples, *spec.shape)
+    pixels = torch.randint(0, 256, shape, generator=rng, device=device).to(torch.uint8)
+    labels = torch.zeros(examples, dtype=torch.int64, device=device)
+    return objective.draw(pixels, labels, rng), rng
+
+
+def _key(
+    model: nn.Module, objective: Objective, spec: ImageSpec, name: str, device: torch.device
+) -> str:
+    """What a choice holds for."""
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    parts = (
+        name,
+        processor,
+        core_count(),
+        torch.__version__,
+        spec.shape,
+        objective.multiplicity,
+        repr(model),
+        getattr(model, "precision", ""),
+        [(key, tuple(p.shape), str(p.dtype)) for key, p in trainable(model).items()],
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _read(cache: Path | None) -> dict[str, Any]:
+    if cache is None or not cache.exists():
+        return {}
+    try:
+        content = json.loads(cache.read_text())
+        return content if isinstance(content, dict) else {}
+    except ValueError:  # it can be made again
+        return {}

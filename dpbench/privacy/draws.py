@@ -1,0 +1,60 @@
+"""Drawing the copies of a private batch: a function of key, step and place in the batch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from dpbench.core.images import Images
+from dpbench.privacy.clipping import Objective
+
+# Copies (images x multiplicity) that share a generator: many enough that making it costs nothing,
+# few enough that memory does not matter.
+COPIES_DRAWN_TOGETHER = 256
+
+Copies = tuple[Tensor, ...]
+# The generator for a chunk of the batch, by the chunk's number.
+Draws = Callable[[int], torch.Generator]
+
+
+def drawn_copies(
+    objective: Objective, images: Images, batch: Tensor, draws: Draws, device: torch.device
+) -> Callable[[int, int], Copies]:
+    """What an objective draws for a batch, by places in the batch.
+
+    The batch is cut into chunks of a fixed number of images, each drawn whole from a generator of
+    its own, the last one filled up. So the draws of a place depend neither on how many images
+    follow, nor on where physical batches begin, nor on how the batch is shared out.
+
+    Args:
+        objective: Draws.
+        images: Where the batch is taken from.
+        batch: ``(B,)``, int64 indices.
+        draws: Gives the generator of each chunk, on ``device``, at its start.
+        device: Where to draw.
+
+    Returns:
+        A function of ``first`` and ``last``, with ``0 <= first < last <= B``: the copies of the
+        images in ``batch[first:last]``. It is quickest when asked in order.
+    """
+    size = max(1, COPIES_DRAWN_TOGETHER // objective.multiplicity)
+
+    @lru_cache(maxsize=1)
+    def chunk(number: int) -> Copies:
+        indices = batch[number * size : (number + 1) * size]
+        missing = size - len(indices)
+        part = images[torch.cat([indices, indices[-1:].expand(missing)])]
+        return objective.draw(part.pixels.to(device), part.labels.to(device), draws(number))
+
+    def between(first: int, last: int) -> Copies:
+        pieces = []
+        for number in range(first // size, (last - 1) // size + 1):
+            start = number * size
+            low, high = max(first - start, 0), min(last - start, size)
+            pieces.append([part[low:high] for part in chunk(number)])
+        return tuple(torch.cat(parts) for parts in zip(*pieces, strict=True))
+
+    return between

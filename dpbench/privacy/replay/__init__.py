@@ -1,0 +1,1 @@
+"""Neighbour replay: does a method learn through its mechanisms alone?"""

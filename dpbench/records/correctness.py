@@ -1,0 +1,113 @@
+"""Which test images a run's classifiers got right: one bit each, beside the committed record.
+
+What evaluators keep beside a run's record is the class that was predicted for every test image,
+24 kB for three classifiers and 10,000 images. Intervals need 5 kB of it, little enough to commit.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpbench.core.errors import UserError, described
+from dpbench.core.files import sha256, write_arrays
+from dpbench.core.images import Measurement
+from dpbench.records.run_record import KEPT, RunRecord
+
+LABELS = "labels"
+SUFFIX = ".correct.npz"  # in place of the record's .json
+Correct: TypeAlias = NDArray[np.bool_]
+
+
+def kept_by(folder: Path, record: RunRecord) -> dict[str, Correct]:
+    """What the predictions that a run's evaluators kept say of its metrics.
+
+    An array is the predictions of a metric if it has the metric's name, stands beside ``labels``,
+    and agrees with them in as many percent as the metric's value.
+
+    Args:
+        folder: Of the run.
+        record: Its record.
+
+    Returns:
+        For each metric ``(N,)``: whether it was right of each test image, in the split's order.
+        Nothing of files that are not there any more.
+
+    Raises:
+        UserError: A file is not the one that the run wrote.
+    """
+    measured, found = _measured(record), {}
+    for name, expected in record.artifacts.items():
+        file = folder / name
+        if not name.startswith(KEPT) or not file.is_file():
+            continue
+        if sha256(file) != expected:
+            raise UserError(f"{file} is not the file that the run wrote: restore it, or remove it")
+        with np.load(file, allow_pickle=False) as arrays:
+            labels = arrays[LABELS] if LABELS in arrays.files else None
+            for metric in measured.keys() & set(arrays.files):
+                if labels is not None and arrays[metric].shape == labels.shape:
+                    right = arrays[metric] == labels
+                    if _gives(right, measured[metric]):
+                        found[metric] = right
+    return found
+
+
+def write(file: Path, correct: Mapping[str, Correct]) -> None:
+    """Keep what ``kept_by`` found beside a committed record; the same gives the same bytes."""
+    bits = {metric: np.packbits(right) for metric, right in sorted(correct.items())}
+    write_arrays(file.with_suffix(SUFFIX), bits)
+
+
+def read(file: Path, record: RunRecord) -> dict[str, Correct]:
+    """What is kept beside a committed record.
+
+    Args:
+        file: The record's.
+        record: What it holds.
+
+    Returns:
+        As ``kept_by``; nothing where nothing was kept, such as for records made before.
+
+    Raises:
+        UserError: It cannot be read, or does not give the values in the record.
+    """
+    file = file.with_suffix(SUFFIX)
+    if not file.is_file():
+        return {}
+    measured = _measured(record)
+    try:
+        with np.load(file, allow_pickle=False) as bits:
+            found = {
+                metric: np.unpackbits(bits[metric], count=measured[metric].n_real).astype(bool)
+                for metric in bits.files
+            }
+    except (
+        *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
+        zipfile.BadZipFile,
+    ) as error:
+        raise UserError(f"{file} holds no outcomes of its record: {described(error)}") from error
+    if wrong := [name for name, right in found.items() if not _gives(right, measured[name])]:
+        raise UserError(
+            f"{file} does not give what its record says of {', '.join(wrong)}: restore or remove it"
+        )
+    return found
+
+
+def _measured(record: RunRecord) -> dict[str, Measurement]:
+    return {each.metric: each for each in record.measurements if each.value is not None}
+
+
+def _gives(right: Correct, measurement: Measurement) -> bool:
+    """Whether the measurement is the share that is right."""
+    return (
+        len(right) == measurement.n_real > 0
+        and measurement.value is not None
+        and math.isclose(100 * int(right.sum()) / len(right), measurement.value)
+    )

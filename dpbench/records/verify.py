@@ -1,0 +1,243 @@
+"""Whether a record's privacy claim follows from what the record says was done.
+
+Epsilon is computed again from the events alone and compared with what is claimed; everything else
+that two places say is compared too. That shows mistakes and edits by hand. It cannot show that the
+events happened, nor a forger who changes everything consistently: the audit and the tests of the
+mechanisms are there for that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpbench.core.errors import UserError
+from dpbench.core.files import sha256
+from dpbench.data.catalog import CATALOG
+from dpbench.privacy.certificate import events_of, is_old, schema_violations
+from dpbench.privacy.crosschecks import cross_checks
+from dpbench.privacy.events import ACCOUNTANT, Event, epsilon, event_to_json
+from dpbench.privacy.ledger import release_status
+from dpbench.records.run_record import RECORD, RELEASES, RunRecord, edits, parse
+
+# The same library gives the same epsilon but for rounding; another version, nearly.
+SAME, SIMILAR = 1e-5, 1e-3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found out about a record.
+
+    Attributes:
+        file: The record.
+        epsilon: As claimed; None where there is no claim that can be read.
+        recomputed: From the events alone; None where they cannot be read, or there is no budget.
+        wrong: What contradicts what, one line each.
+        unchecked: What could not be checked, and why, one line each.
+    """
+
+    file: Path
+    epsilon: float | None
+    recomputed: float | None
+    wrong: tuple[str, ...]
+    unchecked: tuple[str, ...]
+
+    @property
+    def verified(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.wrong
+
+
+def record_at(path: Path) -> Path:
+    """The record that a path means: a file, or the one in a run's folder.
+
+    Raises:
+        UserError: There is none.
+    """
+    file = path / RECORD if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"there is no record at {file}: give a record's file or a run's folder")
+    return file
+
+
+def verify(file: Path) -> Verdict:
+    """Check a record, and the files beside it that it names; nothing is unpickled.
+
+    Raises:
+        UserError: It is not a record.
+    """
+    record, content = parse(file)
+    checks = _Checks(file, record)
+    checks.wrong += edits(record, content)
+    checks.certificate("digest" in content)
+    checks.artifacts()
+    return Verdict(
+        file, checks.claimed, checks.recomputed, tuple(checks.wrong), tuple(checks.unchecked)
+    )
+
+
+class _Checks:
+    """Collects what is wrong with a record and what could not be checked."""
+
+    def __init__(self, file: Path, record: RunRecord) -> None:
+        self.folder = file.parent
+        self.spec = record.spec
+        self.record = record
+        self.privacy = record.privacy
+        self.claimed: float | None = None
+        self.recomputed: float | None = None
+        self.events: tuple[Event, ...] | None = None
+        self.wrong: list[str] = []
+        self.unchecked: list[str] = []
+
+    def certificate(self, has_digest: bool) -> None:
+        """The claim against its events, the spec and itself."""
+        if not self.privacy:
+            self.wrong.append(f"there is no certificate: the run is {self.record.status!r}")
+            return
+        if is_old(self.privacy):
+            self.unchecked.append(
+                "clipping norms, cross-checks, code revision, counters beside the checkpoint, and "
+                "whether measurements were edited: the record was made before it had those"
+            )
+        else:
+            if not has_digest:
+                self.wrong.append("there is no digest")
+            if violations := schema_violations(self.privacy):
+                self.wrong += violations
+                return  # what follows relies on names and types
+        try:
+            self.events = events_of(self.privacy)
+            self.claimed = float(self.privacy["epsilon"])
+            self._epsilon(self.events)
+            self._spec(self.events)
+            self._counters(self.events, "the certificate", self.privacy["events"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.wrong.append(f"privacy cannot be read: {type(error).__name__}: {error}")
+
+    def _epsilon(self, events: tuple[Event, ...]) -> None:
+        """By PLD, and by the accountants that the certificate quotes."""
+        claim, delta, adjacency = self.claimed, self.privacy["delta"], self.privacy["adjacency"]
+        assert claim is not None
+        if not math.isfinite(self.spec.epsilon):
+            # without a budget nothing is claimed, whatever noise there was
+            if math.isfinite(claim):
+                self.wrong.append(f"epsilon is {claim:.6g}, but the run has no budget")
+            return
+        self.recomputed = epsilon(events, delta, adjacency)
+        same = self.privacy["accountant"] == ACCOUNTANT
+        if not _agree(claim, self.recomputed, SAME if same else SIMILAR):
+            self.wrong.append(
+                f"epsilon is {claim:.6g}, but the events give {self.recomputed:.6g} ({ACCOUNTANT})"
+            )
+        if self.recomputed > self.spec.epsilon * (1 + SAME):
+            self.wrong.append(
+                f"the events give epsilon {self.recomputed:.6g}, over the budget of "
+                f"{self.spec.epsilon:g}"
+            )
+        if not same:
+            self.unchecked.append(
+                f"epsilon beyond {SIMILAR:.1%}: it was computed by {self.privacy['accountant']}, "
+                f"here is {ACCOUNTANT}"
+            )
+        self._cross_checks(events)
+
+    def _cross_checks(self, events: tuple[Event, ...]) -> None:
+        quoted = {each["accountant"]: each for each in self.privacy.get("cross_checks", ())}
+        if not quoted:
+            return
+        for ours in cross_checks(events, self.privacy["delta"], self.privacy["adjacency"]):
+            name = ours["accountant"]
+            if name not in quoted:
+                self.unchecked.append(f"cross-checks: there is none by {name}")
+            elif not _agree(_number(quoted[name]), _number(ours), SAME):
+                self.wrong.append(
+                    f"the cross-check by {name} says {_said(quoted[name])}, "
+                    f"but the events give {_said(ours)}"
+                )
+
+    def _spec(self, events: tuple[Event, ...]) -> None:
+        """What certificate and spec both say."""
+        spec, args = self.spec, self.spec.method_args
+        for name in ("delta", "adjacency"):
+            if self.privacy[name] != getattr(spec, name):
+                self.wrong.append(
+                    f"{name} is {self.privacy[name]}, but {getattr(spec, name)} in the spec"
+                )
+        release = release_status(math.isfinite(spec.epsilon), spec.reproducible)
+        if self.privacy["release"] != release:
+            self.wrong.append(
+                f"release is {self.privacy['release']!r}, but the spec gives {release!r}"
+            )
+        expected: dict[str, Any] = {
+            name: args[name] for name in ("steps", "clipping_norm") if name in args
+        }
+        if is_old(self.privacy):
+            expected.pop("clipping_norm", None)
+        if "batch_size" in args:
+            if spec.dataset in CATALOG:
+                expected["sample_rate"] = args["batch_size"] / CATALOG[spec.dataset].train
+            else:
+                self.unchecked.append(f"sample_rate: the size of {spec.dataset} is not known here")
+        for name, value in expected.items():
+            having = [event for event in events if name in event_to_json(event)]
+            if len(having) != 1:
+                continue  # no telling which event the hyper-parameter is of
+            accounted = getattr(having[0], name)
+            if not _agree(accounted, value, 1e-9):
+                self.wrong.append(
+                    f"{name} of {having[0].purpose!r} is {accounted}, but the hyper-parameters "
+                    f"give {value:.6g}"
+                )
+
+    def _counters(self, events: tuple[Event, ...], where: str, counted: Any) -> None:
+        made = [(each["purpose"], each["released"]) for each in counted]
+        if [purpose for purpose, _ in made] != [event.purpose for event in events]:
+            self.wrong.append(f"{where} counts releases of other events than were accounted for")
+            return
+        for event, (purpose, released) in zip(events, made, strict=True):
+            if released != event.steps:
+                self.wrong.append(
+                    f"{event.steps} releases of {purpose!r} are accounted for, but {where} "
+                    f"counts {released}"
+                )
+
+    def artifacts(self) -> None:
+        """The files beside the record against their hashes, and what they count."""
+        artifacts, missing = self.record.artifacts, []
+        if not is_old(self.privacy) and self.privacy and RELEASES not in artifacts:
+            self.wrong.append(f"there is no hash of {RELEASES}")
+        for name, expected in artifacts.items():
+            file = self.folder / name
+            if Path(name).name != name:
+                self.wrong.append(f"{name!r} is not beside the record")
+            elif not file.is_file():
+                missing.append(name)
+            elif sha256(file) != expected:
+                self.wrong.append(f"{name} is not the file that the run wrote: its hash differs")
+        if missing:
+            self.unchecked.append(f"{', '.join(missing)}: not beside the record")
+        if self.events is not None and RELEASES in artifacts and RELEASES not in missing:
+            try:
+                counted = json.loads((self.folder / RELEASES).read_text(encoding="utf-8"))
+                self._counters(self.events, RELEASES, counted)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                self.wrong.append(f"{RELEASES} cannot be read: {type(error).__name__}: {error}")
+
+
+def _agree(first: float | None, second: float | None, tolerance: float) -> bool:
+    if first is None or second is None:
+        return first is second
+    return math.isclose(first, second, rel_tol=tolerance)
+
+
+def _number(check: dict[str, Any]) -> float | None:
+    return None if check["epsilon"] is None else float(check["epsilon"])
+
+
+def _said(check: dict[str, Any]) -> str:
+    number = _number(check)
+    return f"nothing ({check['reason']})" if number is None else f"{number:.6g}"

@@ -1,0 +1,1 @@
+"""What training stands on, private or public."""

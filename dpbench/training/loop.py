@@ -1,0 +1,145 @@
+"""Resumable loops: the one place that knows how training survives an interruption."""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+
+from dpbench.core.files import write_torch
+from dpbench.core.progress import Progress
+from dpbench.parallel.ranks import ALONE, Ranks
+
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+SECRET_MODE = 0o600
+
+
+class Stateful(Protocol):
+    """Anything whose state can be saved and put back: modules, optimizers, averages."""
+
+    def state_dict(self) -> Any:
+        """The state, as ``torch.save`` takes it."""
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Put a saved state back."""
+
+
+@contextmanager
+def deferred_interrupts() -> Iterator[Callable[[], bool]]:
+    """Hold the first SIGINT or SIGTERM.
+
+    A step of training must not be torn in the middle. The first signal is remembered, and the
+    returned function, which the loop calls between steps, says so; a second signal is not held, and
+    raises KeyboardInterrupt. Outside the main thread signals cannot be held, and nothing happens.
+    """
+    received: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    def interrupted() -> bool:
+        return bool(received)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, remember)
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Stage:
+    """A loop over steps that resumes where it stopped.
+
+    Args:
+        label: What a person reads beside the progress bar.
+        file: Where the state is kept (mode 0600: training state is no release).
+        progress: Who is told.
+        ranks: Those that take each step together. They start from the first one's state, stop after
+            the same step when one of them is interrupted, and the first one saves.
+    """
+
+    def __init__(self, label: str, file: Path, progress: Progress, ranks: Ranks = ALONE) -> None:
+        """Keep the arguments."""
+        self.ranks = ranks
+        self._label = label
+        self._file = file
+        self._progress = progress
+
+    def steps(
+        self,
+        total: int,
+        state: Mapping[str, Stateful],
+        unit: str = "images",
+        per_step: float = 1,
+        note: Callable[[int], str] = lambda step: "",
+    ) -> Iterator[int]:
+        """Yield the steps still to do, saving ``state`` now and then and on interruption.
+
+        Args:
+            total: Number of steps of the whole stage.
+            state: What a step changes; loaded before the first step is yielded.
+            unit: What progress is counted in.
+            per_step: Units of progress of one step.
+            note: What to show after ``step`` steps.
+
+        Yields:
+            Step numbers, from 0 or from where the saved state stopped, up to ``total - 1``.
+        """
+        done = self._load(state)
+        with (
+            deferred_interrupts() as interrupted,
+            self._progress.task(self._label, total * per_step, unit, done * per_step) as task,
+        ):
+            saved_at = time.monotonic()
+            for step in range(done, total):
+                yield step
+                task.advance(per_step, note(step + 1) if self.ranks.first else "")
+                if self.ranks.any(interrupted()):
+                    self._save(step + 1, state)
+                    raise KeyboardInterrupt
+                if time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS or step + 1 == total:
+                    self._save(step + 1, state)
+                    saved_at = time.monotonic()
+            if self.ranks.any(interrupted()):  # a signal may have come during the last save
+                raise KeyboardInterrupt
+
+    def _load(self, state: Mapping[str, Stateful]) -> int:
+        content = b""
+        if self.ranks.first and self._file.exists():
+            content = self._file.read_bytes()
+        elif self.ranks.first and self.ranks.size > 1:
+            # what was computed before this stage may differ in its last bits from rank to rank
+            buffer = io.BytesIO()
+            torch.save(_content(0, state), buffer)
+            content = buffer.getvalue()
+        content = self.ranks.broadcast(content)
+        if not content:
+            return 0
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        for name, part in state.items():
+            part.load_state_dict(saved["state"][name])
+        return int(saved["done"])
+
+    def _save(self, done: int, state: Mapping[str, Stateful]) -> None:
+        if self.ranks.first:
+            write_torch(self._file, _content(done, state), SECRET_MODE)
+
+
+def _content(done: int, state: Mapping[str, Stateful]) -> dict[str, Any]:
+    return {"done": done, "state": {name: part.state_dict() for name, part in state.items()}}

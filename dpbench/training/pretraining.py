@@ -1,0 +1,109 @@
+"""Training on public images, done once and kept for every run that names the same recipe.
+
+It has seed 0 whatever the seed of the run: runs over several seeds differ in what they do with
+private images, and start from the same public weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dpbench.core.files import lock, sha256, write_torch
+from dpbench.core.progress import Progress
+from dpbench.core.streams import Streams
+from dpbench.parallel.ranks import ALONE, Ranks
+from dpbench.training.loop import Stage
+
+SEED = 0
+
+
+class Pretraining:
+    """One public stage: weights from the cache, or a resumable loop whose result is put there.
+
+    Args:
+        recipe: Everything that the weights depend on, JSON-able: what the public images are, the
+            network, the hyper-parameters.
+        label: What a person reads beside the progress bar.
+        folder: Where weights are kept, by the hash of their recipe.
+        progress: Who is told.
+        ranks: The processes of the run: all get the same weights.
+        kept: Called with the id of the recipe, the file's SHA-256 and whether it was there before.
+
+    Attributes:
+        id: SHA-256 of the recipe, 64 hex digits.
+        streams: Random streams of the stage, which depend on no run.
+        stage: The loop.
+    """
+
+    def __init__(
+        self,
+        recipe: Mapping[str, object],
+        label: str,
+        folder: Path,
+        progress: Progress,
+        ranks: Ranks = ALONE,
+        kept: Callable[[dict[str, Any]], None] = lambda what: None,
+    ) -> None:
+        """Name the files; nothing is read yet."""
+        canonical = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
+        self.id = hashlib.sha256(canonical.encode()).hexdigest()
+        self.streams = Streams(SEED)
+        self._file = folder / f"{self.id[:16]}.pt"
+        self._partial = folder / f"{self.id[:16]}.stage"
+        self.stage = Stage(label, self._partial, progress, ranks)
+        self._progress, self._ranks, self._kept = progress, ranks, kept
+        self._lock: int | None = None
+
+    def load(self, model: nn.Module) -> bool:
+        """Put the kept weights into ``model``; False where there are none, and they must be made.
+
+        A process that finds none keeps others out until it has saved them or ends: they wait here.
+        """
+        content = b""
+        if self._ranks.first:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._acquire()
+            if self._file.exists():
+                content = self._file.read_bytes()
+                self._release()
+                self._progress.note(f"public training was done before: {self._file}")
+                self._tell(reused=True)
+        content = self._ranks.broadcast(content)
+        if not content:
+            return False
+        model.load_state_dict(
+            torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        )
+        return True
+
+    def save(self, model: nn.Module) -> None:
+        """Keep the weights of ``model``; what the loop saved on its way is removed."""
+        if self._ranks.first:
+            write_torch(self._file, model.state_dict())
+            self._partial.unlink(missing_ok=True)
+            self._release()
+            self._progress.note(f"public weights are kept in {self._file}")
+            self._tell(reused=False)
+
+    def _tell(self, reused: bool) -> None:
+        self._kept({"recipe": self.id, "sha256": sha256(self._file), "reused": reused})
+
+    def _acquire(self) -> None:
+        self._lock = os.open(self._file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o666)
+        if not lock(self._lock, wait=False):
+            self._progress.note("waiting for another process that is at the same public training")
+            lock(self._lock, wait=True)
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None

@@ -1,0 +1,71 @@
+"""What classifiers trained on real images reach: the same for all runs, so kept between them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dpbench.core.files import write_text
+from dpbench.core.images import Images
+from dpbench.core.streams import Streams
+
+from ..features.extractor import content_hash
+from .training import BATCH, Recipe, accuracy, train
+
+# In place of the run's own streams, so that every run is held against the same reference.
+STREAMS = Streams(0)
+VERSION = 1  # of training, in the keys of what is kept
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real images to train on and to test on.
+
+    Attributes:
+        train: What classifiers learn from.
+        test: What they are tested on.
+        classes: Number of classes.
+        device: Where to compute.
+        cache: Where accuracies are kept, by the content of the images and all of the recipe.
+    """
+
+    train: Images
+    test: Images
+    classes: int
+    device: torch.device
+    cache: Path
+
+    @functools.cached_property
+    def _content(self) -> tuple[str, str]:
+        return content_hash(self.train), content_hash(self.test)
+
+    def accuracy(self, recipe: Recipe, seed: int, advance: Callable[[float], None]) -> float:
+        """Test accuracy in % of a classifier trained on the real images, or what is kept of it.
+
+        Args:
+            recipe: What to train and how.
+            seed: See ``train``.
+            advance: See ``train``.
+        """
+        file = self.cache / "accuracies" / f"{self._key(recipe, seed)}.json"
+        if file.exists():
+            advance(BATCH * recipe.steps)
+        else:
+            network = train(recipe, self.train, self.classes, seed, self.device, advance)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, json.dumps(accuracy(network, self.test, self.device)))
+        return float(json.loads(file.read_text(encoding="utf-8")))
+
+    def _key(self, recipe: Recipe, seed: int) -> str:
+        said = dataclasses.asdict(recipe) | {"network": recipe.network.__qualname__}
+        # the last bits of training depend on the kind of device and on torch
+        computed_by = (self.device.type, torch.__version__, VERSION)
+        content = (*self._content, said, seed, self.classes, *computed_by)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

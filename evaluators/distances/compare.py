@@ -1,0 +1,149 @@
+"""The metrics of fidelity: what is compared in each feature space, and by what formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch_fidelity.metric_isc import isc_features_to_metric
+
+from dpbench.api.method import Need
+from dpbench.core.images import MetricSpec
+
+from ..features.dinov2 import DINOV2_FEATURES
+from ..features.extractor import CNN_FEATURES
+from ..features.feature_set import NEIGHBOURS, FeatureSet
+from ..features.inception import INCEPTION_FEATURES
+from .frechet import frechet_at_infinity, frechet_distance
+from .kid import kernel_distance
+from .prdc import prdc
+
+SYNTHETIC = "synthetic"
+TRAIN = Need.REAL_TRAIN.value
+TEST = Need.REAL_TEST.value
+# torch-fidelity's size; ten subsets of 10000 images look at each about once
+KID_SUBSETS, KID_SIZE = 10, 1000
+INCEPTION_SCORE_SPLITS = 10
+
+FD_CNN = MetricSpec("fd_cnn", "", False, "Frechet distance, features of a CNN of the data set")
+FD_CNN_FLOOR = MetricSpec("fd_cnn_floor", "", False, "fd_cnn of real train against real test")
+FD_CNN_CLASS = MetricSpec("fd_cnn_class*", "", False, "fd_cnn of the images of a class")
+FID = MetricSpec("fid", "", False, "Frechet Inception distance")
+FID_CLEAN = MetricSpec("fid_clean", "", False, "the same behind clean-fid's resize")
+FD_DINOV2 = MetricSpec("fd_dinov2", "", False, "Frechet distance, features of DINOv2; RGB only")
+INCEPTION_SCORE = MetricSpec("inception_score", "", True, "Inception score; legacy, sees no real")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Numbers that sets of images give together.
+
+    Attributes:
+        metrics: What the numbers are, in the order of ``values``.
+        between: Names of the sets; the first is the one that is judged.
+        values: From the sets in one feature space, equally large, and a seed.
+        more_than: Every set needs more than so many images.
+        part: What is looked at of a set.
+    """
+
+    metrics: tuple[MetricSpec, ...]
+    between: tuple[str, ...]
+    values: Callable[[Sequence[FeatureSet], int], Sequence[float]]
+    more_than: int
+    part: Callable[[FeatureSet], FeatureSet] = lambda images: images
+
+
+def _frechet(sets: Sequence[FeatureSet], seed: int) -> tuple[float]:
+    judged, real = (each.moments for each in sets)
+    return (frechet_distance(judged.mean, judged.covariance, real.mean, real.covariance),)
+
+
+def _at_infinity(sets: Sequence[FeatureSet], seed: int) -> tuple[float]:
+    synthetic, real = sets
+    rng = np.random.default_rng(seed)
+    return (frechet_at_infinity(synthetic.features, real.moments, rng),)
+
+
+def _kernel(sets: Sequence[FeatureSet], seed: int) -> tuple[float]:
+    synthetic, real = sets
+    size = min(KID_SIZE, len(real))
+    first, second = synthetic.features, real.features
+    return (kernel_distance(first, second, KID_SUBSETS, size, seed % 2**32),)
+
+
+def _prdc(sets: Sequence[FeatureSet], seed: int) -> Sequence[float]:
+    synthetic, real = sets
+    return prdc(real.features, real.radii, synthetic.features, synthetic.radii, NEIGHBOURS)
+
+
+def _inception_score(sets: Sequence[FeatureSet], seed: int) -> tuple[float]:
+    """Salimans et al. 2016, section 4, as a mean over splits, by torch-fidelity."""
+    (synthetic,) = sets
+    assert synthetic.head is not None
+    logits = torch.from_numpy(synthetic.features @ synthetic.head)
+    scores = isc_features_to_metric(logits, INCEPTION_SCORE_SPLITS, rng_seed=seed % 2**32)
+    return (scores["inception_score_mean"],)
+
+
+def _frechet_distances(metric: MetricSpec, dimension: int) -> tuple[Comparison, ...]:
+    return tuple(
+        Comparison((metric,), (SYNTHETIC, real), _frechet, more_than=dimension)
+        for real in (TEST, TRAIN)
+    )
+
+
+def _family(frechet: MetricSpec, suffix: str, dimension: int) -> tuple[Comparison, ...]:
+    """What is measured in the spaces of the CNN and of Inception."""
+    where = f"in the features of {frechet.name}"
+    infinity = MetricSpec(f"{frechet.name}_infinity", "", False, f"{frechet.name} at n = infinity")
+    kid = MetricSpec(f"kid{suffix}", "", False, f"kernel distance (MMD^2) {where}")
+    shares = (
+        MetricSpec(f"precision{suffix}", "", True, f"share of synthetic images near real {where}"),
+        MetricSpec(f"recall{suffix}", "", True, f"share of real images near synthetic {where}"),
+        MetricSpec(f"density{suffix}", "", True, f"how deep among real images, 1 as real {where}"),
+        MetricSpec(f"coverage{suffix}", "", True, f"share of real balls with synthetic {where}"),
+    )
+    return _frechet_distances(frechet, dimension) + tuple(
+        comparison
+        for real in (TEST, TRAIN)
+        for comparison in (
+            # more than that, or there would be no shorter subset with a covariance
+            Comparison((infinity,), (SYNTHETIC, real), _at_infinity, more_than=2 * dimension),
+            Comparison((kid,), (SYNTHETIC, real), _kernel, more_than=1),
+            Comparison(
+                shares,
+                (SYNTHETIC, real),
+                _prdc,
+                more_than=NEIGHBOURS,
+                part=lambda images: images.neighbourhood,
+            ),
+        )
+    )
+
+
+IN_CNN = (
+    *_family(FD_CNN, "_cnn", CNN_FEATURES),
+    Comparison((FD_CNN_FLOOR,), (TRAIN, TEST), _frechet, more_than=CNN_FEATURES),
+)
+IN_INCEPTION = (
+    *_family(FID, "", INCEPTION_FEATURES),
+    Comparison(
+        (INCEPTION_SCORE,), (SYNTHETIC,), _inception_score, more_than=INCEPTION_SCORE_SPLITS - 1
+    ),
+)
+IN_CLEAN_INCEPTION = _frechet_distances(FID_CLEAN, INCEPTION_FEATURES)
+IN_DINOV2 = _frechet_distances(FD_DINOV2, DINOV2_FEATURES)
+
+
+def class_distance(label: int) -> Comparison:
+    """``fd_cnn`` of one class."""
+    name = FD_CNN_CLASS.name.replace("*", str(label))
+    return Comparison(
+        (MetricSpec(name, "", False, FD_CNN_CLASS.description),),
+        (SYNTHETIC, TEST),
+        _frechet,
+        more_than=CNN_FEATURES,
+        part=lambda images: images[images.labels == label],
+    )

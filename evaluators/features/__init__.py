@@ -1,0 +1,1 @@
+"""Features of images that distances are computed in."""

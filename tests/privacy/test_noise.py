@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from dpbench.core.errors import RunFailed, UserError
+from dpbench.core.images import Images
+from dpbench.core.progress import Silent
+from dpbench.core.streams import Streams
+from dpbench.privacy import dpsgd, mechanisms
+from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.dpsgd import Learner
+from dpbench.privacy.events import DPSGDEvent, GaussianEvent
+from dpbench.privacy.ledger import PrivacyLedger
+from dpbench.privacy.mechanisms import PrivateImages
+from dpbench.training.averaging import ExponentialAverage
+from dpbench.training.loop import Stage
+from tests.support import broken
+from tests.support.private import (
+    KEY,
+    Gradients,
+    Layers,
+    Nothing,
+    Steps,
+    assert_refused,
+    flat,
+    handle,
+    some_images,
+)
+
+STEPS, SIGMA, CLIPPING_NORM = 8, 2.5, 0.3
+# chance of an honest mechanism to leave an interval, were the keys not fixed
+ALPHA = 1e-5
+
+
+def released_noise(
+    purpose: str = "weights", steps: int = STEPS, streams: Streams | None = None
+) -> list[Gradients]:
+    event = DPSGDEvent(0.1, SIGMA, CLIPPING_NORM, steps, purpose)
+    return Steps(Layers(), Nothing(), event)(some_images(40), streams=streams)
+
+
+def assert_gaussian(sample: Tensor, scale: float) -> None:
+    """The chi-square interval of the standard deviation holds ``scale``; the shape is normal."""
+    values = sample.double().flatten()
+    count, total = len(values), float(values.square().sum())
+    low = math.sqrt(total / stats.chi2.ppf(1 - ALPHA / 2, count))
+    high = math.sqrt(total / stats.chi2.ppf(ALPHA / 2, count))
+    assert low <= scale <= high
+    if count > 500_000:
+        assert high / low < 1.01
+    assert stats.kstest(values[:100_000].numpy() / scale, "norm").pvalue > ALPHA
+
+
+def assert_unrelated(first: Tensor, second: Tensor) -> None:
+    first, second = first.double().flatten(), second.double().flatten()
+    correlation = float(first @ second / (first.norm() * second.norm()))
+    assert abs(correlation) * math.sqrt(len(first)) < 5
+
+
+def check_noise() -> None:
+    """Gradients are zero, so what is released is noise: right in scale, and never used twice."""
+    released = released_noise()
+    assert len(released) == STEPS
+    for name in released[0]:
+        everything = torch.stack([step[name] for step in released])
+        assert_gaussian(everything, SIGMA * CLIPPING_NORM)
+    other_purpose = released_noise("other weights", steps=1)
+    assert_unrelated(flat(released[0]), flat(other_purpose[0]))
+    for first, second in itertools.combinations(released, 2):
+        assert_unrelated(flat(first), flat(second))
+    for step in released:
+        for one, other in itertools.combinations(step.values(), 2):
+            shorter = min(one.numel(), other.numel())
+            if shorter > 1000:
+                assert_unrelated(one.flatten()[:shorter], other.flatten()[:shorter])
+
+
+def test_every_weight_gets_fresh_gaussian_noise_of_the_stated_scale_at_every_step() -> None:
+    check_noise()
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        broken.scaled_by(0.97),
+        broken.scaled_by(0.1),
+        broken.scaled_by(0.0),
+        broken.scaled_by(1 / CLIPPING_NORM),
+        broken.missing_on("bias"),
+        broken.missing_on("last"),
+        broken.the_same_at_every_step,
+        broken.the_same_on_every_tensor,
+        broken.the_same_for_every_purpose,
+        broken.uniform,
+    ],
+    ids=[
+        "0.97 of it",
+        "a tenth of it",
+        "none of it",
+        "a scale without the clipping norm",
+        "a small tensor without it",
+        "the last tensor without it",
+        "the same at every step",
+        "the same on every tensor",
+        "the same for every purpose",
+        "uniform noise",
+    ],
+)
+def test_looking_at_the_noise_catches(twin: broken.Noise, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dpsgd, "gaussian_noise", twin)
+    with pytest.raises(AssertionError):
+        check_noise()
+
+
+def check_noise_is_secret() -> None:
+    """The published seed says nothing about the noise; the key says everything."""
+    noise = {
+        (seed, key): flat(released_noise(steps=1, streams=Streams(seed, key))[0])
+        for seed, key in itertools.product((0, 1), (KEY, bytes(32)))
+    }
+    assert torch.equal(noise[0, KEY], noise[1, KEY])
+    assert_unrelated(noise[0, KEY], noise[0, bytes(32)])
+
+
+def test_noise_depends_on_the_key_and_not_on_the_seed() -> None:
+    check_noise_is_secret()
+
+
+def test_changing_seed_and_key_catches_noise_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.from_the_public_seed)
+    with pytest.raises(AssertionError):
+        check_noise_is_secret()
+
+
+# The average of the weights.
+
+
+def check_average() -> None:
+    """The average that is released follows the weights with noise, and nothing else."""
+    model, decay = Layers(), 0.8
+    learner = Learner(
+        model, torch.optim.SGD(model.parameters(), lr=1.0), ExponentialAverage(model, decay)
+    )
+    expected = torch.zeros(sum(p.numel() for p in model.parameters()))
+    updates = 0
+
+    def follow(*_: object) -> None:
+        nonlocal expected, updates
+        updates += 1
+        keep = min(decay, (1 + updates) / (10 + updates))
+        weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+        expected = keep * expected + (1 - keep) * weights
+
+    learner.optimizer.register_step_post_hook(follow)
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage("training", Path(folder) / "private.stage", Silent())
+        event = DPSGDEvent(0.1, SIGMA, CLIPPING_NORM, STEPS, "weights")
+        handle(some_images(40)).dp_sgd(learner, Nothing(), event, stage)
+    learner.average.copy_to(model)
+    released = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert updates == STEPS
+    torch.testing.assert_close(released, expected)
+    assert float(released.norm()) > 0
+
+
+def test_the_average_that_is_released_is_that_of_weights_with_noise() -> None:
+    check_average()
+
+
+# One-shot sums.
+
+WIDTH = 600_000
+
+
+def one_shot(
+    images: Images, noise_multiplier: float, streams: Streams | None = None, purpose: str = "sum"
+) -> Tensor:
+    """Rows of very different length: image i has 2 ^ (i - 5) on one coordinate; image 3 is NaN."""
+
+    def features(part: Images) -> Tensor:
+        rows = torch.zeros(len(part), 50)
+        rows[torch.arange(len(part)), part.labels] = 2.0 ** (part.labels - 5).float()
+        rows[part.labels == 3, 7] = torch.nan
+        rows[part.labels == 4, 8] = torch.inf
+        rows[part.labels == 5] = 1e30
+        return rows
+
+    private = handle(images, streams=streams)
+    return private.gaussian_sum(features, GaussianEvent(noise_multiplier, CLIPPING_NORM, purpose))
+
+
+def check_one_shot_rows() -> None:
+    images = some_images(40)
+    everybody = one_shot(images, 0.0)
+    assert bool(everybody.isfinite().all())
+    expected = (2.0 ** (torch.arange(50) - 5).double()).clamp(max=CLIPPING_NORM)
+    expected[[3, 4, 5]] = 0
+    expected[40:] = 0
+    torch.testing.assert_close(everybody, expected, rtol=1e-5, atol=0)
+    for left_out in range(40):
+        without = one_shot(images[images.labels != left_out], 0.0)
+        assert float((everybody - without).norm()) <= CLIPPING_NORM * (1 + 1e-5)
+
+
+def test_each_row_of_a_one_shot_sum_is_clipped_and_rows_without_a_length_are_dropped() -> None:
+    check_one_shot_rows()
+
+
+@pytest.mark.parametrize(
+    "name, twin",
+    [
+        ("clip_factors", lambda norms, c: torch.ones_like(norms)),
+        ("clip_factors", lambda norms, c: (c / norms).clamp(max=1)),
+        ("clip_factors", lambda norms, c: (2 * c / norms).clamp(max=1).nan_to_num(0)),
+        ("zero_rows", lambda rows, keep: rows),
+    ],
+    ids=["no clipping", "a NaN factor", "twice the norm", "a NaN row"],
+)
+def test_leaving_out_each_row_catches(
+    name: str, twin: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mechanisms, name, twin)
+    with pytest.raises(AssertionError):
+        check_one_shot_rows()
+
+
+def check_one_shot_noise(kind: type[Streams]) -> None:
+    def noise(count: int, purpose: str = "sum") -> Tensor:
+        private = handle(some_images(count, side=2), streams=kind(0, KEY))
+        event = GaussianEvent(SIGMA, CLIPPING_NORM, purpose)
+        return private.gaussian_sum(lambda part: torch.zeros(len(part), WIDTH), event)
+
+    assert_gaussian(noise(3), SIGMA * CLIPPING_NORM)
+    assert torch.equal(noise(3), noise(17))  # its scale does not know how many rows there are
+    assert_unrelated(noise(3), noise(3, "another sum"))
+
+
+def test_a_one_shot_sum_has_noise_of_the_stated_scale_whatever_the_number_of_rows() -> None:
+    check_one_shot_noise(Streams)
+
+
+def test_looking_at_the_noise_of_a_one_shot_sum_catches_quieter_noise() -> None:
+    with pytest.raises(AssertionError):
+        check_one_shot_noise(broken.Quieter)
+
+
+def test_rows_beyond_one_chunk_are_summed_too() -> None:
+    images = Images(
+        torch.zeros(9000, 1, 1, 1, dtype=torch.uint8), torch.zeros(9000, dtype=torch.int64)
+    )
+    total = handle(images).gaussian_sum(
+        lambda part: torch.ones(len(part), 1), GaussianEvent(0.0, 1.0, "count")
+    )
+    assert total.item() == pytest.approx(9000, rel=1e-5)
+
+
+def check_that_rounding_does_not_show() -> None:
+    """One row more must not move a sum over many by more than its norm, to one part in 10^6."""
+
+    def total(count: int) -> Tensor:
+        images = Images(torch.zeros(count, 1, 1, 1).byte(), torch.zeros(count, dtype=torch.int64))
+        return handle(images).gaussian_sum(
+            lambda part: 7.3 * torch.linspace(1, 2, 4).repeat(len(part), 1),
+            GaussianEvent(0.0, 1.0, "sum"),
+        )
+
+    totals = [total(count) for count in range(5000, 5012)]
+    steps = [float((more - less).norm()) for less, more in itertools.pairwise(totals)]
+    assert max(steps) <= 1 + 1e-6
+
+
+def test_rounding_does_not_show_beside_what_one_image_may_change() -> None:
+    check_that_rounding_does_not_show()
+
+
+def test_looking_at_rounding_catches_sums_in_single_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    summed = mechanisms._clipped_row_sum
+
+    def single(images: Images, *arguments: Any) -> Tensor:
+        return summed(images, *arguments).float()
+
+    def total(self: Any, of_part: Any) -> Tensor:
+        return of_part(self._PrivateImages__images)
+
+    monkeypatch.setattr(mechanisms, "_clipped_row_sum", single)
+    monkeypatch.setattr(PrivateImages, "_sum", total)
+    with pytest.raises(AssertionError):
+        check_that_rounding_does_not_show()
+
+
+def test_a_one_shot_sum_over_no_images_is_noise() -> None:
+    # the neighbour of a set of one image: it must not end in an error that tells them apart
+    assert one_shot(some_images(1)[:0], 1.0).shape == (50,)
+
+
+# The handle.
+
+
+def limited() -> PrivacyLedger:
+    return PrivacyLedger(PrivacyBudget(1.0))
+
+
+def check_unprotected(private: PrivateImages) -> None:
+    assert_refused(UserError, private.unprotected)
+
+
+def test_images_are_handed_out_without_a_budget_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = some_images(3)
+    check_unprotected(handle(images, limited()))
+    assert handle(images).unprotected() is images
+    monkeypatch.setattr(PrivateImages, "unprotected", lambda self: images)
+    with pytest.raises(AssertionError):
+        check_unprotected(handle(images, limited()))
+
+
+def test_images_are_no_attribute_that_one_reads_by_mistake() -> None:
+    private = handle(some_images(3), limited())
+    public = {name for name in dir(private) if not name.startswith("_")}
+    assert public == {"budget", "info", "unprotected"} | {
+        "dp_sgd",
+        "gaussian_sum",
+        "label_histogram",
+        "select",
+    }
+
+
+def test_a_sum_over_budget_is_not_made() -> None:
+    looked: list[Images] = []
+
+    def features(part: Images) -> Tensor:
+        looked.append(part)
+        return torch.zeros(len(part), 2)
+
+    private = handle(some_images(3), limited())
+    event = GaussianEvent(0.5, 1.0, "too much")
+    assert_refused(UserError, lambda: private.gaussian_sum(features, event))
+    assert looked == []
+
+
+def test_a_sum_is_made_once_for_each_purpose() -> None:
+    ledger = PrivacyLedger(PrivacyBudget(1.0))
+    private = handle(some_images(3), ledger)
+
+    def release() -> Tensor:
+        event = GaussianEvent(9.0, 1.0, "sum")
+        return private.gaussian_sum(lambda part: torch.zeros(len(part), 4), event)
+
+    release()
+    assert_refused(RunFailed, release)
+    assert len(ledger.events) == 1

@@ -1,0 +1,78 @@
+"""A step shared out over ranks is the step of one process: same batch, copies, noise, divisor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from dpbench.core.streams import Streams
+from dpbench.parallel.ranks import ALONE, Ranks
+from dpbench.privacy import dpsgd, draws
+from dpbench.privacy.events import DPSGDEvent
+from tests.support import broken
+from tests.support.private import KEY, NoisyRegression, Steps, flat, perceptron, some_images
+from tests.support.ranks import on_ranks
+
+
+def released(ranks: Ranks = ALONE, key: bytes = KEY) -> torch.Tensor:
+    """What private training releases, ``(steps, weights)``."""
+    event = DPSGDEvent(0.5, 0.7, 0.3, 4, "weights")
+    steps = Steps(perceptron(), NoisyRegression(2), event, nominal_size=40, ranks=ranks)
+    return torch.stack([flat(step) for step in steps(some_images(40), streams=Streams(0, key))])
+
+
+def check_ranks(
+    monkeypatch: pytest.MonkeyPatch, work: Callable[[Ranks], torch.Tensor] = released
+) -> None:
+    monkeypatch.setattr(draws, "COPIES_DRAWN_TOGETHER", 16)
+    alone = released()
+    for size in (2, 3):
+        first, *others = on_ranks(size, work)
+        torch.testing.assert_close(first, alone, rtol=1e-5, atol=1e-5)
+        for other in others:
+            assert torch.equal(first, other), "the weights of ranks would drift apart"
+
+
+def test_any_number_of_ranks_releases_what_one_process_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check_ranks(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "name, twin",
+    [
+        ("gradient_sum", broken.keeps_its_share),
+        ("gradient_sum", broken.draws_alike_on_every_rank),
+        ("gradient_sum", broken.samples_on_every_rank),
+        ("gradient_sum", broken.divides_by_its_share),
+        ("gaussian_noise", broken.of_every_rank),
+        ("gaussian_noise", broken.of_its_own),
+        ("gaussian_noise", broken.of_its_own_added_up),
+        ("drawn_copies", broken.draws_one_after_another),
+    ],
+)
+def test_comparing_ranks_with_one_process_catches(
+    name: str, twin: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dpsgd, name, twin)
+    with pytest.raises(AssertionError):
+        check_ranks(monkeypatch)
+
+
+def test_it_also_catches_ranks_without_a_common_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_its_own_key(ranks: Ranks) -> torch.Tensor:
+        return released(ranks, bytes([ranks.rank]) + KEY[1:])
+
+    with pytest.raises(AssertionError):
+        check_ranks(monkeypatch, with_its_own_key)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 100])
+def test_shares_are_disjoint_even_and_whole(size: int, count: int) -> None:
+    shares = [Ranks(rank, size).share(count) for rank in range(size)]
+    assert [place for share in shares for place in share] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1

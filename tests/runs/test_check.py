@@ -1,0 +1,218 @@
+"""Neighbour replay: what it measures, what it catches, and that every method passes it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from types import ModuleType
+
+import pytest
+import torch
+from conftest import Command
+
+from dpbench.api.method import RunContext
+from dpbench.core.errors import RunFailed
+from dpbench.core.images import Images
+from dpbench.core.progress import Silent
+from dpbench.core.registry import entries, load
+from dpbench.data.catalog import CATALOG
+from dpbench.data.load import load as load_dataset
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
+from dpbench.privacy.replay.replay import Comparison, Neighbour, neighbours
+from dpbench.runs.check import replay
+from dpbench.runs.execute import private_set_info
+from dpbench.runs.hyperparameters import resolve
+from tests.support.methods import CHEATS, SUM, TRAINING, Honest, stolen
+from tests.support.private import rng
+
+pytestmark = pytest.mark.usefixtures("accounted_once")
+
+
+def small_set() -> Images:
+    # darker than white and brighter than black, so that the neighbours are no strangers' copies
+    pixels = torch.randint(20, 200, (30, 1, 4, 4), generator=rng()).byte()
+    return Images(pixels, torch.arange(30) % 3)
+
+
+def replayed(method: Honest, *names: str) -> tuple[Comparison, ...]:
+    """On a small set; with ``names``, on these neighbours only."""
+    images = small_set()
+    info = PrivateSetInfo("images", images.spec, 3, len(images))
+    original, *others = neighbours(images)
+    chosen = [each for each in others if not names or each.name in names]
+    return replay(method, info, [original, *chosen], Silent())
+
+
+def failures(comparisons: Sequence[Comparison]) -> set[str]:
+    return {each.purpose for each in comparisons if not each.ok}
+
+
+def test_an_honest_method_passes_and_its_neighbours_make_a_difference() -> None:
+    comparisons = replayed(Honest())
+    assert failures(comparisons) == set()
+    releases = [each for each in comparisons if each.release is not None]
+    assert len(releases) == 8 * (1 + TRAINING.steps)
+    assert [each.release for each in releases[:4]] == [0, 1, 2, 3]
+    for event in (SUM, TRAINING):
+        own = {each.neighbour: each for each in releases if each.purpose == event.purpose}
+        assert {each.sensitivity for each in own.values()} == {event.clipping_norm}
+        # the strongest reach what they are allowed, so the bound is tight
+        assert own["white added"].difference == pytest.approx(event.clipping_norm, rel=1e-3)
+        assert own["last removed"].difference > 0.2 * event.clipping_norm
+        # what has no length counts for nothing
+        for name in ("NaN added", "overflow added"):
+            assert own[name].difference == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.__name__)
+def test_a_method_that_reads_images_outside_of_a_mechanism_is_caught(cheat: type[Honest]) -> None:
+    found = failures(replayed(cheat(), "one removed", "white added"))
+    assert CHEATS[cheat] in found
+
+
+class Told:
+    """A classifier that keeps from its checkpoint what it predicts by."""
+
+    def __init__(self, leak: torch.Tensor) -> None:
+        self.leak = leak
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"checkpoint": "tells nothing"}
+
+    def predict(self, images: torch.Tensor) -> torch.Tensor:
+        return self.leak.expand(len(images), 3)
+
+
+def test_a_classifier_whose_predictions_tell_more_than_its_checkpoint_is_caught() -> None:
+    class Classifies(Honest):
+        def fit(self, private: PrivateImages, run: RunContext) -> Told:  # type: ignore[override]
+            leak = stolen(private).pixels.float().mean() if self.leaks else torch.zeros(())
+            self.learn(private, run, self.features, self.objective())
+            return Told(leak)
+
+        leaks = True
+
+    class Keeps(Classifies):
+        leaks = False
+
+    assert failures(replayed(Classifies(), "white added")) == {"predictions"}
+    assert failures(replayed(Keeps(), "white added")) == set()
+
+
+def test_a_method_that_breaks_by_itself_is_said_to() -> None:
+    class Broken(Honest):
+        def features(self, images: Images) -> torch.Tensor:
+            raise ZeroDivisionError("of its own")
+
+    with pytest.raises(RunFailed, match="ZeroDivisionError: of its own"):
+        replayed(Broken())
+
+
+def test_a_release_that_is_not_a_number_is_infinitely_far() -> None:
+    assert Comparison(0, "sum", "white added", 1.0, 1.0).ok
+    assert not Comparison(0, "sum", "white added", 1.01, 1.0).ok
+    assert not Comparison(None, "checkpoint", "white added", math.inf, 0.0).ok
+
+
+# Every method.
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("one removed", "white added"),
+        pytest.param(
+            (
+                *("last removed", "random added", "black added", "checkerboard added"),
+                *("NaN added", "overflow added"),
+            ),
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["two neighbours", "the others"],
+)
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *((name, ()) for name in sorted(entries("method")) if load("method", name).private),
+        ("dp-ddpm", ("public=salt-and-pepper", "flip=True", "crop=1")),
+        ("dpdm", ("centre_learning_rate=0.004",)),
+        ("dpdm", ("centre_learning_rate=0.004", "centre_widths=True")),
+    ],
+)
+def test_every_private_method_learns_through_its_mechanisms_alone(
+    name: str, settings: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    method = resolve(load("method", name), name, "smoke", "digits", 1.0, settings).method
+    original, *others = neighbours(load_dataset("digits", None, Silent()).splits.train)
+    chosen: list[Neighbour] = [each for each in others if each.name in names]
+    comparisons = replay(method, private_set_info(CATALOG["digits"]), [original, *chosen], Silent())
+    assert failures(comparisons) == set()
+    moved = [each.difference for each in comparisons if each.release is not None]
+    assert len(moved) >= len(names) and max(moved) > 0
+
+
+# The command.
+
+
+def test_the_command_shows_the_worst_release_for_each_neighbour(
+    dpbench: Command, toy: ModuleType
+) -> None:
+    ended = dpbench("check", "toy")
+    assert ended.code == 0
+    assert ended.out.count("mean image") == 8
+    assert " of 4 " in ended.out
+    assert "a check, not a proof" in ended.out
+    assert "replaying: 9/9 fits" in ended.err
+
+
+def test_the_command_writes_json_and_nothing_else(dpbench: Command, toy: ModuleType) -> None:
+    ended = dpbench("check", "toy", "--dataset", "digits", "--json")
+    found = json.loads(ended.out)
+    assert (ended.code, found["ok"], found["method"], found["dataset"]) == (
+        0,
+        True,
+        "toy",
+        "digits",
+    )
+    first = found["comparisons"][0]
+    assert list(first) == ["release", "purpose", "neighbour", "difference", "sensitivity", "ok"]
+    assert found["not_shown"]
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_the_command_fails_a_third_partys_method_that_cheats(
+    dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    honest = toy.Toy.fit
+
+    def fit(self: object, private: PrivateImages, run: object) -> object:
+        honest(self, private, run)
+        return toy.ToySampler(stolen(private).pixels.float().mean(dim=0) / 255)
+
+    monkeypatch.setattr(toy.Toy, "fit", fit)
+    ended = dpbench("check", "toy", *options)
+    assert ended.code == 1
+    assert "toy failed 16 of " in ended.err and ended.err.count("\n") == 2
+    if options:
+        assert json.loads(ended.out)["ok"] is False
+    else:
+        assert ended.out.count("NO") == 16
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("dpsyn",), "Unknown method 'dpsyn'. Did you mean 'dpsyngen'?"),
+        (("toy", "--dataset", "digit"), "Unknown dataset 'digit'. Did you mean 'digits'?"),
+        (("real",), "real is not private: it reads the images themselves"),
+        ((), "Missing argument"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    dpbench: Command, toy: ModuleType, arguments: tuple[str, ...], message: str
+) -> None:
+    ended = dpbench("check", *arguments)
+    assert ended.code == 2
+    assert message in ended.err and "Traceback" not in ended.err
