@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dpbench.api.method import EvaluationContext, Need
+from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.errors import UserError
-from dpbench.core.images import Measurement, MetricSpec
+from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.privacy.audit.audit import Audit, audit
 
 

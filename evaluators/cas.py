@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpbench.api.method import EvaluationContext, Need
-from dpbench.core.images import Images, ImageSpec, Measurement, MetricSpec
+from dpbench.api.evaluator import EvaluationContext, Need
+from dpbench.core.images import Images, ImageSpec
+from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Task
 from dpbench.stats.proportions import wilson
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dpbench.api.method import EvaluationContext, Need
-from dpbench.core.images import Measurement, MetricSpec
+from dpbench.api.evaluator import EvaluationContext, Need
+from dpbench.core.metrics import Measurement, MetricSpec
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import ClassVar
 import torch
 from threadpoolctl import threadpool_limits
 
-from dpbench.api.method import EvaluationContext, Need
+from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.errors import UserError
-from dpbench.core.images import Images, Measurement, MetricSpec
+from dpbench.core.images import Images
+from dpbench.core.metrics import Measurement, MetricSpec
 
 from ._subsets import subset
 from .distances.compare import (

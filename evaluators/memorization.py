@@ -10,8 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpbench.api.method import EvaluationContext, Need
-from dpbench.core.images import Images, Measurement, MetricSpec
+from dpbench.api.evaluator import EvaluationContext, Need
+from dpbench.core.images import Images
+from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.stats.proportions import wilson
 
 from ._subsets import subset

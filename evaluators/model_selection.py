@@ -9,8 +9,9 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from dpbench.api.method import EvaluationContext, Need
-from dpbench.core.images import Images, Measurement, MetricSpec
+from dpbench.api.evaluator import EvaluationContext, Need
+from dpbench.core.images import Images
+from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Task
 from dpbench.core.streams import Streams
 

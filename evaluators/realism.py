@@ -8,8 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpbench.api.method import EvaluationContext, Need, PublicSource
-from dpbench.core.images import Images, Measurement, MetricSpec
+from dpbench.api.evaluator import EvaluationContext, Need
+from dpbench.api.sources import PublicSource
+from dpbench.core.images import Images
+from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.stats.proportions import wilson
 
 from .classifiers.training import BATCH, Recipe, predict, resnet18, small_cnn, train

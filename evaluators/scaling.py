@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dpbench.api.method import EvaluationContext, Need
-from dpbench.core.images import Images, Measurement, MetricSpec
+from dpbench.api.evaluator import EvaluationContext, Need
+from dpbench.core.images import Images
+from dpbench.core.metrics import Measurement, MetricSpec
 
 from ._subsets import nested
 from .cas import MEMBERS, ensemble

@@ -13,7 +13,8 @@ from typing import Literal
 
 import torch
 
-from dpbench.api.method import Plan, Preset, PublicSource, RunContext
+from dpbench.api.method import Plan, Preset, RunContext
+from dpbench.api.sources import PublicSource
 from dpbench.core.checks import check_counts, check_positive
 from dpbench.core.errors import UserError
 from dpbench.core.registry import load

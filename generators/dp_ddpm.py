@@ -31,7 +31,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from dpbench.api.method import NO_PUBLIC, Plan, Preset, PublicSource, RunContext, Sampler, Workload
+from dpbench.api.method import Plan, Preset, RunContext, Sampler, Workload
+from dpbench.api.sources import NO_PUBLIC, PublicSource
 from dpbench.core.checks import check_counts, check_not_negative, check_positive
 from dpbench.core.errors import UserError
 from dpbench.privacy.budget import PrivacyBudget

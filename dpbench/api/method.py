@@ -1,94 +1,29 @@
-"""What a method and an evaluator are, and the contexts they get."""
+"""What a method is, and what it gets."""
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dpbench.api.profiles import Profile
+from dpbench.api.sources import NO_PUBLIC, PublicSource
 from dpbench.core.files import cache_folder
-from dpbench.core.images import Images, ImageSpec, Measurement, MetricSpec, Precision
+from dpbench.core.images import ImageSpec, Precision
 from dpbench.core.progress import Progress
 from dpbench.core.streams import Streams
 from dpbench.parallel.ranks import ALONE, Ranks
-from dpbench.privacy.audit.audit import Mechanism
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective
 from dpbench.privacy.events import Event
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from dpbench.training.loop import Stage
 from dpbench.training.pretraining import Pretraining
-
-NO_PUBLIC = "none"
-
-
-class PublicSource(Protocol):
-    """Images that are no secret, in the shape of the private ones.
-
-    Attributes:
-        name: What the user calls it.
-        identity: SHA-256, hexadecimal, of everything that the images depend on but their shape.
-        classes: Number of its classes; None where its labels mean nothing.
-    """
-
-    @property
-    def name(self) -> str:
-        """See the class."""
-
-    @property
-    def identity(self) -> str:
-        """See the class."""
-
-    @property
-    def classes(self) -> int | None:
-        """See the class."""
-
-    def images(self, count: int, progress: Progress) -> Images:
-        """Up to ``count`` images: fewer where the source has no more.
-
-        Args:
-            count: At least 1; fewer images are a prefix of more.
-            progress: Who is told.
-
-        Returns:
-            Images of the private set's shape, with labels in [0, classes) where they mean
-            something.
-        """
-
-
-class Source(Protocol):
-    """Draws images from a program: a frozen dataclass whose fields are the program's parameters.
-
-    Every field has a default: a source is chosen by its name alone.
-
-    Attributes:
-        summary: One line for lists.
-        labelled: Whether an image depends on its label.
-    """
-
-    summary: ClassVar[str]
-    labelled: ClassVar[bool]
-
-    def draw(self, spec: ImageSpec, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw one image for each label.
-
-        Args:
-            spec: The shape of one image.
-            labels: ``(N,)``, int64, not negative; sources that are not labelled use only N.
-            rng: Source of all randomness, on the CPU.
-
-        Returns:
-            ``(N, C, H, W)``, uint8, on the CPU.
-        """
 
 
 @dataclass(frozen=True)
@@ -262,7 +197,7 @@ class Workload:
     quick: bool = True
 
 
-class Generator(Protocol):
+class Method(Protocol):
     """A method: a frozen dataclass whose fields are its hyper-parameters.
 
     Attributes:
@@ -289,78 +224,3 @@ class Generator(Protocol):
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler | Predictor:
         """Learn a sampler, or a classifier, from private images through their mechanisms."""
-
-
-class Need(enum.Enum):
-    """Something an evaluator must declare before it gets it.
-
-    Samples and a predictor are never both there. Metrics of samples are rows with a reason where
-    there is a predictor, and a metric of predictors gives no row where there are samples.
-    """
-
-    SAMPLES = "samples"
-    PREDICTOR = "predictor"
-    REAL_TRAIN = "train"
-    REAL_VALIDATION = "validation"
-    REAL_TEST = "test"
-    MECHANISM = "mechanism"
-    PUBLIC = "public"
-
-
-@dataclass(frozen=True)
-class EvaluationContext:
-    """What an evaluator gets.
-
-    Attributes:
-        dataset: Name of the data set that the samples imitate.
-        classes: Number of classes.
-        synthetic: The images under evaluation; none where the method gave a classifier.
-        open_real: Opens a real split; only declared ones can be opened.
-        profile: The resolved profile.
-        device: Where to compute.
-        streams: Named random streams; evaluators use ``evaluation``.
-        progress: Who is told.
-        cache: A folder for what can be computed again.
-        mechanism: What made the images and what it claims; None where that was not declared, or is
-            not known.
-        public: The public images that the method trained on; None where that was not declared, or
-            there are none.
-        predictor: The classifier under evaluation; None where that was not declared, or the method
-            gave images.
-        keep: Keeps arrays by name beside the record, where its hash of them is: what was found
-            image by image. Each call replaces the last one of the same evaluator. The folder may be
-            released: nothing of single images of the train split goes in there. Predicted classes
-            of test images, under the name of a metric that is their accuracy in %, beside their
-            ``labels``, give it intervals over test images and comparisons of methods.
-    """
-
-    dataset: str
-    classes: int
-    synthetic: Images
-    open_real: Callable[[Need], Images]
-    profile: Profile
-    device: torch.device
-    streams: Streams
-    progress: Progress
-    cache: Path
-    mechanism: Mechanism | None = None
-    public: PublicSource | None = None
-    predictor: Predictor | None = None
-    keep: Callable[[Mapping[str, NDArray[np.generic]]], None] = lambda arrays: None
-
-
-class Evaluator(Protocol):
-    """Measures synthetic images, or what made them.
-
-    Attributes:
-        summary: One line for people.
-        metrics: All metrics it can return.
-        needs: What it looks at, and the real splits it opens.
-    """
-
-    summary: ClassVar[str]
-    metrics: ClassVar[tuple[MetricSpec, ...]]
-    needs: ClassVar[frozenset[Need]]
-
-    def evaluate(self, case: EvaluationContext) -> list[Measurement]:
-        """Measure; a number that cannot be had is a measurement with a reason."""

@@ -20,15 +20,14 @@ from torch import Tensor, nn
 from dpbench.api.method import Workload
 from dpbench.bench.timing import SHORTEST_SECONDS, Timed, reason_of, side_by_side
 from dpbench.bench.workloads import check, chosen, chosen_precisions, device_of, random_images
-from dpbench.cli.console import duration
 from dpbench.core.images import Precision
-from dpbench.core.progress import Progress, Task
+from dpbench.core.progress import Progress, Task, duration
 from dpbench.parallel.cores import core_count
+from dpbench.parallel.device import peak_memory_mb
 from dpbench.privacy import clipping
 from dpbench.privacy.clipping import ENGINES, Engine, Objective, engine, trainable
 from dpbench.privacy.clipping.selection import copies_at_once
 from dpbench.privacy.dpsgd import gradient_sum
-from dpbench.runs.execute import peak_memory_mb
 
 YARDSTICK = "nonprivate"
 ALL_ENGINES = (YARDSTICK, *ENGINES)

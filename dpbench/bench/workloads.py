@@ -14,7 +14,7 @@ from dpbench.api.method import Workload
 from dpbench.core.errors import UserError
 from dpbench.core.images import Images, Precision
 from dpbench.core.registry import entries, load
-from dpbench.runs.execute import resolve_device
+from dpbench.parallel.device import resolve_device
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from dpbench.core.images import Measurement
+from dpbench.core.metrics import Measurement
 from dpbench.records.run_record import RunRecord, to_json
 
 PROFILE = "claims"

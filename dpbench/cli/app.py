@@ -18,7 +18,7 @@ import dpbench
 from dpbench.core.errors import INTERRUPTED, UNHEARD, RunFailed, Unheard, UserError
 
 if TYPE_CHECKING:
-    from dpbench.core.images import Measurement
+    from dpbench.core.metrics import Measurement
 
 out, err = Console(), Console(stderr=True)
 app = typer.Typer(

@@ -20,7 +20,7 @@ from rich.progress import Task as RichTask
 from rich.table import Column
 from rich.text import Text
 
-from dpbench.core.progress import Progress, Task
+from dpbench.core.progress import Progress, Task, duration
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -131,15 +131,3 @@ class _Line:
             else:
                 text += f", {duration(seconds)}"
         self._out.note(text + (f", {self._note}" if self._note else ""))
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: ``42 s``, ``3 min 05 s``, ``2 h 10 min``, ``12 days``."""
-    whole, minutes = round(seconds), round(seconds / 60)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{seconds / 86400:,.0f} days"

@@ -42,7 +42,7 @@ def estimated_cells(
 
 def say_next(number: int, count: int, cell: Cell, seconds: float) -> None:
     """Announce a cell: see ``dpbench.runs.sweep.sweep.execute``."""
-    from dpbench.cli.console import duration
+    from dpbench.core.progress import duration
 
     err.print(
         f"\n[bold]run {number} of {count}:[/] {escape(str(cell))}; "
@@ -53,7 +53,7 @@ def say_next(number: int, count: int, cell: Cell, seconds: float) -> None:
 
 
 def _print_plan(title: str, cells: Sequence[Cell], estimated: Sequence[Estimate]) -> None:
-    from dpbench.cli.console import duration
+    from dpbench.core.progress import duration
 
     table = _new_table(title, "", "time", "by")
     for cell, estimate in zip(cells, estimated, strict=True):
@@ -72,7 +72,7 @@ def _print_plan(title: str, cells: Sequence[Cell], estimated: Sequence[Estimate]
 
 def print_outcomes(title: str, outcomes: Sequence[Outcome]) -> None:
     """Print what became of every cell."""
-    from dpbench.cli.console import duration
+    from dpbench.core.progress import duration
 
     table = _new_table(title, "", "time", "reason")
     for each in outcomes:

@@ -144,8 +144,8 @@ def _plan_json(planned: PlannedRun) -> dict[str, Any]:
 
 
 def _print_plan(planned: PlannedRun) -> None:
-    from dpbench.api.method import NO_PUBLIC
-    from dpbench.cli.console import duration
+    from dpbench.api.sources import NO_PUBLIC
+    from dpbench.core.progress import duration
     from dpbench.privacy.events import DPSGDEvent
 
     budget, compute = planned.budget, planned.profile.compute

@@ -39,3 +39,15 @@ class Silent:
     def task(self, label: str, total: float, unit: str, done: float = 0) -> Iterator[Task]:
         """Announce to nobody."""
         yield self
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``42 s``, ``3 min 05 s``, ``2 h 10 min``, ``12 days``."""
+    whole, minutes = round(seconds), round(seconds / 60)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{seconds / 86400:,.0f} days"

@@ -10,19 +10,17 @@ import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dpbench.core.errors import UserError, described
 from dpbench.core.files import sha256, write_arrays
-from dpbench.core.images import Measurement
+from dpbench.core.metrics import Measurement
 from dpbench.records.run_record import KEPT, RunRecord
+from dpbench.stats.bootstrap import Correct
 
 LABELS = "labels"
 SUFFIX = ".correct.npz"  # in place of the record's .json
-Correct: TypeAlias = NDArray[np.bool_]
 
 
 def kept_by(folder: Path, record: RunRecord) -> dict[str, Correct]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from dpbench.core.errors import UserError
 from dpbench.core.files import safe_name
-from dpbench.core.images import Measurement
+from dpbench.core.metrics import Measurement
 
 SCHEMA_VERSION = 1
 RECORD = "record.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dpbench.core.errors import UserError, described
-from dpbench.core.images import Measurement
+from dpbench.core.metrics import Measurement
 from dpbench.records.run_record import digest, to_json
 
 SCHEMA_VERSION = 1

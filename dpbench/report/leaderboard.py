@@ -11,15 +11,14 @@ from typing import Any
 
 from dpbench.core.errors import UserError
 from dpbench.core.files import safe_name, write_text
-from dpbench.core.images import Measurement
+from dpbench.core.metrics import Measurement
 from dpbench.records import correctness
-from dpbench.records.correctness import Correct
 from dpbench.records.run_record import RunRecord, find, read
 from dpbench.records.sample_scores import NOT_CLAIMED, UNKNOWN, Scores
 from dpbench.records.sample_scores import read as read_scores
 from dpbench.report.curves import curve_of
 from dpbench.report.tables import to_csv
-from dpbench.stats.bootstrap import Resampled, mean, resample
+from dpbench.stats.bootstrap import Correct, Resampled, mean, resample
 from dpbench.stats.rank_intervals import rank_intervals
 from dpbench.stats.student import Estimate
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from dpbench.api.method import Generator, Predictor, PublicSource, RunContext, Sampler
+from dpbench.api.method import Method, Predictor, RunContext, Sampler
 from dpbench.api.profiles import SMOKE
+from dpbench.api.sources import PublicSource
 from dpbench.core import registry
 from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.progress import Progress, Silent
@@ -65,7 +66,7 @@ def check(
 
 
 def replay(
-    method: Generator, info: PrivateSetInfo, sets: Sequence[Neighbour], progress: Progress
+    method: Method, info: PrivateSetInfo, sets: Sequence[Neighbour], progress: Progress
 ) -> tuple[Comparison, ...]:
     """Fit a method on D and again on each neighbour, with D's releases held fixed.
 
@@ -121,7 +122,7 @@ class _Fitted:
 
 
 def _fit(
-    method: Generator,
+    method: Method,
     info: PrivateSetInfo,
     public: PublicSource | None,
     neighbour: Neighbour,

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dpbench.api.method import EvaluationContext, Need, Predictor, PublicSource
+from dpbench.api.evaluator import EvaluationContext, Need
+from dpbench.api.method import Predictor
 from dpbench.api.profiles import Profile
+from dpbench.api.sources import PublicSource
 from dpbench.core.errors import RunFailed, UserError, described
 from dpbench.core.files import cache_folder
-from dpbench.core.images import Images, Measurement, MetricSpec
+from dpbench.core.images import Images
+from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Progress
 from dpbench.core.registry import entries
 from dpbench.core.registry import load as load_entry

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -23,17 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpbench.api.method import (
-    NO_PUBLIC,
-    Generator,
-    Need,
-    Plan,
-    Predictor,
-    PublicSource,
-    RunContext,
-    Sampler,
-)
+from dpbench.api.evaluator import Need
+from dpbench.api.method import Method, Plan, Predictor, RunContext, Sampler
 from dpbench.api.profiles import PROFILES, Profile
+from dpbench.api.sources import NO_PUBLIC, PublicSource
 from dpbench.core.errors import RunFailed, UserError, described, unknown
 from dpbench.core.files import (
     lock,
@@ -53,6 +45,7 @@ from dpbench.core.streams import Streams, new_key, reproducible_key
 from dpbench.data.catalog import DatasetInfo
 from dpbench.data.load import Dataset, find_info, load
 from dpbench.parallel.cores import core_count, share_cores
+from dpbench.parallel.device import peak_memory_mb, prepare, resolve_device
 from dpbench.parallel.ranks import ALONE, Ranks
 from dpbench.privacy.audit.audit import Mechanism
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
@@ -237,7 +230,7 @@ def spec_of(planned: PlannedRun, dataset_hash: str, public: PublicSource | None)
     )
 
 
-def _settings(kind: type[Generator], request: Request) -> tuple[str, ...]:
+def _settings(kind: type[Method], request: Request) -> tuple[str, ...]:
     """The assignments of a request, with that of ``--public``."""
     if request.public is None:
         return request.settings
@@ -295,37 +288,6 @@ def private_set_info(dataset: DatasetInfo) -> PrivateSetInfo:
     """What is public about a data set's train split."""
     spec = ImageSpec(*dataset.shape)
     return PrivateSetInfo(dataset.name, spec, dataset.classes, dataset.train)
-
-
-def resolve_device(name: str, ranks: Ranks = ALONE) -> torch.device:
-    """The device that a name means; ``auto`` is CUDA where there is one.
-
-    Each of several ranks on a machine has a CUDA device of its own.
-
-    Raises:
-        UserError: There is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if ranks.size > 1:
-        if name not in ("cuda", "cpu"):
-            raise UserError(
-                f"--device {name} is no device for {ranks.size} processes: use --device cuda, "
-                "where each has one of its own, or cpu"
-            )
-        if name == "cuda" and ranks.local_rank >= torch.cuda.device_count():
-            raise UserError(
-                f"{ranks.local_size} processes need as many CUDA devices; here are "
-                f"{torch.cuda.device_count()}: start fewer, or use --device cpu"
-            )
-        name = name if name == "cpu" else f"cuda:{ranks.local_rank}"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-        torch.Generator(device)  # refuses what cannot draw, such as meta
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"no device {name!r} here: use --device cpu, or auto") from error
-    return device
 
 
 def check_seed(seed: int) -> None:
@@ -466,14 +428,6 @@ def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
             executions = Executions(ranks=planned.ranks)
             context = _context(planned, public, Silent(), Path(folder))
             _fit(planned, dataset, key, ledger, executions, context)
-
-
-def prepare(device: torch.device) -> None:
-    """Set the process up to compute on a device."""
-    if device.type == "cpu":
-        torch.set_num_threads(1)  # cores are used by whole pieces of work: see parallel.cores
-    elif device.index is not None:
-        torch.cuda.set_device(device)
 
 
 def _fit(
@@ -750,13 +704,6 @@ class _Run:
 def uniform_labels(count: int, classes: int) -> Tensor:
     """What to sample, ``(count,)`` int64: every class alike, since their true sizes are private."""
     return torch.arange(count) % classes
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """The most memory that this process has held so far, in MiB: on its GPU, or in all."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def environment() -> dict[str, str | None]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from dpbench.api.method import Generator, Preset
+from dpbench.api.method import Method, Preset
 from dpbench.core.errors import UserError
 
 
@@ -24,14 +24,14 @@ class Resolved:
         source: Where the other values come from.
     """
 
-    method: Generator
+    method: Method
     arguments: Mapping[str, Any]
     by_hand: tuple[str, ...]
     source: str
 
 
 def resolve(
-    kind: type[Generator],
+    kind: type[Method],
     name: str,
     profile: str,
     dataset: str,
@@ -67,12 +67,12 @@ def resolve(
     return Resolved(method, arguments, tuple(by_hand), preset.source)
 
 
-def hyperparameters(kind: type[Generator]) -> list[str]:
+def hyperparameters(kind: type[Method]) -> list[str]:
     """The names that a method's ``--set`` takes."""
     return [field.name for field in dataclasses.fields(kind) if field.init]  # type: ignore[arg-type]
 
 
-def _preset(kind: type[Generator], name: str, profile: str, dataset: str, epsilon: float) -> Preset:
+def _preset(kind: type[Method], name: str, profile: str, dataset: str, epsilon: float) -> Preset:
     for preset in kind.presets:
         if preset.fits(profile, dataset, epsilon):
             return preset

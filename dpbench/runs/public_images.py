@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
 from torch import Tensor
 
-from dpbench.api.method import NO_PUBLIC, PublicSource, Source
+from dpbench.api.sources import NO_PUBLIC, PublicSource, Source
 from dpbench.core.errors import RunFailed, UserError, unknown
 from dpbench.core.images import Images, ImageSpec
 from dpbench.core.progress import Progress

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from dpbench.api.method import Need
+from dpbench.api.evaluator import Need
 from dpbench.api.profiles import LAPTOP, PROFILES, Profile
 from dpbench.core.errors import UserError, unknown
 from dpbench.core.files import safe_name, sha256, write_text
@@ -22,12 +22,13 @@ from dpbench.data.arrays import content_hash
 from dpbench.data.formats import folders
 from dpbench.data.load import Dataset, find_info, load
 from dpbench.data.samples import read_samples
+from dpbench.parallel.device import prepare, resolve_device
 from dpbench.records.run_record import RECORD, RunRecord
 from dpbench.records.run_record import read as read_record
 from dpbench.records.sample_scores import UNKNOWN, Scores, ScoresSpec
 from dpbench.records.sample_scores import read as read_scores
 from dpbench.runs.evaluation import Subject, evaluate, named
-from dpbench.runs.execute import SAMPLES, check_seed, environment, prepare, resolve_device
+from dpbench.runs.execute import SAMPLES, check_seed, environment
 
 FOLDER = Path("evaluations")
 LACKING = {

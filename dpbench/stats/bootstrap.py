@@ -29,12 +29,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dpbench.records.correctness import Correct
 from dpbench.stats.student import Estimate
 
 RESAMPLES = 2000
 CHUNK = 100  # resamples at a time, so that their counts are a few MB
 Float64: TypeAlias = NDArray[np.float64]
+Correct: TypeAlias = NDArray[np.bool_]
 Key: TypeAlias = tuple[object, ...]
 
 

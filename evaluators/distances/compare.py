@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch_fidelity.metric_isc import isc_features_to_metric
 
-from dpbench.api.method import Need
-from dpbench.core.images import MetricSpec
+from dpbench.api.evaluator import Need
+from dpbench.core.metrics import MetricSpec
 
 from ..features.dinov2 import DINOV2_FEATURES
 from ..features.extractor import CNN_FEATURES

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from dpbench.api.method import PlannedStage, PublicSource, RunContext
+from dpbench.api.method import PlannedStage, RunContext
+from dpbench.api.sources import PublicSource
 from dpbench.core.checks import check_counts, check_not_negative, check_positive, check_shares
 from dpbench.core.errors import UserError
 from dpbench.core.images import Precision

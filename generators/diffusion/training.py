@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dpbench.api.method import PublicSource
+from dpbench.api.sources import PublicSource
 from dpbench.core.images import Images
 from dpbench.core.progress import Progress
 from dpbench.core.streams import Streams

@@ -14,7 +14,8 @@ from conftest import Command
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its customary name)
 
-from dpbench.api.method import Need, RunContext
+from dpbench.api.evaluator import Need
+from dpbench.api.method import RunContext
 from dpbench.api.profiles import SMOKE
 from dpbench.baselines._classification import Classification
 from dpbench.baselines._networks import NETWORKS, StandardisedConvolution, wide_resnet

@@ -19,7 +19,7 @@ from dpbench.claims.published import CLAIMS
 from dpbench.claims.rules import Claim, Measured, Paired, Reading, Rule, Trend
 from dpbench.claims.verdicts import Verdict, judge
 from dpbench.cli.claims import _missing
-from dpbench.core.images import Measurement
+from dpbench.core.metrics import Measurement
 from dpbench.core.registry import entries, load
 from dpbench.data.catalog import CATALOG
 from dpbench.privacy import mechanisms

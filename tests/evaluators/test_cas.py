@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from dpbench.api.method import EvaluationContext, Need
+from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.api.profiles import LAPTOP, PAPER, SMOKE
-from dpbench.core.images import Images, ImageSpec, Measurement
+from dpbench.core.images import Images, ImageSpec
+from dpbench.core.metrics import Measurement
 from dpbench.core.progress import Silent
 from dpbench.core.streams import Streams
 from dpbench.evaluators import cas

@@ -23,10 +23,11 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 from torchvision.transforms.functional import gaussian_blur
 
-from dpbench.api.method import EvaluationContext, Need
+from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.api.profiles import SMOKE
 from dpbench.core.errors import RunFailed, UserError
-from dpbench.core.images import Images, Measurement
+from dpbench.core.images import Images
+from dpbench.core.metrics import Measurement
 from dpbench.core.progress import Silent
 from dpbench.core.streams import Streams
 from dpbench.data.load import load

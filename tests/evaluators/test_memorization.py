@@ -11,9 +11,10 @@ from scipy.spatial.distance import cdist
 from scipy.stats import binomtest
 from torch import Tensor
 
-from dpbench.api.method import EvaluationContext, Need
+from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.api.profiles import SMOKE
-from dpbench.core.images import Images, Measurement
+from dpbench.core.images import Images
+from dpbench.core.metrics import Measurement
 from dpbench.core.progress import Silent
 from dpbench.core.streams import Streams
 from dpbench.data.load import load

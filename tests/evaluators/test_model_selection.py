@@ -10,8 +10,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from dpbench.api.method import EvaluationContext
-from dpbench.core.images import Images, ImageSpec, Measurement
+from dpbench.api.evaluator import EvaluationContext
+from dpbench.core.images import Images, ImageSpec
+from dpbench.core.metrics import Measurement
 from dpbench.core.streams import Streams
 from dpbench.evaluators import model_selection
 from dpbench.evaluators._agreement import bootstrap_interval, rank_correlation, select

@@ -10,9 +10,10 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from dpbench.api.method import EvaluationContext, Need
+from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.api.profiles import SMOKE
-from dpbench.core.images import Images, ImageSpec, Measurement
+from dpbench.core.images import Images, ImageSpec
+from dpbench.core.metrics import Measurement
 from dpbench.core.progress import Progress, Silent
 from dpbench.core.streams import Streams
 from dpbench.evaluators.classifiers.training import resnet18

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpbench.api.method import EvaluationContext, Need
+from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.api.profiles import PROFILES
-from dpbench.core.images import Images, Measurement
+from dpbench.core.images import Images
+from dpbench.core.metrics import Measurement
 from dpbench.core.streams import Streams
 from dpbench.evaluators import scaling
 from dpbench.evaluators._subsets import nested, stratified_order, subset

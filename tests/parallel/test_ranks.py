@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from dpbench.core.errors import UserError
 from dpbench.parallel import cores, ranks
+from dpbench.parallel.device import resolve_device
 from dpbench.parallel.ranks import ALONE, Ranks, joined
-from dpbench.runs.execute import TRAINING, resolve_device
+from dpbench.runs.execute import TRAINING
 
 # --- torch.distributed
 

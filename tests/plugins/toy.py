@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dpbench.api.method import EvaluationContext, Need, Plan, PlannedStage, RunContext
-from dpbench.core.images import Measurement, MetricSpec
+from dpbench.api.evaluator import EvaluationContext, Need
+from dpbench.api.method import Plan, PlannedStage, RunContext
+from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.pixels import from_pixels, to_pixels
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.dpsgd import Learner

@@ -13,7 +13,7 @@ import pytest
 from conftest import TOY, Command
 
 from dpbench.core.errors import UserError
-from dpbench.core.images import Measurement
+from dpbench.core.metrics import Measurement
 from dpbench.records.run_record import RunRecord, RunSpec, find, read, to_json
 
 SPEC = RunSpec(

@@ -18,7 +18,7 @@ import pytest
 from conftest import TOY, Command
 
 from dpbench.core.files import sha256
-from dpbench.core.images import Measurement
+from dpbench.core.metrics import Measurement
 from dpbench.evaluators.audit import EVALUATOR as AUDIT
 from dpbench.evaluators.model_selection import EVALUATOR as MODEL_SELECTION
 from dpbench.evaluators.scaling import EVALUATOR as SCALING

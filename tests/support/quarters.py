@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dpbench.api.method import EvaluationContext, Need
+from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.api.profiles import SMOKE
 from dpbench.core.images import Images
 from dpbench.core.progress import Silent

@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 
 from dpbench.cli import console
-from dpbench.cli.console import duration, progress_on
+from dpbench.cli.console import progress_on
 from dpbench.core.files import replace_atomically, write_bytes, write_text, write_torch
-from dpbench.core.progress import Silent
+from dpbench.core.progress import Silent, duration
 from dpbench.training import loop
 from dpbench.training.loop import Stage, deferred_interrupts
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dpbench.api.method import PublicSource
+from dpbench.api.sources import PublicSource
 from dpbench.core.errors import INTERRUPTED, UserError
 from dpbench.core.progress import Progress
 from dpbench.core.registry import load as load_entry
