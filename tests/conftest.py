@@ -9,8 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -19,25 +18,11 @@ import torch
 
 from dpbench import cli
 from dpbench.privacy import events
+from tests.support.command import PLUGINS, Command, Ended
 
 torch.set_num_threads(1)
 
-PLUGINS = Path(__file__).parent / "plugins"
-# a budget this small is cheap to account for, and leaves samples that are mostly noise
-TOY = ("run", "--method", "toy", "--dataset", "digits", "--profile", "smoke", "--eps", "0.001")
-
-
 _epsilon = functools.lru_cache(events.epsilon)
-
-
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ended]
 
 
 @pytest.fixture

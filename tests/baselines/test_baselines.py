@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its customary name)
 
@@ -34,6 +33,7 @@ from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 from dpbench.runs.execute import Request, plan, private_set_info
 from dpbench.runs.hyperparameters import resolve
+from tests.support.command import Command
 from tests.support.private import handle
 
 INFO = private_set_info(CATALOG["digits"])

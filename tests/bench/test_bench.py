@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command
 from torch import Tensor
 
 from dpbench.bench import sample, startup, step, timing, workloads
@@ -17,6 +16,7 @@ from dpbench.privacy import events
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import ENGINES, engine, selection
 from dpbench.privacy.events import calibrate
+from tests.support.command import Command
 
 SMALL = ("bench", "step", "--network", "cnn", "--precision", "float32", "--repeats", 1)
 

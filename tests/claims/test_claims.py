@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import Command, Ended
 
 from dpbench.api.profiles import PROFILES
 from dpbench.claims import arms, published
@@ -27,6 +26,7 @@ from dpbench.records.run_record import RunRecord, RunSpec
 from dpbench.runs.execute import plan
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.sweep import sweep
+from tests.support.command import Command, Ended
 
 NEW, OLD = Arm("new", 1.0), Arm("old", 1.0)
 FD, CAS = Metric("fd", "fidelity"), Metric("cas", "cas")

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import TOY, Command
+
+from tests.support.command import TOY, Command
 
 SMOKE = ("run", "--dataset", "digits", "--profile", "smoke")
 SYNGEN = (*SMOKE, "--method", "dpsyngen", "--eps", "inf")

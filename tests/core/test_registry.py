@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import get_args
 
 import pytest
-from conftest import PLUGINS, TOY, Command
 
 from dpbench.api.profiles import PROFILES
 from dpbench.core.errors import UserError, unknown
@@ -19,6 +18,7 @@ from dpbench.core.registry import Kind, entries, load, version_of
 from dpbench.data.catalog import CATALOG
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.public_images import programmatic_images
+from tests.support.command import PLUGINS, TOY, Command
 
 Install = Callable[[str, str, str], None]
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Command
 from PIL import Image
 from torchvision import datasets
 
@@ -34,6 +33,7 @@ from dpbench.data.formats import folders
 from dpbench.data.load import find_info, load
 from dpbench.data.sets import camelyon, celeba, cifar, imagenet32
 from dpbench.records.run_record import RunSpec
+from tests.support.command import Command
 from tests.support.datasets import python2_batch
 
 

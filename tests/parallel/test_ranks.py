@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import TOY, Command
 from torch import Tensor, nn
 
 from dpbench.core.errors import UserError
@@ -22,6 +21,7 @@ from dpbench.parallel import cores, ranks
 from dpbench.parallel.device import resolve_device
 from dpbench.parallel.ranks import ALONE, Ranks, joined
 from dpbench.runs.execute import TRAINING
+from tests.support.command import TOY, Command
 
 # --- torch.distributed
 

@@ -11,7 +11,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from conftest import TOY, Command
 from scipy import stats
 from torch import Tensor, nn
 
@@ -60,6 +59,7 @@ from dpbench.runs import execute
 from dpbench.training.averaging import ExponentialAverage
 from dpbench.training.loop import Stage
 from tests.support import broken
+from tests.support.command import TOY, Command
 from tests.support.private import Copies, Gradients, perceptron
 
 pytestmark = pytest.mark.usefixtures("accounted_once")

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TOY, Command
 
 from dpbench.baselines.class_mean import ClassMean
 from dpbench.core.errors import RunFailed
@@ -61,6 +60,7 @@ from tests.runs.test_noise_key import (
     check_reproducible_noise_is_void_for_release,
 )
 from tests.support import broken, methods
+from tests.support.command import TOY, Command
 
 pytestmark = pytest.mark.mutation
 

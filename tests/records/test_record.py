@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TOY, Command
 
 from dpbench.core.errors import UserError
 from dpbench.core.metrics import Measurement
 from dpbench.records.run_record import RunRecord, RunSpec, find, read, to_json
+from tests.support.command import TOY, Command
 
 SPEC = RunSpec(
     method="toy",

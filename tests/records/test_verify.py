@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import TOY, Command
 
 from dpbench.data.catalog import CATALOG
 from dpbench.privacy import certificate, ledger
@@ -23,6 +22,7 @@ from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEv
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.records.run_record import RunRecord, RunSpec, digest
 from dpbench.records.verify import verify
+from tests.support.command import TOY, Command
 
 ROOT = Path(__file__).parent.parent.parent
 CODE = {"package": "dpbench-images 0", "git_revision": None}

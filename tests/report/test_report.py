@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TOY, Command
 
 from dpbench.core.files import sha256
 from dpbench.core.metrics import Measurement
@@ -25,6 +24,7 @@ from dpbench.evaluators.scaling import EVALUATOR as SCALING
 from dpbench.records.run_record import RunRecord, RunSpec, digest
 from dpbench.records.sample_scores import UNKNOWN, Scores, ScoresSpec
 from dpbench.report import curves, figures, leaderboard
+from tests.support.command import TOY, Command
 
 SPEC = RunSpec(
     method="toy",

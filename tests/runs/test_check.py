@@ -9,7 +9,6 @@ from types import ModuleType
 
 import pytest
 import torch
-from conftest import Command
 
 from dpbench.api.method import RunContext
 from dpbench.core.errors import RunFailed
@@ -23,6 +22,7 @@ from dpbench.privacy.replay.replay import Comparison, Neighbour, neighbours
 from dpbench.runs.check import replay
 from dpbench.runs.execute import private_set_info
 from dpbench.runs.hyperparameters import resolve
+from tests.support.command import Command
 from tests.support.methods import CHEATS, SUM, TRAINING, Honest, stolen
 from tests.support.private import rng
 

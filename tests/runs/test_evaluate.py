@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command, Ended
 from PIL import Image
 
 from dpbench.core.files import sha256
@@ -19,6 +18,7 @@ from dpbench.core.progress import Silent
 from dpbench.data.catalog import CIFAR10, FASHIONMNIST
 from dpbench.data.samples import read_samples
 from dpbench.records.run_record import RunRecord, RunSpec
+from tests.support.command import Command, Ended
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 1, 16, 16), np.uint8)

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TOY, Command
 
 from dpbench.core.streams import KEY_BYTES, PUBLIC_STREAMS, Streams, reproducible_key
 from dpbench.privacy import dpsgd
 from dpbench.runs import execute as runs
+from tests.support.command import TOY, Command
 from tests.support.private import Gradients, flat
 
 PURPOSE = "mean image"

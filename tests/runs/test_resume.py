@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TOY, Command
 
 from dpbench.privacy import dpsgd
 from dpbench.runs import execute as runs
 from dpbench.runs.execute import CHECKPOINT, GRID, SAMPLES, TRAINING
 from dpbench.training import loop
+from tests.support.command import TOY, Command
 
 KEY = "noise.key"
 CONTINUES = "Interrupted: the same command continues where this one stopped.\n"

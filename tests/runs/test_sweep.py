@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import PLUGINS, TOY, Command, Ended
 
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Silent
@@ -23,6 +22,7 @@ from dpbench.runs import execute as runs
 from dpbench.runs.execute import PlannedRun, Request
 from dpbench.runs.sweep import sweep
 from dpbench.runs.sweep.sweep import Cell, Estimates, Grid
+from tests.support.command import PLUGINS, TOY, Command, Ended
 
 COMMON = Request("", "", profile="smoke")
 GRID = Grid(("toy",), ("digits",), (0.001,), (0,), COMMON)
