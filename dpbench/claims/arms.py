@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from dpbench.core.metrics import Measurement
 from dpbench.records.run_record import RunRecord, to_json
 
 PROFILE = "claims"
@@ -73,87 +70,3 @@ class Arm:
     def __str__(self) -> str:
         """The arm as people call it."""
         return " ".join((self.method, f"epsilon={self.epsilon:g}", *self.assignments))
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What is read from a record.
-
-    Attributes:
-        name: Of the metric.
-        evaluator: CLI name of the one that measures it.
-        split: The real split of the measurement.
-    """
-
-    name: str
-    evaluator: str
-    split: str = "test"
-
-    def of(self, record: RunRecord) -> Measurement | None:
-        """The measurement in a record; None where there is none."""
-        for measurement in record.measurements:
-            if (measurement.metric, measurement.split) == (self.name, self.split):
-                return measurement
-        return None
-
-
-@dataclass(frozen=True)
-class Series:
-    """One metric of one arm, over seeds.
-
-    Attributes:
-        values: By seed, as measured.
-        sign: 1 where higher is better, -1 where lower is.
-        unit: Of the metric.
-        missing: Number of runs without a record.
-        records: Ids of the records, 8 hex digits each.
-        specs: Everything that was asked for but the seed, one for each way it was asked.
-        conditions: What must agree between arms for a comparison: data, compute and measurement.
-        reason: Why a run that is complete has no value; ``""`` where all have one.
-    """
-
-    values: Mapping[int, float]
-    sign: int
-    unit: str
-    missing: int
-    records: tuple[str, ...]
-    specs: frozenset[str]
-    conditions: frozenset[str]
-    reason: str
-
-
-def series(arm: Arm, metric: Metric, records: Iterable[RunRecord]) -> Series:
-    """Read a metric of an arm from those of the records that are of its runs."""
-    own = sorted((each for each in records if arm.has(each)), key=lambda each: each.spec.seed)
-    values: dict[int, float] = {}
-    sign, unit, reason = 1, "", ""
-    conditions = set()
-    for record in own:
-        spec, found = record.spec, metric.of(record)
-        if found is None:
-            reason = f"{metric.name} was not measured"
-            continue
-        if found.value is None:
-            reason = f"no {metric.name}: {found.reason}"
-            continue
-        values[spec.seed] = found.value
-        sign, unit = (1 if found.higher_is_better else -1), found.unit
-        made = (
-            spec.dataset_hash,
-            spec.method_version,
-            spec.compute,
-            spec.samples,
-            found.n,
-            found.extractor,
-        )
-        conditions.add(json.dumps(made, sort_keys=True))
-    return Series(
-        values=values,
-        sign=sign,
-        unit=unit,
-        missing=len(set(arm.seeds) - {each.spec.seed for each in own}),
-        records=tuple(each.spec.id[:8] for each in own),
-        specs=frozenset(replace(each.spec, seed=0).id for each in own),
-        conditions=frozenset(conditions),
-        reason=reason,
-    )

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dpbench.claims.arms import Arm, Metric
+from dpbench.claims.arms import Arm
 from dpbench.claims.rules import Claim, Measured, Paired, Reading, Trend
+from dpbench.claims.values import Metric
 
 PRIVACY = "audit"  # every run measures with it
 FD = Metric("fd_cnn", "fidelity")

@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dpbench.claims.arms import Arm, Metric, Series, series
+from dpbench.claims.arms import Arm
+from dpbench.claims.values import ArmValues, Metric, read_values
 from dpbench.records.run_record import RunRecord
 
 
@@ -95,7 +96,7 @@ class Paired:
 
     def evidence(self, records: Sequence[RunRecord]) -> Evidence:
         """See ``Rule``."""
-        found = [series(arm, self.metric, records) for arm in self.arms]
+        found = [read_values(arm, self.metric, records) for arm in self.arms]
         ahead, behind = found
         values = {
             seed: _sign(found) * (ahead.values[seed] - behind.values[seed])
@@ -133,8 +134,8 @@ class Trend:
 
     def evidence(self, records: Sequence[RunRecord]) -> Evidence:
         """See ``Rule``."""
-        arms = [series(arm, self.metric, records) for arm in self.rising]
-        references = [series(arm, self.metric, records) for arm in self.references]
+        arms = [read_values(arm, self.metric, records) for arm in self.rising]
+        references = [read_values(arm, self.metric, records) for arm in self.references]
         found = [*arms, *references]
         seeds = _common(found)
         heights = _table(arms, seeds) - (_table(references, seeds) if references else 0.0)
@@ -163,10 +164,10 @@ class Reading:
 
     def evidence(self, records: Sequence[RunRecord], threshold: float) -> Evidence:
         """The number of each seed."""
-        own = series(self.arm, self.metric, records)
+        own = read_values(self.arm, self.metric, records)
         if self.minus is None:
             return _evidence(self.metric.name, own.values, [own], threshold, self.arm.profile)
-        less = series(self.arm, self.minus, records)
+        less = read_values(self.arm, self.minus, records)
         values = {seed: own.values[seed] - less.values[seed] for seed in _common([own, less])}
         # the same runs: what is missing counts once, and two metrics have conditions of their own
         both = replace(own, reason=own.reason or less.reason)
@@ -229,17 +230,17 @@ class Claim:
     here: str
 
 
-def _common(found: Sequence[Series]) -> list[int]:
+def _common(found: Sequence[ArmValues]) -> list[int]:
     """The seeds that have a value in every arm."""
     return sorted(set.intersection(*(set(each.values) for each in found)))
 
 
-def _table(found: Sequence[Series], seeds: Sequence[int]) -> NDArray[np.float64]:
+def _table(found: Sequence[ArmValues], seeds: Sequence[int]) -> NDArray[np.float64]:
     """``(arms, seeds)``: the values of every arm."""
     return np.array([[each.values[seed] for seed in seeds] for each in found], dtype=np.float64)
 
 
-def _sign(found: Sequence[Series]) -> int:
+def _sign(found: Sequence[ArmValues]) -> int:
     """Which way is up; any way where nothing was measured."""
     return next((each.sign for each in found if each.values), 1)
 
@@ -247,7 +248,7 @@ def _sign(found: Sequence[Series]) -> int:
 def _evidence(
     estimand: str,
     values: Mapping[int, float],
-    found: Sequence[Series],
+    found: Sequence[ArmValues],
     null: float,
     profile: str,
     monotone: bool = True,

@@ -9,7 +9,7 @@ from typing import Literal
 from dpbench.claims.rules import Claim, Evidence
 from dpbench.records.run_record import RunRecord
 from dpbench.stats.holm import holm
-from dpbench.stats.student import Estimate
+from dpbench.stats.student import MeanEstimate
 
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3
@@ -17,7 +17,7 @@ Decision = Literal["supported", "contradicted", "unresolved", "untested"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     """What our records say of a claim.
 
     Attributes:
@@ -42,7 +42,7 @@ class Verdict:
     p_value: float | None
 
 
-def judge(claims: Sequence[Claim], records: Sequence[RunRecord]) -> list[Verdict]:
+def judge(claims: Sequence[Claim], records: Sequence[RunRecord]) -> list[ClaimVerdict]:
     """Decide claims together, for Holm's correction is over all that could be tested.
 
     Args:
@@ -54,7 +54,8 @@ def judge(claims: Sequence[Claim], records: Sequence[RunRecord]) -> list[Verdict
     """
     found = [claim.rule.evidence(records) for claim in claims]
     estimates = [
-        Estimate.of(list(each.values.values())) if len(each.values) > 1 else None for each in found
+        MeanEstimate.of(list(each.values.values())) if len(each.values) > 1 else None
+        for each in found
     ]
     tested = {
         place: estimate.p_value(each.null)
@@ -69,15 +70,15 @@ def judge(claims: Sequence[Claim], records: Sequence[RunRecord]) -> list[Verdict
 
 
 def _verdict(
-    claim: Claim, found: Evidence, estimate: Estimate | None, p_value: float | None, tests: int
-) -> Verdict:
+    claim: Claim, found: Evidence, estimate: MeanEstimate | None, p_value: float | None, tests: int
+) -> ClaimVerdict:
     if estimate is None or p_value is None:
         decision, reason = _undecided(found)
     else:
         decision, reason = _decided(found, estimate, p_value, tests)
     low, high = estimate.interval(CONFIDENCE) if estimate else (None, None)
     only = next(iter(found.values.values()), None)
-    return Verdict(
+    return ClaimVerdict(
         claim=claim,
         decision=decision,
         reason=reason,
@@ -103,7 +104,7 @@ def _undecided(found: Evidence) -> tuple[Decision, str]:
 
 
 def _decided(
-    found: Evidence, estimate: Estimate, p_value: float, tests: int
+    found: Evidence, estimate: MeanEstimate, p_value: float, tests: int
 ) -> tuple[Decision, str]:
     """What a test says."""
     low, high = estimate.interval(CONFIDENCE)

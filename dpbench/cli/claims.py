@@ -15,9 +15,10 @@ from dpbench.cli.options import AsJson, DataRoot, Debug, DryRun, RunsDir
 from dpbench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from dpbench.claims.arms import Arm, Metric
+    from dpbench.claims.arms import Arm
     from dpbench.claims.rules import Claim
-    from dpbench.claims.verdicts import Verdict
+    from dpbench.claims.values import Metric
+    from dpbench.claims.verdicts import ClaimVerdict
     from dpbench.records.run_record import RunRecord
     from dpbench.runs.execute import Request
     from dpbench.runs.sweep.sweep import Outcome
@@ -50,29 +51,29 @@ def claims(
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.claims.published import CLAIMS
         from dpbench.report import claims as report
-        from dpbench.report import leaderboard
+        from dpbench.report import collect, files
 
         if dry_run and not run:
             raise UserError("--dry-run prints the plan of --run: give both")
         chosen = _chosen(ids or [], CLAIMS)
         outcomes: list[Outcome] = []
         if run:
-            wanted = _missing(chosen, leaderboard.records(leaderboards))
+            wanted = _missing(chosen, collect.committed_records(leaderboards))
             found = _run(wanted, runs_dir, data_root, dry_run, as_json, debug)
             if found is None:
                 return
             outcomes = found
-        copied, _ = leaderboard.collect(runs_dir, leaderboards)
+        copied, _ = collect.collect(runs_dir, leaderboards)
         if copied:
             err.print(
                 f"collected {len(copied)} records: `dpbench report` writes the leaderboards",
                 soft_wrap=True,
                 highlight=False,
             )
-        records = leaderboard.records(leaderboards)
+        records = collect.committed_records(leaderboards)
         verdicts = report.judge(records)
         if records:  # as `dpbench report`, which writes nothing of nothing
-            leaderboard.write(report.files(verdicts, leaderboards))
+            files.write(report.files(verdicts, leaderboards))
         asked = [verdict for verdict in verdicts if verdict.claim in chosen]
         if as_json:
             print_json([report.row(verdict) for verdict in asked])
@@ -162,7 +163,7 @@ def _request(arm: Arm, seed: int, evaluators: tuple[str, ...]) -> Request:
     )
 
 
-def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
+def _print_verdicts(verdicts: Sequence[ClaimVerdict]) -> None:
     table = new_table(TITLE)
     for column in ("claim", "verdict"):
         table.add_column(column, overflow="fold")

@@ -34,22 +34,22 @@ def report(
 ) -> None:
     """Derive the leaderboards from records: CSVs, figures, claims, index.html and a table here."""
     with outcome(debug):
-        from dpbench.report import claims, comparisons, leaderboard, overview
+        from dpbench.report import claims, collect, comparisons, files, leaderboard, overview
         from dpbench.report.curves import curve_of
 
         if not check:
-            _, incomplete = leaderboard.collect(runs_dir, leaderboards)
-            leaderboard.collect_scores(evaluations, leaderboards)
+            _, incomplete = collect.collect(runs_dir, leaderboards)
+            collect.collect_scores(evaluations, leaderboards)
             for file in incomplete:
                 err.print(f"left out, not complete: {escape(str(file))}", soft_wrap=True)
         rows = leaderboard.rows(leaderboards)
         compared = comparisons.compare(rows)
         texts = leaderboard.files(rows, leaderboards) | comparisons.files(compared, leaderboards)
         if rows:
-            verdicts = claims.judge(leaderboard.records(leaderboards))
+            verdicts = claims.judge(collect.committed_records(leaderboards))
             texts |= claims.files(verdicts, leaderboards)
             texts |= overview.files(rows, compared, verdicts, leaderboards)
-        stale = leaderboard.stale(texts, leaderboards)
+        stale = files.stale(texts, leaderboards)
         if check and stale:
             names = ", ".join(map(str, stale))
             raise RunFailed(f"{names}: not what the records give; run `dpbench report`")
@@ -58,13 +58,13 @@ def report(
                 f"no complete run in {runs_dir} or {leaderboards}: `dpbench run` makes one"
             )
         if not check:
-            leaderboard.write(texts)
-            files = list(texts)
+            files.write(texts)
+            written = list(texts)
             if any(curve_of(row.metric) for row in rows):
                 from dpbench.report import figures  # matplotlib takes long to import
 
-                files += figures.write(rows, leaderboards)
-            for file in files:
+                written += figures.write(rows, leaderboards)
+            for file in written:
                 err.print(f"wrote {escape(str(file))}", soft_wrap=True, highlight=False)
         if as_json:
             print_json([row.columns() for row in rows])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from dpbench.claims.published import CLAIMS
-from dpbench.claims.verdicts import FEWEST_SEEDS, Decision, Verdict
+from dpbench.claims.verdicts import FEWEST_SEEDS, ClaimVerdict, Decision
 from dpbench.claims.verdicts import judge as decided
 from dpbench.records.run_record import RunRecord
 from dpbench.report import html
@@ -29,12 +29,12 @@ NOTE = (
 _SHOWN = ("verdict", "estimate", "ci_low", "ci_high", "against", "seeds", "p_holm", "reason")
 
 
-def judge(records: Sequence[RunRecord]) -> list[Verdict]:
+def judge(records: Sequence[RunRecord]) -> list[ClaimVerdict]:
     """The verdicts on all published claims."""
     return decided(CLAIMS, records)
 
 
-def row(verdict: Verdict) -> dict[str, object]:
+def row(verdict: ClaimVerdict) -> dict[str, object]:
     """A verdict as names and values; None for a number that there is not."""
     claim, found = verdict.claim, verdict.evidence
     return {
@@ -60,13 +60,13 @@ def row(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def files(verdicts: Sequence[Verdict], leaderboards: Path) -> dict[Path, str]:
+def files(verdicts: Sequence[ClaimVerdict], leaderboards: Path) -> dict[Path, str]:
     """The texts of the files of claims, by path."""
     table = [row(verdict) for verdict in verdicts]
     return {leaderboards / CSV: to_csv(table), leaderboards / PAGE: _page(summary(verdicts), table)}
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
+def summary(verdicts: Sequence[ClaimVerdict]) -> str:
     """How many claims have each verdict, in a sentence."""
     found = Counter(each.decision for each in verdicts)
     counts = ", ".join(f"{found[name]} {name}" for name in get_args(Decision) if found[name])

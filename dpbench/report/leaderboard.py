@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from dpbench.core.errors import UserError
-from dpbench.core.files import safe_name, write_text
+from dpbench.core.files import safe_name
 from dpbench.core.metrics import Measurement
 from dpbench.records import correctness
-from dpbench.records.run_record import RunRecord, find, read
-from dpbench.records.sample_scores import NOT_CLAIMED, UNKNOWN, Scores
-from dpbench.records.sample_scores import read as read_scores
+from dpbench.records.run_record import RunRecord
+from dpbench.records.sample_scores import NOT_CLAIMED, Scores
+from dpbench.report.collect import committed_file, committed_records, committed_scores
 from dpbench.report.curves import curve_of
 from dpbench.report.tables import to_csv
 from dpbench.stats.bootstrap import Correct, Resampled, mean, resample
 from dpbench.stats.rank_intervals import rank_intervals
-from dpbench.stats.student import Estimate
+from dpbench.stats.student import MeanEstimate
 
-RECORDS, SCORES = "records", "scores"
 CONFIDENCE = 0.95
 # what an interval says that others might give
 SEEDS, IMAGES = "seeds", "test images"
@@ -139,71 +138,6 @@ INTERVAL_NOTE = (
 COLUMNS = tuple(column.name for column in fields(Row) if column.name != "scores")
 
 
-def collect(runs_dir: Path, leaderboards: Path) -> tuple[list[Path], list[Path]]:
-    """Copy the complete records below ``runs_dir`` to ``leaderboards/records``.
-
-    With them goes which test images were classified rightly, where the runs kept it.
-
-    Returns:
-        Records that are new or changed there, and record files of runs that are not complete.
-
-    Raises:
-        UserError: A record or what was kept cannot be read.
-    """
-    copied, incomplete = [], []
-    for file in find(runs_dir):
-        record = read(file)
-        if record.status != "complete":
-            incomplete.append(file)
-            continue
-        target = _committed(record, leaderboards)
-        text = file.read_text(encoding="utf-8")  # as it is: also what an older version wrote
-        if not target.exists() or target.read_text(encoding="utf-8") != text:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_text(target, text)
-            copied.append(target)
-        if correct := correctness.kept_by(file.parent, record):
-            correctness.write(target, correct)
-    return copied, incomplete
-
-
-def _committed(record: RunRecord, leaderboards: Path) -> Path:
-    """The file of a record among the leaderboards."""
-    return leaderboards / RECORDS / f"{record.spec.folder}.json"
-
-
-def collect_scores(evaluations: Path, leaderboards: Path) -> None:
-    """Copy the scores of samples of unknown origin to ``leaderboards/scores``.
-
-    Those of a run's samples are left out: its record has them, with what it claims.
-
-    Raises:
-        UserError: Scores cannot be read.
-    """
-    for file in sorted(evaluations.rglob("*.json")):
-        scores = read_scores(file)
-        if scores.spec.origin == UNKNOWN:
-            name = f"{safe_name(scores.spec.name)}-{scores.spec.id[:8]}.json"
-            target = leaderboards / SCORES / safe_name(scores.spec.dataset) / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_text(target, scores.dumps())
-
-
-def records(leaderboards: Path) -> list[RunRecord]:
-    """The committed records.
-
-    Raises:
-        UserError: One of them cannot be read, or is of a run that is not complete.
-    """
-    found = []
-    for file in sorted((leaderboards / RECORDS).rglob("*.json")):
-        record = read(file)
-        if record.status != "complete":
-            raise UserError(f"{file} is of a run that is not complete: remove it")
-        found.append(record)
-    return found
-
-
 def rows(leaderboards: Path) -> list[Row]:
     """All rows, from the committed records and scores.
 
@@ -213,8 +147,8 @@ def rows(leaderboards: Path) -> list[Row]:
     """
     groups: dict[tuple[object, ...], list[tuple[RunRecord, Measurement]]] = defaultdict(list)
     known: dict[tuple[object, ...], list[Correct]] = defaultdict(list)
-    for record in records(leaderboards):
-        correct = correctness.read(_committed(record, leaderboards), record)
+    for record in committed_records(leaderboards):
+        correct = correctness.read(committed_file(record, leaderboards), record)
         for measurement in record.measurements:
             cell = _cell(record, measurement)
             groups[cell].append((record, measurement))
@@ -224,10 +158,7 @@ def rows(leaderboards: Path) -> list[Row]:
     whole = {cell: right for cell, right in known.items() if len(right) == _values(groups[cell])}
     resampled = resample(whole)
     found = [_row(group, resampled.get(cell)) for cell, group in groups.items()]
-    for file in sorted((leaderboards / SCORES).rglob("*.json")):
-        scores = read_scores(file)
-        if scores.spec.origin != UNKNOWN:
-            raise UserError(f"{file} is of a run's samples, and the run has a record: remove it")
+    for scores in committed_scores(leaderboards):
         found += [_row_of_samples(scores, measurement) for measurement in scores.measurements]
     return sorted(_ranked(found), key=_order)
 
@@ -251,31 +182,6 @@ def comparable(table: Iterable[Row]) -> list[list[Row]]:
         data = (row.dataset, row.dataset_hash)
         groups[(*data, row.profile, *budget, *measured)].append(row)
     return list(groups.values())
-
-
-def write(files: Mapping[Path, str]) -> None:
-    """Write texts by path, such as ``files``."""
-    for file, text in files.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, text)
-
-
-def stale(files: Mapping[Path, str], leaderboards: Path) -> list[Path]:
-    """Files that are not what the records give: changed, missing, or without any record.
-
-    Args:
-        files: All that the records give, texts by path.
-        leaderboards: Where they are.
-    """
-    present = {*leaderboards.glob("*.csv"), *leaderboards.glob("*.html")}
-    return sorted(
-        {
-            file
-            for file, text in files.items()
-            if file not in present or file.read_text(encoding="utf-8") != text
-        }
-        | (present - files.keys())
-    )
 
 
 def files(table: Iterable[Row], leaderboards: Path) -> dict[Path, str]:
@@ -408,7 +314,7 @@ def _interval(
         return low, high, BOTH if len(values) > 1 else IMAGES
     if len(values) < 2:
         return None, None, ""
-    return *Estimate.of(values).interval(CONFIDENCE), SEEDS
+    return *MeanEstimate.of(values).interval(CONFIDENCE), SEEDS
 
 
 def _order(row: Row) -> tuple[object, ...]:

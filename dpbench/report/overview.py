@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dpbench.api.profiles import PROFILES
 from dpbench.claims.arms import PROFILE as CLAIMS
-from dpbench.claims.verdicts import Verdict
+from dpbench.claims.verdicts import ClaimVerdict
 from dpbench.core.files import safe_name
 from dpbench.report import claims, html
 from dpbench.report.comparisons import SUFFIX as COMPARISONS
@@ -36,7 +36,7 @@ SHOWN = ("laptop", *(name for name in PROFILES if name not in ("laptop", CLAIMS)
 def files(
     rows: Sequence[Row],
     compared: Sequence[Comparison],
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[ClaimVerdict],
     leaderboards: Path,
 ) -> dict[Path, str]:
     """The text of the page, by path.

@@ -29,7 +29,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dpbench.stats.student import Estimate
+from dpbench.stats.student import MeanEstimate
 
 RESAMPLES = 2000
 CHUNK = 100  # resamples at a time, so that their counts are a few MB
@@ -81,25 +81,25 @@ def resample(outcomes: Mapping[Key, Sequence[Correct]]) -> dict[Key, Resampled]:
     return found
 
 
-def mean(of: Resampled) -> Estimate:
+def mean(of: Resampled) -> MeanEstimate:
     """The mean accuracy over seeds."""
     return _estimate(float(of.seeds.mean()), of.resamples, of)
 
 
-def difference(first: Resampled, second: Resampled) -> Estimate:
+def difference(first: Resampled, second: Resampled) -> MeanEstimate:
     """By how much the first mean accuracy is above the second, on the same test images."""
     value = float(first.seeds.mean() - second.seeds.mean())
     return _estimate(value, first.resamples - second.resamples, first, second)
 
 
-def _estimate(value: float, resamples: Float64, *methods: Resampled) -> Estimate:
+def _estimate(value: float, resamples: Float64, *methods: Resampled) -> MeanEstimate:
     variance = float(resamples.var(ddof=1))
     repeated = [of.seeds for of in methods if len(of.seeds) > 1]
     # what comes of N images has degrees of freedom enough to be left out
     spread = sum((seeds.var(ddof=1) / len(seeds)) ** 2 / (len(seeds) - 1) for seeds in repeated)
     fewest = min((len(seeds) - 1.0 for seeds in repeated), default=math.inf)
     degrees = max(variance**2 / float(spread), fewest) if spread else math.inf
-    return Estimate(value, math.sqrt(variance), degrees)
+    return MeanEstimate(value, math.sqrt(variance), degrees)
 
 
 def _on_resampled_images(correct: Correct) -> Float64:

@@ -11,7 +11,7 @@ from scipy.stats import t as student_t
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanEstimate:
     """A mean or a difference of means, and how sure it is.
 
     Attributes:
@@ -25,7 +25,7 @@ class Estimate:
     degrees: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Estimate:
+    def of(cls, values: Sequence[float]) -> MeanEstimate:
         """The mean of two numbers or more that are independent and alike."""
         error = statistics.stdev(values) / math.sqrt(len(values))
         return cls(statistics.fmean(values), error, len(values) - 1)

@@ -13,10 +13,11 @@ import pytest
 
 from dpbench.api.profiles import PROFILES
 from dpbench.claims import arms, published
-from dpbench.claims.arms import Arm, Metric
+from dpbench.claims.arms import Arm
 from dpbench.claims.published import CLAIMS
 from dpbench.claims.rules import Claim, Measured, Paired, Reading, Rule, Trend
-from dpbench.claims.verdicts import Verdict, judge
+from dpbench.claims.values import Metric
+from dpbench.claims.verdicts import ClaimVerdict, judge
 from dpbench.cli.claims import _missing
 from dpbench.core.metrics import Measurement
 from dpbench.core.registry import entries, load
@@ -81,7 +82,7 @@ def claim(rule: Rule, name: str = "c") -> Claim:
     return Claim(name, "statement", "source", "published", rule, "here")
 
 
-def verdict(rule: Rule, records: Sequence[RunRecord]) -> Verdict:
+def verdict(rule: Rule, records: Sequence[RunRecord]) -> ClaimVerdict:
     (found,) = judge([claim(rule)], records)
     return found
 

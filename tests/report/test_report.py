@@ -23,7 +23,7 @@ from dpbench.evaluators.model_selection import EVALUATOR as MODEL_SELECTION
 from dpbench.evaluators.scaling import EVALUATOR as SCALING
 from dpbench.records.run_record import RunRecord, RunSpec, digest
 from dpbench.records.sample_scores import UNKNOWN, Scores, ScoresSpec
-from dpbench.report import curves, figures, leaderboard
+from dpbench.report import collect, curves, figures, leaderboard
 from tests.support.command import TOY, Command
 
 SPEC = RunSpec(
@@ -731,7 +731,7 @@ def test_the_same_records_give_the_same_figures(dpbench: Command) -> None:
 
 def rows_of(*records: RunRecord) -> list[leaderboard.Row]:
     keep(*records)
-    leaderboard.collect(Path("runs"), Path("leaderboards"))
+    collect.collect(Path("runs"), Path("leaderboards"))
     return [row for row in leaderboard.rows(Path("leaderboards")) if row.mean is not None]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dpbench.stats import bootstrap
 from dpbench.stats.bootstrap import Resampled, difference, mean, resample
-from dpbench.stats.student import Estimate
+from dpbench.stats.student import MeanEstimate
 
 TRUE = 70.0
 IMAGES = 400
@@ -35,7 +35,7 @@ def trials(seeds: int, **effects: float) -> list[Resampled]:
     )
 
 
-def coverage(estimates: Sequence[Estimate], true: float) -> float:
+def coverage(estimates: Sequence[MeanEstimate], true: float) -> float:
     intervals = [estimate.interval(0.95) for estimate in estimates]
     return sum(low <= true <= high for low, high in intervals) / len(intervals)
 
@@ -54,7 +54,7 @@ def test_intervals_of_test_images_alone_miss_where_seeds_differ(
 
     monkeypatch.setattr(bootstrap, "_seed_weights", of_no_seed)
     broken = [
-        Estimate(float(each.seeds.mean()), float(each.resamples.std()), math.inf)
+        MeanEstimate(float(each.seeds.mean()), float(each.resamples.std()), math.inf)
         for each in trials(3)
     ]
     assert coverage(broken, TRUE) < 0.85
@@ -64,7 +64,7 @@ def test_intervals_of_seeds_alone_miss_where_images_differ() -> None:
     """What leaderboards have of metrics that keep no outcomes: another question is answered."""
     of_few_images = trials(3, seed_effect=0.0, image_effect=0.3)
     over_seeds = [
-        Estimate(float(each.seeds.mean()), float(each.seeds.std(ddof=1)) / math.sqrt(3), 2)
+        MeanEstimate(float(each.seeds.mean()), float(each.seeds.std(ddof=1)) / math.sqrt(3), 2)
         for each in of_few_images
     ]
     assert coverage(over_seeds, TRUE) < 0.91
@@ -125,11 +125,11 @@ def test_sets_of_other_sizes_are_resampled_too() -> None:
 
 
 def test_no_difference_and_a_sure_one_have_p_values() -> None:
-    assert Estimate(0.0, 0.0, math.inf).p_value() == 1
-    assert Estimate(5.0, 0.0, math.inf).p_value() == 0
+    assert MeanEstimate(0.0, 0.0, math.inf).p_value() == 1
+    assert MeanEstimate(5.0, 0.0, math.inf).p_value() == 0
     # Student's t of one degree of freedom in closed form: arctangents
     expected = 1 - 2 / math.pi * math.atan(3)
-    assert Estimate(-3.0, 1.0, 1).p_value() == pytest.approx(expected, rel=1e-5)
+    assert MeanEstimate(-3.0, 1.0, 1).p_value() == pytest.approx(expected, rel=1e-5)
 
 
 def test_ten_rows_of_ten_thousand_images_take_little_time() -> None:

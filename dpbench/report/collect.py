@@ -1,0 +1,94 @@
+"""The committed records and scores that all tables derive from, and how runs get there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dpbench.core.errors import UserError
+from dpbench.core.files import safe_name, write_text
+from dpbench.records import correctness
+from dpbench.records.run_record import RunRecord, find, read
+from dpbench.records.sample_scores import UNKNOWN, Scores
+from dpbench.records.sample_scores import read as read_scores
+
+RECORDS, SCORES = "records", "scores"
+
+
+def collect(runs_dir: Path, leaderboards: Path) -> tuple[list[Path], list[Path]]:
+    """Copy the complete records below ``runs_dir`` to ``leaderboards/records``.
+
+    With them goes which test images were classified rightly, where the runs kept it.
+
+    Returns:
+        Records that are new or changed there, and record files of runs that are not complete.
+
+    Raises:
+        UserError: A record or what was kept cannot be read.
+    """
+    copied, incomplete = [], []
+    for file in find(runs_dir):
+        record = read(file)
+        if record.status != "complete":
+            incomplete.append(file)
+            continue
+        target = committed_file(record, leaderboards)
+        text = file.read_text(encoding="utf-8")  # as it is: also what an older version wrote
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_text(target, text)
+            copied.append(target)
+        if correct := correctness.kept_by(file.parent, record):
+            correctness.write(target, correct)
+    return copied, incomplete
+
+
+def committed_file(record: RunRecord, leaderboards: Path) -> Path:
+    """The file of a record among the leaderboards."""
+    return leaderboards / RECORDS / f"{record.spec.folder}.json"
+
+
+def collect_scores(evaluations: Path, leaderboards: Path) -> None:
+    """Copy the scores of samples of unknown origin to ``leaderboards/scores``.
+
+    Those of a run's samples are left out: its record has them, with what it claims.
+
+    Raises:
+        UserError: Scores cannot be read.
+    """
+    for file in sorted(evaluations.rglob("*.json")):
+        scores = read_scores(file)
+        if scores.spec.origin == UNKNOWN:
+            name = f"{safe_name(scores.spec.name)}-{scores.spec.id[:8]}.json"
+            target = leaderboards / SCORES / safe_name(scores.spec.dataset) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_text(target, scores.dumps())
+
+
+def committed_records(leaderboards: Path) -> list[RunRecord]:
+    """The committed records.
+
+    Raises:
+        UserError: One of them cannot be read, or is of a run that is not complete.
+    """
+    found = []
+    for file in sorted((leaderboards / RECORDS).rglob("*.json")):
+        record = read(file)
+        if record.status != "complete":
+            raise UserError(f"{file} is of a run that is not complete: remove it")
+        found.append(record)
+    return found
+
+
+def committed_scores(leaderboards: Path) -> list[Scores]:
+    """The committed scores of samples of unknown origin.
+
+    Raises:
+        UserError: One of them cannot be read, or is of a run's samples.
+    """
+    found = []
+    for file in sorted((leaderboards / SCORES).rglob("*.json")):
+        scores = read_scores(file)
+        if scores.spec.origin != UNKNOWN:
+            raise UserError(f"{file} is of a run's samples, and the run has a record: remove it")
+        found.append(scores)
+    return found
