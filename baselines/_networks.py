@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from dpbench.core.errors import UserError
 from dpbench.core.images import ImageSpec
+from dpbench.training.wide_resnet import STEM, BlockShape, wide_resnet_blocks
 
 GROUPS = 16
 CNN_SMALLEST_SIDE = 16
@@ -45,12 +46,13 @@ def _activated(channels: int) -> list[nn.Module]:
     return [nn.ReLU(), nn.GroupNorm(GROUPS, channels)]
 
 
-class ResidualBlock(nn.Module):
+class StandardisedBlock(nn.Module):
     """Twice ReLU, group normalisation and convolution, beside a skip connection."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, first: bool) -> None:
+    def __init__(self, shape: BlockShape) -> None:
         """Draw the initial weights; the first block of a group has a convolution in its skip."""
         super().__init__()
+        inputs, outputs, stride, first = shape
         self.residual = nn.Sequential(
             *_activated(inputs),
             StandardisedConvolution(inputs, outputs, 3, stride),
@@ -76,16 +78,16 @@ def wide_resnet(depth: int, width: int) -> Callable[[ImageSpec, int], nn.Module]
     """
 
     def build(spec: ImageSpec, classes: int) -> nn.Module:
-        channels = 16
-        layers: list[nn.Module] = [StandardisedConvolution(spec.channels, channels, 3)]
-        for group in range(3):
-            outputs = 16 * 2**group * width
-            for block in range((depth - 4) // 6):
-                stride = 2 if group and not block else 1
-                layers.append(ResidualBlock(channels, outputs, stride, first=not block))
-                channels = outputs
-        pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return nn.Sequential(*layers, *_activated(channels), *pool, nn.Linear(channels, classes))
+        shapes = wide_resnet_blocks(depth, width)
+        channels = shapes[-1].outputs
+        return nn.Sequential(
+            StandardisedConvolution(spec.channels, STEM, 3),
+            *(StandardisedBlock(shape) for shape in shapes),
+            *_activated(channels),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(channels, classes),
+        )
 
     return build
 

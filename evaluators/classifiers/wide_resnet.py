@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dpbench.core.images import ImageSpec
 from dpbench.training.augmentation import Augmentation
+from dpbench.training.wide_resnet import STEM, wide_resnet_blocks
 
 from .training import Recipe, Sgd
 
@@ -57,17 +58,14 @@ def wide_resnet(
     """
 
     def build(spec: ImageSpec, classes: int) -> nn.Module:
-        channels = 16
-        layers: list[nn.Module] = [convolution(spec.channels, channels, 3)]
-        for group in range(3):
-            outputs = 16 * 2**group * width
-            for block in range((depth - 4) // 6):
-                layers.append(Block(channels, outputs, 2 if group and not block else 1, dropout))
-                channels = outputs
+        first = convolution(spec.channels, STEM, 3)
+        shapes = wide_resnet_blocks(depth, width)
+        blocks = [Block(shape.inputs, shape.outputs, shape.stride, dropout) for shape in shapes]
+        channels = shapes[-1].outputs
         head = nn.Linear(channels, classes)
         nn.init.zeros_(head.bias)
         pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU(), *pool, head)
+        return nn.Sequential(first, *blocks, nn.BatchNorm2d(channels), nn.ReLU(), *pool, head)
 
     return build
 
