@@ -1,7 +1,7 @@
 """dpbench: a benchmark of differentially private image generation.
 
-Importing this package imports no torch; ``dpbench.runs.execute.execute`` is the programmatic entry
-point.
+Importing this package imports no torch. From a program, ``dpbench.runs.request.plan`` checks
+a request and ``dpbench.runs.execute.execute`` carries it out.
 """
 
 

@@ -19,7 +19,7 @@ from dpbench.data.load import load as load_dataset
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages
-from dpbench.runs.execute import private_set_info
+from dpbench.runs.request import private_set_info
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -127,6 +127,11 @@ class Sampler(Protocol):
         """
 
 
+def uniform_labels(count: int, classes: int) -> Tensor:
+    """Labels to sample, ``(count,)`` int64: classes in turn, since their true sizes are private."""
+    return torch.arange(count) % classes
+
+
 @runtime_checkable
 class Predictor(Protocol):
     """Tells the classes of images, where a method learns a classifier and not to draw images.

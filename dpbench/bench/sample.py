@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpbench.api.method import Workload
+from dpbench.api.method import Workload, uniform_labels
 from dpbench.bench.timing import side_by_side
 from dpbench.bench.workloads import chosen, chosen_precisions, device_of
 from dpbench.core.errors import UserError
 from dpbench.core.images import Precision
 from dpbench.core.progress import Progress, Task
 from dpbench.parallel.cores import map_on_cores
-from dpbench.runs.execute import uniform_labels
 
 FORWARD_ONLY = "forward only"
 

@@ -27,7 +27,7 @@ from dpbench.core.errors import RunFailed
 
 if TYPE_CHECKING:
     from dpbench.privacy.audit.audit import Audit
-    from dpbench.runs.execute import PlannedRun
+    from dpbench.runs.request import PlannedRun
 
 
 def audit(
@@ -52,9 +52,10 @@ def audit(
         from dpbench.cli.console import progress_on
         from dpbench.privacy.audit.audit import audit as audit_mechanism
         from dpbench.privacy.clipping.selection import Executions, engine_cache
-        from dpbench.runs import execute as runs
+        from dpbench.runs.audited import audited_mechanism
+        from dpbench.runs.request import RunRequest, plan
 
-        request = runs.Request(
+        request = RunRequest(
             method=method,
             dataset=dataset,
             epsilon=eps,
@@ -65,10 +66,10 @@ def audit(
             settings=tuple(settings or ()),
             device=device,
         )
-        planned = runs.plan(request)
+        planned = plan(request)
         progress = progress_on(err)
         executions = Executions(engine, cache=engine_cache(), decided=progress.note)
-        mechanism = runs.mechanism(planned, planned.plan.events, executions)
+        mechanism = audited_mechanism(planned, planned.plan.events, executions)
         found = audit_mechanism(mechanism, seed, progress)
         if as_json:
             print_json(_audit_json(planned, found))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from dpbench.claims.values import Metric
     from dpbench.claims.verdicts import ClaimVerdict
     from dpbench.records.run_record import RunRecord
-    from dpbench.runs.execute import Request
-    from dpbench.runs.sweep.sweep import Outcome
+    from dpbench.runs.request import RunRequest
+    from dpbench.runs.sweep.execute import Outcome
 
 TITLE = "claims"
 
@@ -92,7 +92,7 @@ def _chosen(ids: Sequence[str], known: Sequence[Claim]) -> list[Claim]:
 
 
 def _run(
-    wanted: Sequence[Request],
+    wanted: Sequence[RunRequest],
     runs_dir: Path,
     data_root: Path | None,
     dry_run: bool,
@@ -101,24 +101,26 @@ def _run(
 ) -> list[Outcome] | None:
     """Run what is missing; None where only the plan was asked for."""
     from dpbench.cli.console import progress_on
-    from dpbench.runs.sweep import sweep as sweeps
+    from dpbench.runs.sweep.estimates import TimeEstimates
+    from dpbench.runs.sweep.execute import execute_cells
+    from dpbench.runs.sweep.grid import plan_cells
 
     progress = progress_on(err)
-    cells, mistakes = sweeps.cells_of(wanted, runs_dir, data_root, progress)
+    cells, mistakes = plan_cells(wanted, runs_dir, data_root, progress)
     refuse(mistakes)
-    estimates = sweeps.Estimates(runs_dir)
+    estimates = TimeEstimates(runs_dir)
     estimated = estimated_cells(TITLE, cells, estimates, progress)
     if dry_run:
         if as_json:
             print_json([plan_json(*each) for each in zip(cells, estimated, strict=True)])
         return None
-    outcomes = sweeps.execute(cells, estimates, say_next, runs_dir, data_root, debug)
+    outcomes = execute_cells(cells, estimates, say_next, runs_dir, data_root, debug)
     if not as_json:
         print_outcomes(TITLE, outcomes)
     return outcomes
 
 
-def _missing(chosen: Sequence[Claim], records: Sequence[RunRecord]) -> list[Request]:
+def _missing(chosen: Sequence[Claim], records: Sequence[RunRecord]) -> list[RunRequest]:
     """The runs of claims that no record is of, each once.
 
     Seeds change last, so that all claims have some early. The runs measure what claims are read
@@ -147,10 +149,10 @@ def _missing(chosen: Sequence[Claim], records: Sequence[RunRecord]) -> list[Requ
     ]
 
 
-def _request(arm: Arm, seed: int, evaluators: tuple[str, ...]) -> Request:
-    from dpbench.runs.execute import Request
+def _request(arm: Arm, seed: int, evaluators: tuple[str, ...]) -> RunRequest:
+    from dpbench.runs.request import RunRequest
 
-    return Request(
+    return RunRequest(
         method=arm.method,
         dataset=arm.dataset,
         epsilon=arm.epsilon,

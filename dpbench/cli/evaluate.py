@@ -62,7 +62,7 @@ def evaluate(
         from dpbench.cli.console import progress_on
         from dpbench.runs import sample_evaluation
 
-        request = sample_evaluation.Request(
+        request = sample_evaluation.SampleRequest(
             source=source,
             dataset=dataset,
             evaluators=names_of(evaluators),

@@ -14,7 +14,9 @@ from dpbench.core.errors import RunFailed
 
 if TYPE_CHECKING:
     from dpbench.core.progress import Progress
-    from dpbench.runs.sweep.sweep import Cell, Estimate, Estimates, Outcome, State
+    from dpbench.runs.sweep.estimates import TimeEstimate, TimeEstimates
+    from dpbench.runs.sweep.execute import Outcome
+    from dpbench.runs.sweep.grid import Cell, State
 
 STATES: dict[State, str] = {"new": "to run", "resumed": "to resume", "complete": "complete"}
 
@@ -28,8 +30,8 @@ def refuse(mistakes: Sequence[str]) -> None:
 
 
 def estimated_cells(
-    title: str, cells: Sequence[Cell], estimates: Estimates, progress: Progress
-) -> list[Estimate]:
+    title: str, cells: Sequence[Cell], estimates: TimeEstimates, progress: Progress
+) -> list[TimeEstimate]:
     """Estimate the time of every cell and print the plan on standard error."""
     found = []
     with progress.task("estimating", len(cells), "runs") as task:
@@ -41,7 +43,7 @@ def estimated_cells(
 
 
 def say_next(number: int, count: int, cell: Cell, seconds: float) -> None:
-    """Announce a cell: see ``dpbench.runs.sweep.sweep.execute``."""
+    """Announce a cell: see ``dpbench.runs.sweep.execute.execute_cells``."""
     from dpbench.core.progress import duration
 
     err.print(
@@ -52,7 +54,7 @@ def say_next(number: int, count: int, cell: Cell, seconds: float) -> None:
     )
 
 
-def _print_plan(title: str, cells: Sequence[Cell], estimated: Sequence[Estimate]) -> None:
+def _print_plan(title: str, cells: Sequence[Cell], estimated: Sequence[TimeEstimate]) -> None:
     from dpbench.core.progress import duration
 
     table = _new_table(title, "", "time", "by")
@@ -111,7 +113,7 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
     }
 
 
-def plan_json(cell: Cell, estimate: Estimate) -> dict[str, Any]:
+def plan_json(cell: Cell, estimate: TimeEstimate) -> dict[str, Any]:
     """A line of a plan."""
     return {
         **_cell_json(cell),

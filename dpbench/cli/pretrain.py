@@ -40,9 +40,10 @@ def pretrain(
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.cli.console import progress_on
-        from dpbench.runs import execute as runs
+        from dpbench.runs.execute import pretrain as pretrain_run
+        from dpbench.runs.request import RunRequest, plan
 
-        request = runs.Request(
+        request = RunRequest(
             method=method,
             dataset=dataset,
             epsilon=eps,
@@ -51,4 +52,4 @@ def pretrain(
             device=device,
             public=public,
         )
-        runs.pretrain(runs.plan(request), progress_on(err), data_root)
+        pretrain_run(plan(request), progress_on(err), data_root)

@@ -38,7 +38,7 @@ from dpbench.cli.options import (
 
 if TYPE_CHECKING:
     from dpbench.records.run_record import RunRecord
-    from dpbench.runs.execute import PlannedRun
+    from dpbench.runs.request import PlannedRun
 
 
 def run(
@@ -76,9 +76,10 @@ def run(
         end_with_launcher()
         from dpbench.cli.console import progress_on
         from dpbench.parallel.ranks import joined
-        from dpbench.runs import execute as runs
+        from dpbench.runs.execute import assist, execute
+        from dpbench.runs.request import RunRequest, plan
 
-        request = runs.Request(
+        request = RunRequest(
             method=method,
             dataset=dataset,
             epsilon=eps,
@@ -94,17 +95,17 @@ def run(
             evaluators=names_of(evaluators),
         )
         with joined(processes) as ranks:
-            planned = runs.plan(request, ranks)
+            planned = plan(request, ranks)
             if not ranks.first:
                 if not dry_run:
-                    runs.assist(planned, data_root)
+                    assist(planned, data_root)
                 return
             _print_plan(planned)
             if dry_run:
                 if as_json:
                     print_json(_plan_json(planned))
                 return
-            record, folder = runs.execute(
+            record, folder = execute(
                 planned, progress_on(err), runs_dir, out_folder, data_root, overwrite, debug
             )
         if as_json:
@@ -195,7 +196,7 @@ def _print_plan(planned: PlannedRun) -> None:
 
 def _print_result(record: RunRecord, folder: Path) -> None:
     from dpbench.records.run_record import RECORD
-    from dpbench.runs.execute import GRID
+    from dpbench.runs.folder import GRID
 
     lines = []
     privacy = record.privacy

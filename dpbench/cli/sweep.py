@@ -91,10 +91,12 @@ def sweep(
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.cli.console import progress_on
-        from dpbench.runs.execute import Request
-        from dpbench.runs.sweep import sweep as sweeps
+        from dpbench.runs.request import RunRequest
+        from dpbench.runs.sweep.estimates import TimeEstimates
+        from dpbench.runs.sweep.execute import execute_cells
+        from dpbench.runs.sweep.grid import Grid, parse_numbers, parse_seeds, parse_words, plan_grid
 
-        common = Request(
+        common = RunRequest(
             method="",
             dataset="",
             delta=delta,
@@ -107,23 +109,23 @@ def sweep(
             public=public,
             evaluators=names_of(evaluators),
         )
-        grid = sweeps.Grid(
-            methods=sweeps.words(methods),
-            datasets=sweeps.words(datasets),
-            epsilons=sweeps.numbers(eps),
-            seeds=sweeps.seeds(seeds),
+        grid = Grid(
+            methods=parse_words(methods),
+            datasets=parse_words(datasets),
+            epsilons=parse_numbers(eps),
+            seeds=parse_seeds(seeds),
             common=common,
         )
         progress = progress_on(err)
-        cells, mistakes = sweeps.cells(grid, runs_dir, data_root, progress)
+        cells, mistakes = plan_grid(grid, runs_dir, data_root, progress)
         refuse(mistakes)
-        estimates = sweeps.Estimates(runs_dir)
+        estimates = TimeEstimates(runs_dir)
         estimated = estimated_cells("sweep", cells, estimates, progress)
         if dry_run:
             if as_json:
                 print_json([plan_json(*each) for each in zip(cells, estimated, strict=True)])
             return
-        outcomes = sweeps.execute(cells, estimates, say_next, runs_dir, data_root, debug)
+        outcomes = execute_cells(cells, estimates, say_next, runs_dir, data_root, debug)
         if as_json:
             print_json([outcome_json(each) for each in outcomes])
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from dpbench.api.method import Method, Predictor, RunContext, Sampler
+from dpbench.api.method import Method, Predictor, RunContext, Sampler, uniform_labels
 from dpbench.api.profiles import SMOKE
 from dpbench.api.sources import PublicSource
 from dpbench.core import registry
@@ -29,9 +29,9 @@ from dpbench.privacy.replay.replay import (
     neighbours,
     same_or_not,
 )
-from dpbench.runs.execute import private_set_info, uniform_labels
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.public_images import open_public
+from dpbench.runs.request import private_set_info
 
 BUDGET = PrivacyBudget(1.0)  # the noise is off: it only has to be something that methods can plan
 CPU = torch.device("cpu")

@@ -27,8 +27,10 @@ from dpbench.records.run_record import RECORD, RunRecord
 from dpbench.records.run_record import read as read_record
 from dpbench.records.sample_scores import UNKNOWN, Scores, ScoresSpec
 from dpbench.records.sample_scores import read as read_scores
+from dpbench.runs.environment import environment
 from dpbench.runs.evaluation import Subject, evaluate, named
-from dpbench.runs.execute import SAMPLES, check_seed, environment
+from dpbench.runs.folder import SAMPLES
+from dpbench.runs.request import check_seed
 
 FOLDER = Path("evaluations")
 LACKING = {
@@ -38,7 +40,7 @@ LACKING = {
 
 
 @dataclass(frozen=True)
-class Request:
+class SampleRequest:
     """What a user asks for; names and numbers as given, unchecked.
 
     Attributes:
@@ -63,7 +65,7 @@ class Request:
 
 
 def score(
-    request: Request, progress: Progress, data_root: Path | None = None, debug: bool = False
+    request: SampleRequest, progress: Progress, data_root: Path | None = None, debug: bool = False
 ) -> tuple[Scores, Path]:
     """Measure samples with every evaluator that has not measured them yet.
 
@@ -128,7 +130,7 @@ def _run(source: Path) -> RunRecord | None:
     return read_record(source / RECORD) if (source / RECORD).is_file() else None
 
 
-def _dataset_name(request: Request, run: RunRecord | None) -> str:
+def _dataset_name(request: SampleRequest, run: RunRecord | None) -> str:
     name = request.dataset or (run.spec.dataset if run else None)
     if name is None:
         raise UserError(
@@ -171,7 +173,7 @@ def _samples(source: Path, run: RunRecord | None) -> Path:
 
 
 def _spec(
-    request: Request,
+    request: SampleRequest,
     run: RunRecord | None,
     samples: Images,
     dataset: Dataset,

@@ -31,8 +31,8 @@ from dpbench.privacy.clipping import engine
 from dpbench.privacy.events import epsilon
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
-from dpbench.runs.execute import Request, plan, private_set_info
 from dpbench.runs.hyperparameters import resolve
+from dpbench.runs.request import RunRequest, plan, private_set_info
 from tests.support.command import Command
 from tests.support.private import handle
 
@@ -110,7 +110,7 @@ def test_dp_merf_has_the_values_of_its_published_code(dataset: str, variance: fl
 
 def test_nonprivate_refuses_a_finite_epsilon(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nonprivate is not private: it has no finite epsilon"):
-        plan(Request("nonprivate", "digits", 1.0, profile="smoke"))
+        plan(RunRequest("nonprivate", "digits", 1.0, profile="smoke"))
     method = preset("nonprivate", "smoke", "digits")
     private = handle(digits().train, PrivacyLedger(PrivacyBudget(1.0)))
     run = RunContext(SMOKE, torch.device("cpu"), Streams(0), Silent(), tmp_path)
@@ -120,7 +120,7 @@ def test_nonprivate_refuses_a_finite_epsilon(tmp_path: Path) -> None:
 
 def test_nonprivate_has_no_clipping_norm_to_set() -> None:
     with pytest.raises(UserError, match="nonprivate has no hyper-parameter 'clipping_norm'"):
-        plan(Request("nonprivate", "digits", settings=("clipping_norm=2",)))
+        plan(RunRequest("nonprivate", "digits", settings=("clipping_norm=2",)))
 
 
 def test_nonprivate_takes_the_network_and_compute_of_dpdm() -> None:

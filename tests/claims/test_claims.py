@@ -24,9 +24,9 @@ from dpbench.core.registry import entries, load
 from dpbench.data.catalog import CATALOG
 from dpbench.privacy import mechanisms
 from dpbench.records.run_record import RunRecord, RunSpec
-from dpbench.runs.execute import plan
 from dpbench.runs.hyperparameters import resolve
-from dpbench.runs.sweep import sweep
+from dpbench.runs.request import plan
+from dpbench.runs.sweep import execute
 from tests.support.command import Command, Ended
 
 NEW, OLD = Arm("new", 1.0), Arm("old", 1.0)
@@ -521,7 +521,7 @@ def tried(dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch) ->
         ended: Ended = dpbench(*arguments)
         return ended.code
 
-    monkeypatch.setattr(sweep, "in_process", in_this_process)
+    monkeypatch.setattr(execute, "run_in_process", in_this_process)
     return asked
 
 

@@ -27,8 +27,8 @@ from dpbench.generators.diffusion.denoisers import EVERYWHERE, STATE_OF_CLASSES,
 from dpbench.generators.diffusion.objective import DenoisingObjective
 from dpbench.generators.diffusion.samplers import DiffusionSampler, SamplerSettings
 from dpbench.generators.diffusion.unet import UNet, UNetSettings
-from dpbench.runs.execute import private_set_info
 from dpbench.runs.hyperparameters import resolve
+from dpbench.runs.request import private_set_info
 from dpbench.training.augmentation import Augmentation
 
 GREY, COLOUR = ImageSpec(1, 28, 28), ImageSpec(3, 32, 32)

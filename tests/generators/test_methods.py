@@ -21,9 +21,9 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.events import DPSGDEvent
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages
-from dpbench.runs.execute import private_set_info
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.public_images import open_public
+from dpbench.runs.request import private_set_info
 
 METHODS = sorted(entries("method"))
 INFO = private_set_info(CATALOG["digits"])

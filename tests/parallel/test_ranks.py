@@ -20,7 +20,7 @@ from dpbench.core.errors import UserError
 from dpbench.parallel import cores, ranks
 from dpbench.parallel.device import resolve_device
 from dpbench.parallel.ranks import ALONE, Ranks, joined
-from dpbench.runs.execute import TRAINING
+from dpbench.runs.folder import TRAINING
 from tests.support.command import TOY, Command
 
 # --- torch.distributed

@@ -55,7 +55,8 @@ from dpbench.privacy.events import (
     epsilon,
 )
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
-from dpbench.runs import execute
+from dpbench.runs.audited import audited_mechanism
+from dpbench.runs.request import RunRequest, plan
 from dpbench.training.averaging import ExponentialAverage
 from dpbench.training.loop import Stage
 from tests.support import broken
@@ -221,8 +222,8 @@ def test_an_alarm_counts_only_if_a_second_audit_repeats_it(
 @pytest.mark.slow
 @pytest.mark.parametrize("eps", [1.0, 10.0])
 def test_the_laptop_plan_of_a_real_method_is_audited_in_seconds(eps: float) -> None:
-    planned = execute.plan(execute.Request("dpsyngen", "fashionmnist", eps, device="cpu"))
-    found = audit(execute.mechanism(planned, planned.plan.events, Executions()), 0, Silent())
+    planned = plan(RunRequest("dpsyngen", "fashionmnist", eps, device="cpu"))
+    found = audit(audited_mechanism(planned, planned.plan.events, Executions()), 0, Silent())
     assert alarms(found) == set()
     assert 0.99 < found.sigma_low < 1 < found.sigma_high < 1.01
     # every tensor of the method's network was looked at, and its image was really clipped

@@ -28,6 +28,7 @@ from dpbench.core.errors import RunFailed
 from dpbench.core.images import Images
 from dpbench.core.progress import Silent
 from dpbench.core.registry import load
+from dpbench.core.streams import new_key
 from dpbench.data.catalog import CATALOG
 from dpbench.data.load import Dataset
 from dpbench.data.load import load as load_dataset
@@ -36,9 +37,11 @@ from dpbench.privacy import dpsgd, events, ledger, mechanisms
 from dpbench.privacy.ledger import Allowance
 from dpbench.privacy.mechanisms import PrivateImages
 from dpbench.privacy.replay.replay import neighbours
-from dpbench.runs import execute as runs
+from dpbench.runs import execute, steps
 from dpbench.runs.check import replay
+from dpbench.runs.folder import SAMPLES
 from dpbench.runs.hyperparameters import resolve
+from dpbench.runs.request import private_set_info
 from dpbench.training.loop import Stage
 from tests.privacy.test_accounting import check_golden
 from tests.privacy.test_gradients import case, check_against_autograd, check_physical_batches
@@ -138,7 +141,7 @@ def _replay_of_registered(name: str, *settings: str) -> Detector:
         method = resolve(load("method", name), name, "smoke", "digits", 1.0, settings).method
         sets = neighbours(load_dataset("digits", None, Silent()).splits.train)
         chosen = [each for each in sets if each.name in ("D", "white added")]
-        info = runs.private_set_info(CATALOG["digits"])
+        info = private_set_info(CATALOG["digits"])
         assert failures(replay(method, info, chosen, Silent())) == set()
 
     return Detector(f"neighbour replay of {name}", check)
@@ -154,7 +157,7 @@ def _labels_of_samples(lab: Lab) -> None:
     """The labels of samples are the same for another set of private labels."""
     found = []
     for name, shift in (("D", 0), ("another", 1)):
-        honest = runs.load
+        honest = execute.load
 
         def shifted(*arguments: Any, honest: Any = honest, shift: int = shift) -> Dataset:
             data = honest(*arguments)
@@ -164,9 +167,9 @@ def _labels_of_samples(lab: Lab) -> None:
             return dataclasses.replace(data, splits=splits)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runs, "load", shifted)
+            patch.setattr(execute, "load", shifted)
             assert lab.dpbench(*TOY, "--out", lab.folder / name).code == 0
-        with np.load(lab.folder / name / runs.SAMPLES) as arrays:
+        with np.load(lab.folder / name / SAMPLES) as arrays:
             found.append(arrays["labels"].tolist())
     assert found[0] == found[1]
 
@@ -264,18 +267,18 @@ def normalised_by_the_batch(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def labels_of_the_private_set(count: int, classes: int) -> torch.Tensor:
-    return runs.load("digits", None, Silent()).splits.train.labels[:count]
+    return execute.load("digits", None, Silent()).splits.train.labels[:count]
 
 
 def key_in_the_record(lab: Lab) -> None:
-    honest = runs._Run._key
+    honest = steps.RunSteps.noise_key
 
     def key(self: Any, training: Path) -> bytes:
         found = honest(self, training)
         self.record.resolved["noise_key"] = found.hex()
         return found
 
-    lab.patch.setattr(runs._Run, "_key", key)
+    lab.patch.setattr(steps.RunSteps, "noise_key", key)
 
 
 def key_in_the_checkpoint(lab: Lab) -> None:
@@ -291,7 +294,7 @@ def key_in_the_checkpoint(lab: Lab) -> None:
 
 
 def key_that_is_made_anew(self: Any, training: Path) -> bytes:
-    return runs.new_key()
+    return new_key()
 
 
 def certified_as_secret(self: Any, reproducible: bool) -> dict[str, Any]:
@@ -459,7 +462,7 @@ MUTANTS = (
         "resume with a new noise key",
         "no release is made twice",
         noise_of_a_resumed_run,
-        instead(runs._Run, "_key", key_that_is_made_anew),
+        instead(steps.RunSteps, "noise_key", key_that_is_made_anew),
     ),
     # what goes around the mechanisms
     Mutant(
@@ -478,7 +481,7 @@ MUTANTS = (
         "labels of samples from the private set",
         "mechanisms only",
         labels_of_samples,
-        instead(runs, "uniform_labels", labels_of_the_private_set),
+        instead(steps, "uniform_labels", labels_of_the_private_set),
     ),
     Mutant(
         "labels of a sampler from the private set",
@@ -549,25 +552,25 @@ MUTANTS = (
         "key left behind",
         "secrecy of noise",
         key_attack,
-        instead(runs, "shutil", SimpleNamespace(rmtree=lambda folder: None)),
+        instead(steps, "shutil", SimpleNamespace(rmtree=lambda folder: None)),
     ),
     Mutant(
         "key from the public seed",
         "secrecy of noise",
         key_attack,
-        instead(runs, "new_key", lambda: hashlib.sha256(b"0").digest()),
+        instead(steps, "new_key", lambda: hashlib.sha256(b"0").digest()),
     ),
     Mutant(
         "key from the clock",
         "secrecy of noise",
         key_attack,
-        instead(runs, "new_key", lambda: hashlib.sha256(str(int(time.time())).encode()).digest()),
+        instead(steps, "new_key", lambda: hashlib.sha256(str(int(time.time())).encode()).digest()),
     ),
     Mutant(
         "streams without the key",
         "secrecy of noise",
         key_attack,
-        instead(runs, "Streams", broken.SeededStreams),
+        instead(steps, "Streams", broken.SeededStreams),
     ),
     Mutant(
         "reproducible run certified",

@@ -20,8 +20,8 @@ from dpbench.data.load import load as load_dataset
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from dpbench.privacy.replay.replay import Comparison, Neighbour, neighbours
 from dpbench.runs.check import replay
-from dpbench.runs.execute import private_set_info
 from dpbench.runs.hyperparameters import resolve
+from dpbench.runs.request import private_set_info
 from tests.support.command import Command
 from tests.support.methods import CHEATS, SUM, TRAINING, Honest, stolen
 from tests.support.private import rng

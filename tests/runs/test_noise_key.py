@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 
+import dpbench
 from dpbench.core.streams import KEY_BYTES, PUBLIC_STREAMS, Streams, reproducible_key
 from dpbench.privacy import dpsgd
-from dpbench.runs import execute as runs
+from dpbench.runs import steps
 from tests.support.command import TOY, Command
 from tests.support.private import Gradients, flat
 
@@ -51,7 +52,7 @@ def unpickled(content: bytes) -> Iterator[bytes]:
 
 
 def sources() -> Iterator[bytes]:
-    yield from (file.read_bytes() for file in Path(runs.__file__).parent.parent.rglob("*.py"))
+    yield from (file.read_bytes() for file in Path(dpbench.__file__).parent.rglob("*.py"))
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -107,7 +108,7 @@ def guessed_noise(folder: Path) -> Iterator[np.ndarray]:
         if guess < 2**32:
             yield np.random.RandomState(guess).standard_normal(NUMBERS).astype("float32")
     for key in dict.fromkeys(guessed_keys(folder)):
-        rng = runs.Streams(seed, key).secret("dp-noise", PURPOSE, 0)
+        rng = steps.Streams(seed, key).secret("dp-noise", PURPOSE, 0)
         yield rng.standard_normal(NUMBERS, dtype="float32")
 
 
@@ -193,6 +194,6 @@ def test_a_method_with_the_key_is_noticed(
         def __init__(self, seed: int, key: bytes | None = None) -> None:
             super().__init__(seed, key or bytes(KEY_BYTES))
 
-    monkeypatch.setattr(runs, "Streams", Generous)
+    monkeypatch.setattr(steps, "Streams", Generous)
     with pytest.raises(AssertionError):
         check_methods_have_no_key(dpbench, toy, tmp_path / "run", monkeypatch)

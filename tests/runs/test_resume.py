@@ -21,8 +21,8 @@ import pytest
 import torch
 
 from dpbench.privacy import dpsgd
-from dpbench.runs import execute as runs
-from dpbench.runs.execute import CHECKPOINT, GRID, SAMPLES, TRAINING
+from dpbench.runs import execute, steps
+from dpbench.runs.folder import CHECKPOINT, GRID, SAMPLES, TRAINING
 from dpbench.training import loop
 from tests.support.command import TOY, Command
 
@@ -77,7 +77,7 @@ def test_a_run_interrupted_anywhere_continues_to_the_same_bytes(
 def test_an_interruption_while_data_is_loaded_writes_nothing(
     dpbench: Command, toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "load", interrupt)
+    monkeypatch.setattr(execute, "load", interrupt)
     ended = dpbench(*TOY)
     assert ended.code == 130
     assert ended.err.endswith(CONTINUES)
@@ -185,7 +185,7 @@ def test_so_does_one_killed_between_writes(
     command = (*TOY, "--reproducible", "--out", "here")
 
     def run() -> None:
-        monkeypatch.setattr(runs.shutil if place == "rmtree" else runs, place, die)
+        monkeypatch.setattr(steps.shutil if place == "rmtree" else steps, place, die)
         dpbench(*command)
 
     assert in_a_child(run) == -signal.SIGKILL
@@ -245,7 +245,7 @@ def test_a_key_that_cannot_be_destroyed_is_no_complete_run(
         raise OSError(1, "Operation not permitted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs.shutil, "rmtree", refuse)
+        patch.setattr(steps.shutil, "rmtree", refuse)
         assert dpbench(*TOY, "--out", "here").code == 1
     assert record(tmp_path / "here")["status"] == "failed"
     assert dpbench(*TOY, "--out", "here").code == 0

@@ -17,14 +17,16 @@ import pytest
 
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Silent
+from dpbench.data.load import load
 from dpbench.records.run_record import find, read
-from dpbench.runs import execute as runs
-from dpbench.runs.execute import PlannedRun, Request
-from dpbench.runs.sweep import sweep
-from dpbench.runs.sweep.sweep import Cell, Estimates, Grid
+from dpbench.runs.request import PlannedRun, RunRequest, plan
+from dpbench.runs.sweep import execute
+from dpbench.runs.sweep import grid as grids
+from dpbench.runs.sweep.estimates import TimeEstimate, TimeEstimates
+from dpbench.runs.sweep.grid import Cell, Grid
 from tests.support.command import PLUGINS, TOY, Command, Ended
 
-COMMON = Request("", "", profile="smoke")
+COMMON = RunRequest("", "", profile="smoke")
 GRID = Grid(("toy",), ("digits",), (0.001,), (0,), COMMON)
 THREE = (
     *("sweep", "--methods", "toy", "--datasets", "digits", "--profile", "smoke"),
@@ -33,13 +35,13 @@ THREE = (
 
 
 def planned(grid: Grid, runs_dir: Path) -> list[Cell]:
-    cells, mistakes = sweep.cells(grid, runs_dir, None, Silent())
+    cells, mistakes = grids.plan_grid(grid, runs_dir, None, Silent())
     assert not mistakes
     return cells
 
 
 def mistakes(grid: Grid, runs_dir: Path) -> list[str]:
-    return sweep.cells(grid, runs_dir, None, Silent())[1]
+    return grids.plan_grid(grid, runs_dir, None, Silent())[1]
 
 
 def keys(cells: list[Cell]) -> list[tuple[str, float, int]]:
@@ -50,16 +52,16 @@ def keys(cells: list[Cell]) -> list[tuple[str, float, int]]:
 
 
 def test_lists_are_separated_by_commas_and_may_be_repeated() -> None:
-    assert sweep.words(["a, b", "c,a,"]) == ("a", "b", "c")
-    assert sweep.numbers(["1,inf", "0.5"]) == (1.0, math.inf, 0.5)
-    assert sweep.seeds(["7,0-2", "5"]) == (7, 0, 1, 2, 5)
-    assert sweep.seeds(["-1"]) == (-1,), "it is for the plan to refuse it"
+    assert grids.parse_words(["a, b", "c,a,"]) == ("a", "b", "c")
+    assert grids.parse_numbers(["1,inf", "0.5"]) == (1.0, math.inf, 0.5)
+    assert grids.parse_seeds(["7,0-2", "5"]) == (7, 0, 1, 2, 5)
+    assert grids.parse_seeds(["-1"]) == (-1,), "it is for the plan to refuse it"
 
 
 @pytest.mark.parametrize("text", ["a", "1.5", "2-1", "1-", "1-2-3"])
 def test_what_is_no_seed_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--seeds takes whole numbers and ranges such as 0,1 or"):
-        sweep.seeds([text])
+        grids.parse_seeds([text])
 
 
 def test_a_grid_has_every_combination_and_what_is_not_private_once(
@@ -80,12 +82,12 @@ def test_cells_that_are_the_same_are_planned_once(
 ) -> None:
     asked = []
 
-    def count(request: Request) -> PlannedRun:
+    def count(request: RunRequest) -> PlannedRun:
         asked.append(request)
-        return runs.plan(request)
+        return plan(request)
 
-    monkeypatch.setattr(sweep, "plan", count)
-    epsilons = sweep.numbers(["0.001,1e-3"])
+    monkeypatch.setattr(grids, "plan", count)
+    epsilons = grids.parse_numbers(["0.001,1e-3"])
     assert len(planned(replace(GRID, epsilons=epsilons, seeds=(0, 0)), tmp_path)) == len(asked) == 1
 
 
@@ -96,9 +98,9 @@ def test_a_data_set_is_loaded_once(
 
     def count(name: str, *others: Any) -> Any:
         loaded.append(name)
-        return runs.load(name, *others)
+        return load(name, *others)
 
-    monkeypatch.setattr(sweep, "load", count)
+    monkeypatch.setattr(grids, "load", count)
     planned(replace(GRID, methods=("toy", "real"), seeds=(0, 1)), tmp_path)
     assert loaded == ["digits"]
 
@@ -142,7 +144,7 @@ def test_bad_data_is_a_mistake_beside_the_others(
     def missing(*_: object) -> None:
         raise UserError("there are no digits")
 
-    monkeypatch.setattr(sweep, "load", missing)
+    monkeypatch.setattr(grids, "load", missing)
     told = mistakes(replace(GRID, epsilons=(0.001, -1)), tmp_path)
     assert told[0].startswith("epsilon must be above 0, got -1")
     assert told[1:] == ["there are no digits"]
@@ -151,7 +153,7 @@ def test_bad_data_is_a_mistake_beside_the_others(
 def test_a_cell_is_run_with_all_that_was_asked(
     dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = Request(
+    request = RunRequest(
         method="toy",
         dataset="digits",
         epsilon=0.1 + 0.2,
@@ -166,7 +168,7 @@ def test_a_cell_is_run_with_all_that_was_asked(
         public="digits",
         evaluators=("toy", "audit"),
     )
-    for field in fields(Request)[2:]:
+    for field in fields(RunRequest)[2:]:
         assert getattr(request, field.name) != field.default, f"{field.name} is not tried"
     asked: list[Any] = []
 
@@ -174,8 +176,8 @@ def test_a_cell_is_run_with_all_that_was_asked(
         asked.extend(arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "plan", remember)
-    dpbench(*sweep.command(request, Path("here"), Path("there"), debug=True))
+    monkeypatch.setattr("dpbench.runs.request.plan", remember)
+    dpbench(*execute.run_command(request, Path("here"), Path("there"), debug=True))
     assert asked[0] == request
 
 
@@ -191,7 +193,7 @@ def ends(dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> 
         found.append(dpbench(*arguments))
         return found[-1].code
 
-    monkeypatch.setattr(sweep, "in_process", in_this_process)
+    monkeypatch.setattr(execute, "run_in_process", in_this_process)
     return found
 
 
@@ -242,19 +244,19 @@ def test_time_is_that_of_complete_runs_like_it_less_what_is_done(
 ) -> None:
     first, second = planned(replace(GRID, seeds=(0, 1)), tmp_path)
     longer = planned(replace(GRID, common=replace(COMMON, settings=("steps=8",))), tmp_path)[0]
-    estimates = Estimates(tmp_path)
-    assert estimates.of(first) == sweep.Estimate(0.0, 0), "the toy has nothing to probe"
-    assert dpbench(*sweep.command(first.planned.request, tmp_path, None)).code == 0
+    estimates = TimeEstimates(tmp_path)
+    assert estimates.of(first) == TimeEstimate(0.0, 0), "the toy has nothing to probe"
+    assert dpbench(*execute.run_command(first.planned.request, tmp_path, None)).code == 0
     record = read(first.folder / "record.json")
     estimates.learn(record)
-    for known in (estimates, Estimates(tmp_path)):
-        assert known.of(second) == sweep.Estimate(sum(record.timings.values()), 1)
+    for known in (estimates, TimeEstimates(tmp_path)):
+        assert known.of(second) == TimeEstimate(sum(record.timings.values()), 1)
         assert known.of(longer).runs == 0
         half = replace(record, status="started", timings={"fit": record.timings["fit"]})
         left = known.of(replace(second, earlier=half))
         assert left.seconds == pytest.approx(record.timings["sample"] + record.timings["toy"])
-        assert known.of(replace(first, earlier=record)) == sweep.Estimate(0.0, 0)
-    half_known = Estimates(tmp_path / "elsewhere")
+        assert known.of(replace(first, earlier=record)) == TimeEstimate(0.0, 0)
+    half_known = TimeEstimates(tmp_path / "elsewhere")
     half_known.learn(half)
     assert half_known.of(second).runs == 0, "a run that is not complete tells no time"
 
@@ -265,8 +267,8 @@ def test_training_is_probed_once_for_all_seeds(
     cells = planned(replace(GRID, seeds=(0, 1)), tmp_path)
     probed = iter([7.0])
     monkeypatch.setattr(PlannedRun, "estimated_seconds", property(lambda self: next(probed)))
-    estimates = Estimates(tmp_path)
-    assert [estimates.of(cell) for cell in cells] == [sweep.Estimate(7.0, 0)] * 2
+    estimates = TimeEstimates(tmp_path)
+    assert [estimates.of(cell) for cell in cells] == [TimeEstimate(7.0, 0)] * 2
 
 
 def test_a_record_that_cannot_be_read_is_a_mistake_of_its_cell(
@@ -279,7 +281,7 @@ def test_a_record_that_cannot_be_read_is_a_mistake_of_its_cell(
     assert f"{cell.folder}/record.json is not a record" in told and "remove it" in told
     # of another run it does not matter
     assert len(planned(replace(GRID, seeds=(1,)), tmp_path)) == 1
-    Estimates(tmp_path)
+    TimeEstimates(tmp_path)
 
 
 # --- how runs end
@@ -348,14 +350,14 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(
 def test_after_an_interruption_that_came_too_late_for_a_run_no_other_begins(
     dpbench: Command, ends: list[Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = sweep.in_process
+    run = execute.run_in_process
 
     def late(arguments: list[str], interrupted: Callable[[], bool]) -> int:
         code = run(arguments, interrupted)
         interrupt()
         return code
 
-    monkeypatch.setattr(sweep, "in_process", late)
+    monkeypatch.setattr(execute, "run_in_process", late)
     ended = dpbench(*THREE, "--json")
     assert ended.code == 130
     assert column(ended, "status") == ["done", "not run", "not run"]
@@ -375,7 +377,7 @@ def test_a_run_that_ends_without_a_word_in_its_record_has_a_reason_too(
     with pytest.MonkeyPatch.context() as patch:
         assert column(dpbench(*THREE, "--json"), "error") == ["ValueError: tired"] * 3
         # what the records say is of the sweep before
-        patch.setattr(sweep, "in_process", lambda *_: code)
+        patch.setattr(execute, "run_in_process", lambda *_: code)
         ended = dpbench(*THREE, "--json")
     assert ended.code == 1
     assert column(ended, "error") == [reason] * 3
@@ -406,8 +408,8 @@ time.sleep(60)
 
 def test_an_interruption_is_handed_on_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweep, "start", starting(WAITS.replace("STOPS", "sys.exit(130)")))
-    assert sweep.in_process([], lambda: Path("ready").exists()) == 130
+    monkeypatch.setattr(execute, "start", starting(WAITS.replace("STOPS", "sys.exit(130)")))
+    assert execute.run_in_process([], lambda: Path("ready").exists()) == 130
     assert Path("saved").exists()
 
 
@@ -425,9 +427,9 @@ def test_a_second_interruption_kills(tmp_path: Path, monkeypatch: pytest.MonkeyP
             raise KeyboardInterrupt  # as from the handler of signals
         return Path("ready").exists()
 
-    monkeypatch.setattr(sweep, "start", remembered)
+    monkeypatch.setattr(execute, "start", remembered)
     with pytest.raises(KeyboardInterrupt):
-        sweep.in_process([], interrupted_twice)
+        execute.run_in_process([], interrupted_twice)
     assert children[0].returncode == -signal.SIGKILL
 
 

@@ -1,0 +1,92 @@
+"""The folder of a run: who may write there, and what an earlier run left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from dpbench.core.errors import UserError
+from dpbench.core.files import (
+    lock,
+)
+from dpbench.records.run_record import KEPT, RECORD, RELEASES, RunRecord, RunSpec, read, to_json
+
+CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder if need be, and write to it.
+
+    Raises:
+        UserError: It cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror}; choose another --runs-dir or --out"
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder; the lock dies with its process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if not lock(handle, wait=False):
+            raise UserError(f"another process is at work in {folder}: wait for it")
+        yield
+    finally:
+        os.close(handle)
+
+
+def open_record(folder: Path, spec: RunSpec, overwrite: bool) -> RunRecord:
+    """The record in a folder, or a new one.
+
+    Args:
+        folder: Of the run, locked by this process.
+        spec: What the record must be of.
+        overwrite: Discard the run that is there.
+
+    Raises:
+        UserError: The folder holds something else, or another run, or an unreadable record.
+    """
+    for partial in folder.glob(".*.partial"):  # what a killed process was writing
+        partial.unlink()
+    file = folder / RECORD
+    if not file.exists():
+        if any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty and holds no run: choose another --out")
+        return RunRecord(spec)
+    if overwrite:
+        discard(folder)
+        return RunRecord(spec)
+    try:
+        record = read(file)
+    except UserError as error:
+        raise UserError(f"{error}; remove it or run again with --overwrite") from error
+    if record.spec.id != spec.id:
+        old, new = to_json(asdict(record.spec)), to_json(asdict(spec))
+        differing = ", ".join(name for name in new if old[name] != new[name])
+        raise UserError(
+            f"{folder} holds another run (it differs in {differing}): choose another --out, "
+            "or discard it with --overwrite"
+        )
+    return record
+
+
+def discard(folder: Path) -> None:
+    """Remove an earlier run, and nothing else that a user may keep beside it."""
+    if (folder / TRAINING).exists():
+        shutil.rmtree(folder / TRAINING)
+    # the record last: it marks the folder
+    kept = [file.name for file in folder.glob(f"{KEPT}*.npz")]
+    for name in (CHECKPOINT, RELEASES, SAMPLES, GRID, *kept, RECORD):
+        (folder / name).unlink(missing_ok=True)

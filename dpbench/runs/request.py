@@ -1,0 +1,207 @@
+"""What a user asks for, checked and costed before anything is read."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+
+from dpbench.api.method import Method, Plan
+from dpbench.api.profiles import PROFILES, Profile
+from dpbench.core.errors import UserError, unknown
+from dpbench.core.images import ImageSpec
+from dpbench.core.registry import entries, version_of
+from dpbench.core.registry import load as load_entry
+from dpbench.data.catalog import DatasetInfo
+from dpbench.data.load import find_info
+from dpbench.parallel.device import prepare, resolve_device
+from dpbench.parallel.ranks import ALONE, Ranks
+from dpbench.privacy.budget import Adjacency, PrivacyBudget
+from dpbench.privacy.clipping.selection import AUTO, check_name
+from dpbench.privacy.mechanisms import PrivateSetInfo
+from dpbench.records.run_record import RunRecord
+from dpbench.runs.evaluation import named
+from dpbench.runs.hyperparameters import Resolved, hyperparameters, resolve
+from dpbench.runs.public_images import check_public
+
+PUBLIC_FIELD = "public"  # the hyper-parameter that --public sets
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a user asks for; names and numbers as given, unchecked.
+
+    Attributes:
+        method: CLI name.
+        dataset: CLI name, or ``imagefolder:PATH``.
+        epsilon: Of the budget; None is 1 for private methods and inf for the others.
+        delta: Of the budget.
+        adjacency: Of the budget.
+        seed: Public seed.
+        profile: CLI name.
+        settings: ``name=value`` for hyper-parameters.
+        reproducible: Derive the noise from the seed too: void for release.
+        device: A torch device, or ``auto``.
+        engine: Of private gradients, or ``auto`` for the fastest.
+        public: Public images to pre-train on; None for what the method's preset says.
+        evaluators: CLI names of those to measure with; None for all.
+    """
+
+    method: str
+    dataset: str
+    epsilon: float | None = None
+    delta: float = 1e-5
+    adjacency: Adjacency = "add_remove"
+    seed: int = 0
+    profile: str = "laptop"
+    settings: tuple[str, ...] = ()
+    reproducible: bool = False
+    device: str = "auto"
+    engine: str = AUTO
+    public: str | None = None
+    evaluators: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that was checked and costed; nothing was read or written yet.
+
+    Attributes:
+        request: What was asked for.
+        resolved: The method with its hyper-parameters.
+        method_version: What identifies its code.
+        budget: The privacy budget.
+        profile: The profile.
+        dataset: What is known of the data set without loading it.
+        device: Where it will run.
+        plan: What training will do and spend.
+        evaluators: What will be measured with; CLI names.
+        ranks: The processes that will train.
+    """
+
+    request: RunRequest
+    resolved: Resolved
+    method_version: str
+    budget: PrivacyBudget
+    profile: Profile
+    dataset: DatasetInfo
+    device: torch.device
+    plan: Plan
+    evaluators: tuple[str, ...]
+    ranks: Ranks = ALONE
+
+    @property
+    def info(self) -> PrivateSetInfo:
+        """What is public about the private images."""
+        return private_set_info(self.dataset)
+
+    def evaluators_left(self, record: RunRecord) -> list[str]:
+        """Those that have not measured yet."""
+        return [name for name in self.evaluators if name not in record.done]
+
+    def completed(self, record: RunRecord) -> bool:
+        """Whether nothing is left to do of what was asked for."""
+        return record.status == "complete" and not self.evaluators_left(record)
+
+    @functools.cached_property
+    def estimated_seconds(self) -> float:
+        """Training time, from one step of each stage on black images on this machine."""
+        prepare(self.device)
+        return sum(
+            # ranks share private work out, and do public work each
+            stage.evaluations / stage.probe(self.device) / (self.ranks.size if stage.private else 1)
+            for stage in self.plan.stages
+            if stage.probe is not None
+        )
+
+
+def plan(request: RunRequest, ranks: Ranks = ALONE) -> PlannedRun:
+    """Check a request and cost it.
+
+    Args:
+        request: What is asked for.
+        ranks: The processes that are to train.
+
+    Raises:
+        UserError: Anything about the request that cannot work.
+    """
+    if request.profile not in PROFILES:
+        raise UserError(unknown("profile", request.profile, PROFILES))
+    dataset = find_info(request.dataset)
+    check_seed(request.seed)
+    check_name(request.engine)
+    evaluators = tuple(named(request.evaluators))
+    kind = load_entry("method", request.method)
+    epsilon = request.epsilon
+    if epsilon is None:
+        epsilon = 1.0 if kind.private else math.inf
+    budget = PrivacyBudget(epsilon, request.delta, request.adjacency)
+    if budget.private and not kind.private:
+        raise UserError(
+            f"{request.method} is not private: it has no finite epsilon, run it with --eps inf"
+        )
+    profile = PROFILES[request.profile]
+    device = resolve_device(request.device, ranks)
+    settings = _settings(kind, request)
+    resolved = resolve(kind, request.method, profile.name, dataset.name, epsilon, settings)
+    training = resolved.method.plan(private_set_info(dataset), budget)
+    check_public(training.public, request.dataset)
+    _check_compute(request.method, training, profile)
+    entry = entries("method")[request.method]
+    return PlannedRun(
+        request=request,
+        resolved=resolved,
+        method_version=version_of(entry),
+        budget=budget,
+        profile=profile,
+        dataset=dataset,
+        device=device,
+        plan=training,
+        evaluators=evaluators,
+        ranks=ranks,
+    )
+
+
+def _settings(kind: type[Method], request: RunRequest) -> tuple[str, ...]:
+    """The assignments of a request, with that of ``--public``."""
+    if request.public is None:
+        return request.settings
+    if PUBLIC_FIELD not in hyperparameters(kind):
+        raise UserError(
+            f"{request.method} does not pre-train on public images of your choice: leave --public "
+            "out, or take another --method"
+        )
+    return (*request.settings, f"{PUBLIC_FIELD}={request.public}")
+
+
+def private_set_info(dataset: DatasetInfo) -> PrivateSetInfo:
+    """What is public about a data set's train split."""
+    spec = ImageSpec(*dataset.shape)
+    return PrivateSetInfo(dataset.name, spec, dataset.classes, dataset.train)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what is no public seed.
+
+    Raises:
+        UserError: It is not in [0, 2^63).
+    """
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed must lie in [0, 2^63), got {seed}")
+
+
+def _check_compute(method: str, training: Plan, profile: Profile) -> None:
+    limits = {
+        True: ("private", profile.compute.private_evaluations),
+        False: ("public", profile.compute.public_evaluations),
+    }
+    for private, (word, limit) in limits.items():
+        wanted = training.evaluations(private)
+        if wanted > limit:
+            raise UserError(
+                f"{method} plans {wanted:,} {word} gradient evaluations; profile {profile.name} "
+                f"allows {limit:,} to every method: lower steps, batch size or multiplicity "
+                "with --set, or choose a larger --profile"
+            )

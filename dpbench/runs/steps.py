@@ -1,0 +1,289 @@
+"""The steps of one run: fit, sample, evaluate."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dpbench.api.evaluator import Need
+from dpbench.api.method import Predictor, RunContext, Sampler, uniform_labels
+from dpbench.api.sources import PublicSource
+from dpbench.core.errors import RunFailed
+from dpbench.core.files import (
+    safe_name,
+    sha256,
+    write_arrays,
+    write_bytes,
+    write_text,
+    write_torch,
+)
+from dpbench.core.images import Images
+from dpbench.core.pixels import save_grid
+from dpbench.core.progress import Progress
+from dpbench.core.streams import Streams, new_key, reproducible_key
+from dpbench.data.load import Dataset
+from dpbench.parallel.cores import core_count
+from dpbench.parallel.device import peak_memory_mb
+from dpbench.privacy.audit.audit import Mechanism
+from dpbench.privacy.certificate import certify, events_of
+from dpbench.privacy.clipping.selection import Executions, engine_cache
+from dpbench.privacy.ledger import PrivacyLedger
+from dpbench.privacy.mechanisms import PrivateImages
+from dpbench.records.run_record import KEPT, RECORD, RELEASES, RunRecord
+from dpbench.runs.audited import audited_mechanism
+from dpbench.runs.environment import code, environment
+from dpbench.runs.evaluation import Subject, evaluate
+from dpbench.runs.folder import CHECKPOINT, GRID, SAMPLES, TRAINING
+from dpbench.runs.request import PlannedRun
+from dpbench.training.loop import SECRET_MODE
+
+SAMPLING_CHUNK = 1000
+NOTHING_TO_FIT = b""  # what the first rank tells the others in place of the key
+
+
+class RunSteps:
+    """The three parts of a run, each skipped if the record says that it is done."""
+
+    def __init__(
+        self,
+        planned: PlannedRun,
+        dataset: Dataset,
+        public: PublicSource | None,
+        record: RunRecord,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        """Say in the record that the run has started."""
+        self.planned = planned
+        self.dataset = dataset
+        self.public = public
+        self.record = record
+        self.folder = folder
+        self.progress = progress
+        if not record.done:
+            record.resolved |= {
+                "preset": planned.resolved.source,
+                "by_hand": list(planned.resolved.by_hand),
+                "device": str(planned.device),
+                "cores": core_count(),
+                "processes": planned.ranks.size,
+            }
+            record.environment = environment()
+        record.status, record.error = "started", None
+        self.save()
+
+    def save(self) -> None:
+        """Write the record, all or nothing."""
+        write_text(self.folder / RECORD, self.record.dumps())
+
+    @contextlib.contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        """Time a part, also when it is interrupted, and mark it done when it ends well."""
+        started = time.perf_counter()
+        try:
+            yield
+            self.record.done.append(name)
+        finally:
+            seconds = time.perf_counter() - started
+            self.record.timings[name] = self.record.timings.get(name, 0.0) + seconds
+            self.record.cost["peak_memory_mb"] = max(
+                self.record.cost.get("peak_memory_mb", 0.0), peak_memory_mb(self.planned.device)
+            )
+            self.save()
+
+    def fit(self) -> None:
+        """Train; leaves what was fitted, the certificate and the costs, and destroys the key."""
+        training = self.folder / TRAINING
+        if "fit" in self.record.done:
+            self.planned.ranks.broadcast(NOTHING_TO_FIT)
+        else:
+            training.mkdir(mode=0o700, exist_ok=True)
+            key = self.noise_key(training)
+            self.planned.ranks.broadcast(key)
+            ledger = PrivacyLedger(self.planned.budget, training / "ledger.json")
+            with self._part("fit"):
+                context = run_context(
+                    self.planned, self.public, self.progress, training, self._pretrained
+                )
+                executions = self._executions()
+                fitted = fit_method(self.planned, self.dataset, key, ledger, executions, context)
+                self.progress.note("certifying: epsilon by three accountants")
+                self.record.privacy = certify(ledger, self.record.spec.reproducible, code())
+                self.record.cost.update(
+                    private_evaluations=self.planned.plan.evaluations(private=True),
+                    public_evaluations=self.planned.plan.evaluations(private=False),
+                    stages={stage.name: stage.evaluations for stage in self.planned.plan.stages},
+                    parameters=self.planned.plan.parameters,
+                )
+                write_torch(self.folder / CHECKPOINT, fitted)
+                write_text(self.folder / RELEASES, json.dumps(ledger.releases(), indent=2) + "\n")
+                self._artifact(CHECKPOINT)
+                self._artifact(RELEASES)
+        # the noise key has done its work; only now that the record says so
+        if training.exists():
+            shutil.rmtree(training)
+
+    def _pretrained(self, what: dict[str, Any]) -> None:
+        """Note the public weights that training starts from."""
+        self.record.resolved["pretrained"] = what
+        self.save()
+
+    def _executions(self) -> Executions:
+        """What chooses engines: once, since a resumed run must go on as it began."""
+
+        def decided(line: str) -> None:
+            self.progress.note(line)
+            self.save()
+
+        chosen = self.record.resolved.setdefault("gradients", {})
+        engine, ranks = self.planned.request.engine, self.planned.ranks
+        return Executions(engine, chosen, engine_cache(), decided, ranks)
+
+    def noise_key(self, training: Path) -> bytes:
+        """The secret key of this run: made at its start, kept until training is over."""
+        if self.record.spec.reproducible:
+            return reproducible_key(self.record.spec.seed)
+        file = training / "noise.key"
+        if not file.exists():
+            write_bytes(file, new_key(), SECRET_MODE)
+        return file.read_bytes()
+
+    def _fitted(self) -> Sampler | Predictor:
+        # a pickle that this run wrote itself, to its own folder
+        fitted: Sampler | Predictor = torch.load(self.folder / CHECKPOINT, weights_only=False)
+        return fitted
+
+    def sample(self) -> None:
+        """Draw the synthetic images, with uniform labels, and a picture of some."""
+        if "sample" in self.record.done:
+            return
+        with self._part("sample"):
+            sampler = self._fitted()
+            if isinstance(sampler, Predictor):
+                return  # it draws none
+            classes, count = self.planned.dataset.classes, self.planned.profile.samples
+            labels = uniform_labels(count, classes)
+            streams = Streams(self.record.spec.seed)
+            chunks = []
+            with self.progress.task("sampling", count, "images") as task:
+                for start in range(0, count, SAMPLING_CHUNK):
+                    part = labels[start : start + SAMPLING_CHUNK]
+                    rng = streams.public("sampling", start, device=self.planned.device)
+                    chunks.append(sampler.sample(part, rng))
+                    task.advance(len(part))
+            synthetic = Images(torch.cat(chunks), labels)
+            if synthetic.spec.shape != self.planned.dataset.shape:
+                raise RunFailed(
+                    f"the sampler gave images of shape {synthetic.spec.shape}, "
+                    f"not {self.planned.dataset.shape}"
+                )
+            self._arrays(SAMPLES, {"images": synthetic.pixels.numpy(), "labels": labels.numpy()})
+            save_grid(synthetic.pixels[: 10 * classes], classes, self.folder / GRID)
+            self._artifact(GRID)
+
+    def evaluate(self, debug: bool) -> None:
+        """Measure with every evaluator that is not done yet."""
+        synthetic, predictor = self._outcome()
+        lacking = {}
+        if predictor is not None:
+            lacking[Need.SAMPLES] = f"{self.record.spec.method} gives a classifier, not images"
+        subject = Subject(
+            dataset=self.dataset,
+            synthetic=synthetic,
+            profile=self.planned.profile,
+            device=self.planned.device,
+            streams=Streams(self.record.spec.seed),
+            progress=self.progress,
+            predictor=predictor,
+            public=self.public,
+            mechanism=self._mechanism,
+            lacking=lacking,
+            keep=self._keep,
+        )
+        waiting = self.planned.evaluators_left(self.record)
+        evaluate(subject, waiting, self.record.measurements, self._part, debug)
+
+    def _outcome(self) -> tuple[Images, Predictor | None]:
+        """The synthetic images; or none of them, and a classifier."""
+        if SAMPLES not in self.record.artifacts:
+            predictor = self._fitted()
+            assert isinstance(predictor, Predictor)
+            return self.dataset.splits.train[:0], predictor
+        with np.load(self.folder / SAMPLES) as arrays:
+            pixels, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
+        return Images(pixels, labels), None
+
+    def _mechanism(self) -> Mechanism:
+        """The mechanism as certified: every event, all of whose releases were made."""
+        return audited_mechanism(self.planned, events_of(self.record.privacy), self._executions())
+
+    def _keep(self, evaluator: str, arrays: Mapping[str, Any]) -> None:
+        """Write what an evaluator wants kept."""
+        self._arrays(f"{KEPT}{safe_name(evaluator)}.npz", arrays)
+
+    def _arrays(self, name: str, arrays: Mapping[str, Any]) -> None:
+        """Write arrays as an artifact."""
+        write_arrays(self.folder / name, arrays, compressed=True)
+        self._artifact(name)
+
+    def _artifact(self, name: str) -> None:
+        self.record.artifacts[name] = sha256(self.folder / name)
+
+
+def fit_method(
+    planned: PlannedRun,
+    dataset: Dataset,
+    key: bytes,
+    ledger: PrivacyLedger,
+    executions: Executions,
+    context: RunContext,
+) -> Sampler | Predictor:
+    """Fit the method of a planned run to its private images.
+
+    Args:
+        planned: From ``plan``.
+        dataset: The data set with the private images.
+        key: The secret key of the noise.
+        ledger: Where the method's events are spent.
+        executions: Choose how gradients are computed.
+        context: From ``run_context``.
+    """
+    streams = Streams(planned.request.seed, key)
+    private = PrivateImages(dataset.splits.train, planned.info, ledger, streams, executions)
+    return planned.resolved.method.fit(private, context)
+
+
+def run_context(
+    planned: PlannedRun,
+    public: PublicSource | None,
+    progress: Progress,
+    folder: Path,
+    pretrained: Callable[[dict[str, Any]], None] = lambda what: None,
+) -> RunContext:
+    """What the method of a planned run gets from the harness.
+
+    Args:
+        planned: From ``plan``.
+        public: The public images, or None.
+        progress: Receives progress updates.
+        folder: Where training state may be kept.
+        pretrained: Called with a description of the public weights that are used.
+    """
+    return RunContext(
+        profile=planned.profile,
+        device=planned.device,
+        streams=Streams(planned.request.seed),  # what a method draws by itself needs no secret
+        progress=progress,
+        folder=folder,
+        ranks=planned.ranks,
+        public=public,
+        pretrained=pretrained,
+    )
