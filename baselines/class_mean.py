@@ -13,7 +13,8 @@ from dpbench.core.checks import check_positive
 from dpbench.core.images import Images
 from dpbench.core.pixels import to_pixels
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.events import GaussianEvent, calibrated
+from dpbench.privacy.calibration import calibrated
+from dpbench.privacy.events import GaussianEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 
 

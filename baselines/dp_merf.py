@@ -26,7 +26,8 @@ from dpbench.core.images import Images, ImageSpec
 from dpbench.core.pixels import to_pixels
 from dpbench.core.streams import Streams, initialised
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.events import GaussianEvent, calibrated
+from dpbench.privacy.calibration import calibrated
+from dpbench.privacy.events import GaussianEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 from dpbench.privacy.throughput import examples_per_second
 from dpbench.training.loop import Stateful

@@ -8,7 +8,7 @@ from typing import ClassVar
 from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.errors import UserError
 from dpbench.core.metrics import Measurement, MetricSpec
-from dpbench.privacy.audit.audit import Audit, audit
+from dpbench.privacy.audit import Audit, audit
 
 
 @dataclass(frozen=True)

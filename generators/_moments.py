@@ -26,7 +26,8 @@ from dpbench.core.checks import check_counts, check_positive
 from dpbench.core.errors import UserError
 from dpbench.core.images import Images, ImageSpec
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.events import GaussianEvent, HistogramEvent, calibrated
+from dpbench.privacy.calibration import calibrated
+from dpbench.privacy.events import GaussianEvent, HistogramEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 
 Releases = tuple[HistogramEvent, GaussianEvent, GaussianEvent, GaussianEvent]

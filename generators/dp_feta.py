@@ -25,7 +25,8 @@ from dpbench.core.checks import check_counts, check_parts, check_positive
 from dpbench.core.images import Images, ImageSpec
 from dpbench.core.pixels import to_pixels
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.events import DPSGDEvent, GaussianEvent, calibrated
+from dpbench.privacy.calibration import calibrated
+from dpbench.privacy.events import DPSGDEvent, GaussianEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 
 from .diffusion.continuous import ContinuousDiffusion

@@ -17,12 +17,13 @@ import pytest
 import torch
 
 from dpbench import cli
-from dpbench.privacy import events
+from dpbench.privacy import epsilon as accountant
+from dpbench.privacy.events import Event
 from tests.support.command import PLUGINS, Command, Ended
 
 torch.set_num_threads(1)
 
-_epsilon = functools.lru_cache(events.epsilon)
+_epsilon = functools.lru_cache(accountant.epsilon)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def accounted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ledger asks for the epsilon of the same events once in all runs."""
     from dpbench.privacy import ledger
 
-    def epsilon(events: Sequence[events.Event], *others: object) -> float:
+    def epsilon(events: Sequence[Event], *others: object) -> float:
         return _epsilon(tuple(events), *others)
 
     monkeypatch.setattr(ledger, "epsilon", epsilon)

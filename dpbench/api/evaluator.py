@@ -19,7 +19,7 @@ from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Progress
 from dpbench.core.streams import Streams
-from dpbench.privacy.audit.audit import Mechanism
+from dpbench.privacy.audit import Mechanism
 
 
 class Need(enum.Enum):

@@ -15,7 +15,9 @@ from dpbench.bench.timing import Spread, side_by_side
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Progress
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.events import ACCOUNTANT, DPSGDEvent, _smallest_noise, calibrate, epsilon
+from dpbench.privacy.calibration import calibrate, smallest_noise_multiplier
+from dpbench.privacy.epsilon import ACCOUNTANT, epsilon
+from dpbench.privacy.events import DPSGDEvent
 
 EPSILONS = (0.2, 1.0, 10.0)
 STEPS = (732, 2197, 14648)  # 50, 150 and 1000 epochs of 60000 images in batches of 4096
@@ -108,7 +110,7 @@ def _calibrations(budget: PrivacyBudget, steps: int) -> dict[str, Callable[[], f
 
 def _by_ours(budget: PrivacyBudget, steps: int) -> float:
     """Anew every time."""
-    _smallest_noise.cache_clear()
+    smallest_noise_multiplier.cache_clear()
     return calibrate(budget, SAMPLE_RATE, steps)
 
 

@@ -26,7 +26,7 @@ from dpbench.cli.options import (
 from dpbench.core.errors import RunFailed
 
 if TYPE_CHECKING:
-    from dpbench.privacy.audit.audit import Audit
+    from dpbench.privacy.audit import Audit
     from dpbench.runs.request import PlannedRun
 
 
@@ -50,7 +50,7 @@ def audit(
     """
     with outcome(debug):
         from dpbench.cli.console import progress_on
-        from dpbench.privacy.audit.audit import audit as audit_mechanism
+        from dpbench.privacy.audit import audit as audit_mechanism
         from dpbench.privacy.clipping.selection import Executions, engine_cache
         from dpbench.runs.audited import audited_mechanism
         from dpbench.runs.request import RunRequest, plan

@@ -14,7 +14,7 @@ from dpbench.cli.options import AsJson, DataRoot, DatasetName, Debug
 from dpbench.core.errors import RunFailed
 
 if TYPE_CHECKING:
-    from dpbench.privacy.replay.replay import Comparison
+    from dpbench.privacy.replay.handle import Comparison
 
 
 def check(
@@ -32,7 +32,7 @@ def check(
     """
     with outcome(debug):
         from dpbench.cli.console import progress_on
-        from dpbench.privacy.replay.replay import NOT_SHOWN
+        from dpbench.privacy.replay import NOT_SHOWN
         from dpbench.runs.check import check as compare
 
         comparisons = compare(method, dataset, data_root, progress_on(err))

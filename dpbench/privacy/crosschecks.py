@@ -15,7 +15,8 @@ import dp_accounting
 from dp_accounting import rdp
 
 from dpbench.privacy.budget import Adjacency
-from dpbench.privacy.events import Event, epsilon, event_to_json, noiseless
+from dpbench.privacy.epsilon import epsilon, noiseless
+from dpbench.privacy.events import Event, event_to_json
 
 # Cells in which the PRV accountant may count: bounds its memory, and its time to a few seconds.
 PRV_CELLS = 2**20

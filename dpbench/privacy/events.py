@@ -1,8 +1,4 @@
-"""From privacy events to epsilon, and from epsilon to a noise multiplier.
-
-Every epsilon of the project is computed here, by the privacy loss distributions (PLD) of Google's
-dp-accounting (Doroshenko et al. 2022, arXiv 2207.04380), which are pessimistic: the true epsilon is
-never above the stated one.
+"""Privacy events: what a run releases, with the parameters that decide what each release costs.
 
 What an event costs depends on adjacency. Adding or removing an image moves a sum by at most one
 clipping norm; replacing one moves it by the difference of two contributions.
@@ -11,24 +7,15 @@ clipping norm; replacing one moves it by the difference of two contributions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
-from functools import cache, lru_cache
-from importlib.metadata import version
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import dp_accounting
 from dp_accounting import pld
-from scipy.optimize import brentq
-from scipy.stats import norm
 
-from dpbench.core.errors import UserError
-from dpbench.privacy.budget import Adjacency, PrivacyBudget
+from dpbench.privacy.budget import Adjacency
 
-ACCOUNTANT = f"dp-accounting {version('dp-accounting')} PLD"
-# The largest noise multiplier worth searching: beyond it gradients are noise and nothing else.
-MAX_NOISE_MULTIPLIER = 1e5
-MIN_NOISE_MULTIPLIER = 0.1
 _RELATIONS = {
     "add_remove": dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
     "replace_one": dp_accounting.NeighboringRelation.REPLACE_ONE,
@@ -230,7 +217,6 @@ _EVENT_TYPES: dict[str, type[Event]] = {
     "selection": SelectionEvent,
     "dp_sgd": DPSGDEvent,
 }
-_AnyEvent = TypeVar("_AnyEvent", bound=Event)
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
@@ -247,180 +233,3 @@ def event_from_json(data: dict[str, Any]) -> Event:
     """
     parameters = dict(data)
     return _EVENT_TYPES[parameters.pop("mechanism")](**parameters)
-
-
-def epsilon(events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove") -> float:
-    """Epsilon of the composition of ``events``, by PLD: a function of its arguments alone.
-
-    Args:
-        events: In any order (the composition is adaptive).
-        delta: In (0, 1).
-        adjacency: Which data sets are neighbours.
-
-    Returns:
-        An upper bound, within about 0.1% of the tightest that PLD gives; ``inf`` for noise
-        multipliers below 0.1.
-
-    Example:
-        >>> event = DPSGDEvent(4096 / 60000, 6.983, 1.0, 732, "weights")
-        >>> round(epsilon([event], 1e-5), 2)
-        1.0
-    """
-    events = tuple(events)
-    if noiseless(events):
-        return math.inf  # not worth the accountant's hour
-    before, result = math.inf, 10.0
-    while result < 0.9 * before:  # the cells were chosen for an epsilon well above the true one
-        before = result
-        result = _epsilon_near(before, events, delta, adjacency)
-    return result
-
-
-def noiseless(events: Iterable[Event]) -> bool:
-    """Whether an event has so little noise that no accountant is asked about it."""
-    return any(event.noise_multiplier < MIN_NOISE_MULTIPLIER for event in events)
-
-
-def _epsilon_near(
-    target: float, events: Iterable[Event], delta: float, adjacency: Adjacency
-) -> float:
-    """PLD epsilon, counted in cells that suit an epsilon near ``target``.
-
-    Coarser cells are faster and more pessimistic, never optimistic.
-    """
-    events = tuple(events)
-    width = _width_for(target, events, adjacency)
-    total = pld.privacy_loss_distribution.identity(value_discretization_interval=width)
-    for event in events:
-        total = total.compose(event.loss(adjacency, width))
-    return float(total.get_epsilon_for_delta(delta))
-
-
-def _width_for(target: float, events: tuple[Event, ...], adjacency: Adjacency) -> float:
-    """The PLD cell width at which an epsilon near ``target`` is right to about 0.01%.
-
-    Counting T losses in cells of width h makes epsilon too large by about ``h^2 T / epsilon``
-    (measured for T from 1 to 15000), so h follows from the error that is allowed. The loss of a
-    selection has two values, which are rounded up to whole cells: that is an error of h, unless
-    they are whole numbers of cells already.
-    """
-    releases = sum(event.steps for event in events)
-    width = min(max(target * math.sqrt(1e-4 / max(releases, 1)), 1e-6), 0.1)
-    selections = [e.pure_epsilon(adjacency) for e in events if isinstance(e, SelectionEvent)]
-    if len(set(selections)) == 1:  # cut into a power of two, which is exact in floating point
-        width = selections[0] / 2 ** max(0, math.ceil(math.log2(selections[0] / width)))
-    elif selections:
-        width = min(width, 3e-4 * target / len(selections))
-    return max(width, 1e-6)
-
-
-def calibrate(
-    budget: PrivacyBudget, sample_rate: float, steps: int, others: tuple[Event, ...] = ()
-) -> float:
-    """The smallest noise multiplier with which DP-SGD stays within the budget.
-
-    Args:
-        budget: What may be spent.
-        sample_rate: Poisson sampling probability q, in (0, 1].
-        steps: Number of steps T, at least 1.
-        others: Events of the same run that the budget must also pay for.
-
-    Returns:
-        sigma, as ``calibrated`` finds it.
-
-    Raises:
-        UserError: No noise multiplier up to 1e5 is enough.
-    """
-    # epsilon does not depend on the clipping norm
-    event = DPSGDEvent(sample_rate, 1.0, 1.0, steps, "calibration")
-    return _smallest_noise(event, budget, others)
-
-
-def calibrated(
-    event: _AnyEvent, budget: PrivacyBudget, others: tuple[Event, ...] = ()
-) -> _AnyEvent:
-    """An event with the smallest noise multiplier with which it stays within the budget.
-
-    A budget is split by calibrating some events to a part of it, and the last to what is left:
-
-        >>> budget = PrivacyBudget(1.0)
-        >>> counts = calibrated(HistogramEvent(1.0, "class sizes"), PrivacyBudget(0.1))
-        >>> training = calibrated(DPSGDEvent(0.01, 1.0, 1.0, 100, "weights"), budget, (counts,))
-        >>> 0.999 < epsilon([counts, training], budget.delta) <= 1
-        True
-
-    Args:
-        event: Its noise multiplier is ignored.
-        budget: What may be spent.
-        others: Events of the same run that the budget must also pay for.
-
-    Returns:
-        The event with sigma such that ``epsilon`` is at most ``budget.epsilon`` and within about
-        0.1% of it; sigma is never below 0.1, and 0 where the budget has no limit.
-
-    Raises:
-        UserError: No noise multiplier up to 1e5 is enough.
-    """
-    return replace(event, noise_multiplier=_smallest_noise(event, budget, others))
-
-
-@lru_cache(maxsize=256)
-def _smallest_noise(event: Event, budget: PrivacyBudget, others: tuple[Event, ...]) -> float:
-    if not budget.private:
-        return 0.0
-
-    def events_at(log_sigma: float) -> tuple[Event, ...]:
-        return (*others, replace(event, noise_multiplier=math.exp(log_sigma)))
-
-    @cache
-    def excess(log_sigma: float) -> float:
-        spent = _epsilon_near(budget.epsilon, events_at(log_sigma), budget.delta, budget.adjacency)
-        # logarithms of both, because epsilon is close to a power of sigma
-        return math.log(max(spent, 1e-12) / budget.epsilon)
-
-    smallest, largest = math.log(MIN_NOISE_MULTIPLIER), math.log(MAX_NOISE_MULTIPLIER)
-    low = high = min(max(math.log(_first_guess(event, budget)), smallest), largest)
-    stride = 0.05
-    while excess(high) > 0:
-        if high >= largest:
-            raise UserError(
-                f"epsilon = {budget.epsilon:g} (delta = {budget.delta:g}) is too small for "
-                f"{_described(event, others)}: take fewer steps, a smaller batch or a larger "
-                "epsilon"
-            )
-        low, high, stride = high, min(high + stride, largest), 2 * stride
-    while low > smallest and excess(low) <= 0:
-        low, high, stride = max(low - stride, smallest), low, 2 * stride
-    log_sigma = low if excess(low) <= 0 else float(brentq(excess, low, high, xtol=1e-5))
-    # the search may stop on the wrong side of the root by its tolerance
-    while epsilon(events_at(log_sigma), budget.delta, budget.adjacency) > budget.epsilon:
-        log_sigma += 1e-4
-    return math.exp(log_sigma)
-
-
-def _described(event: Event, others: tuple[Event, ...]) -> str:
-    text = "one release"
-    if isinstance(event, DPSGDEvent):
-        text = f"{event.steps} steps at sample rate {event.sample_rate:.3g}"
-    return text + f" beside {len(others)} other events" * bool(others)
-
-
-def _first_guess(event: Event, budget: PrivacyBudget) -> float:
-    """A noise multiplier near the answer for DP-SGD, by the central limit theorem.
-
-    Gaussian DP (Bu et al. 2020, arXiv 1911.11607) is optimistic, so it only starts the search and
-    never states an epsilon.
-    """
-
-    def excess(log_mu: float) -> float:
-        mu, eps = math.exp(log_mu), budget.epsilon
-        tail = float(norm.logcdf(-eps / mu - mu / 2)) + eps
-        delta = float(norm.cdf(-eps / mu + mu / 2)) - math.exp(min(tail, 0.0))
-        return delta - budget.delta
-
-    low, high = math.log(1e-9), math.log(1e4)
-    if isinstance(event, SelectionEvent) or excess(low) > 0 or excess(high) < 0:
-        return 1.0
-    mu = math.exp(float(brentq(excess, low, high, xtol=1e-3)))
-    rate = event.sample_rate if isinstance(event, DPSGDEvent) else 1.0
-    return 1 / math.sqrt(math.log1p((mu / rate) ** 2 / event.steps))

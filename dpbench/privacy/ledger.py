@@ -10,14 +10,8 @@ from typing import Any
 from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.files import write_text
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.events import (
-    ACCOUNTANT,
-    DPSGDEvent,
-    Event,
-    epsilon,
-    event_from_json,
-    event_to_json,
-)
+from dpbench.privacy.epsilon import ACCOUNTANT, epsilon
+from dpbench.privacy.events import DPSGDEvent, Event, event_from_json, event_to_json
 
 CERTIFICATE_VERSION = 2
 UNIT = "one image with its label"

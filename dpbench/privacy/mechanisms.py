@@ -17,17 +17,11 @@ from dpbench.core.errors import UserError
 from dpbench.core.images import Images, ImageSpec
 from dpbench.core.streams import Streams
 from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.calibration import calibrate
 from dpbench.privacy.clipping import Objective, check_model, clip_factors, zero_rows
 from dpbench.privacy.clipping.selection import Executions
 from dpbench.privacy.dpsgd import Learner, train
-from dpbench.privacy.events import (
-    DPSGDEvent,
-    Event,
-    GaussianEvent,
-    HistogramEvent,
-    SelectionEvent,
-    calibrate,
-)
+from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEvent, SelectionEvent
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.training.loop import Stage
 

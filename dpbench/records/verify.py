@@ -19,7 +19,8 @@ from dpbench.core.files import sha256
 from dpbench.data.catalog import CATALOG
 from dpbench.privacy.certificate import events_of, is_old, schema_violations
 from dpbench.privacy.crosschecks import cross_checks
-from dpbench.privacy.events import ACCOUNTANT, Event, epsilon, event_to_json
+from dpbench.privacy.epsilon import ACCOUNTANT, epsilon
+from dpbench.privacy.events import Event, event_to_json
 from dpbench.privacy.ledger import release_status
 from dpbench.records.run_record import RECORD, RELEASES, RunRecord, edits, parse
 

@@ -11,7 +11,7 @@ from torch import nn
 from dpbench.api.method import RunContext
 from dpbench.core.progress import Silent
 from dpbench.core.streams import Streams
-from dpbench.privacy.audit.audit import Mechanism
+from dpbench.privacy.audit import Mechanism
 from dpbench.privacy.clipping.selection import Executions
 from dpbench.privacy.events import Event
 from dpbench.privacy.mechanisms import PrivateImages

@@ -21,14 +21,8 @@ from dpbench.data.load import find_info, load
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateSetInfo
-from dpbench.privacy.replay.replay import (
-    Comparison,
-    Neighbour,
-    Release,
-    ReplayedImages,
-    neighbours,
-    same_or_not,
-)
+from dpbench.privacy.replay.handle import Comparison, Release, ReplayedImages, same_or_not
+from dpbench.privacy.replay.neighbours import Neighbour, neighbours
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.public_images import open_public
 from dpbench.runs.request import private_set_info

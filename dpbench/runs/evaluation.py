@@ -24,7 +24,7 @@ from dpbench.core.registry import entries
 from dpbench.core.registry import load as load_entry
 from dpbench.core.streams import Streams
 from dpbench.data.load import Dataset
-from dpbench.privacy.audit.audit import Mechanism
+from dpbench.privacy.audit import Mechanism
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from dpbench.core.streams import Streams, new_key, reproducible_key
 from dpbench.data.load import Dataset
 from dpbench.parallel.cores import core_count
 from dpbench.parallel.device import peak_memory_mb
-from dpbench.privacy.audit.audit import Mechanism
+from dpbench.privacy.audit import Mechanism
 from dpbench.privacy.certificate import certify, events_of
 from dpbench.privacy.clipping.selection import Executions, engine_cache
 from dpbench.privacy.ledger import PrivacyLedger

@@ -28,7 +28,7 @@ from dpbench.data.catalog import CATALOG
 from dpbench.data.load import load as load_dataset
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import engine
-from dpbench.privacy.events import epsilon
+from dpbench.privacy.epsilon import epsilon
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 from dpbench.runs.hyperparameters import resolve

@@ -12,10 +12,10 @@ from torch import Tensor
 from dpbench.bench import sample, startup, step, timing, workloads
 from dpbench.bench.accounting import EPSILONS, SAMPLE_RATE, STEPS
 from dpbench.core.progress import Silent
-from dpbench.privacy import events
+from dpbench.privacy import calibration
 from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.calibration import calibrate
 from dpbench.privacy.clipping import ENGINES, engine, selection
-from dpbench.privacy.events import calibrate
 from tests.support.command import Command
 
 SMALL = ("bench", "step", "--network", "cnn", "--precision", "float32", "--repeats", 1)
@@ -269,13 +269,13 @@ def test_calibrations_are_compared_by_one_accountant(dpbench: Command) -> None:
 
 def test_every_repeat_calibrates_anew(dpbench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     calibrations = []
-    first_guess = events._first_guess
+    first_guess = calibration._first_guess
 
     def counted(*arguments: Any) -> float:
         calibrations.append(arguments)
         return first_guess(*arguments)
 
-    monkeypatch.setattr(events, "_first_guess", counted)
+    monkeypatch.setattr(calibration, "_first_guess", counted)
     options = ("--eps", 1, "--steps", 10, "--repeats", 2)
     assert dpbench("bench", "accounting", *options).code == 0
     assert len(calibrations) == 3  # one to warm up

@@ -21,7 +21,7 @@ from dpbench.generators._moments import (
 from dpbench.generators.diffusion.denoisers import EDM, Denoiser
 from dpbench.generators.dpdm_central import CentralDenoiser
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.events import epsilon
+from dpbench.privacy.epsilon import epsilon
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from tests.support.private import KEY, rng

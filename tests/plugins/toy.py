@@ -14,8 +14,9 @@ from dpbench.api.method import Plan, PlannedStage, RunContext
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.pixels import from_pixels, to_pixels
 from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.calibration import calibrate
 from dpbench.privacy.dpsgd import Learner
-from dpbench.privacy.events import DPSGDEvent, calibrate
+from dpbench.privacy.events import DPSGDEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from dpbench.training.averaging import ExponentialAverage
 

@@ -13,15 +13,15 @@ from scipy.stats import norm
 
 from dpbench.core.errors import UserError
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
+from dpbench.privacy.calibration import calibrate
 from dpbench.privacy.crosschecks import epsilon_rdp
+from dpbench.privacy.epsilon import epsilon
 from dpbench.privacy.events import (
     DPSGDEvent,
     Event,
     GaussianEvent,
     HistogramEvent,
     SelectionEvent,
-    calibrate,
-    epsilon,
     event_from_json,
     event_to_json,
 )

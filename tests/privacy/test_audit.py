@@ -19,41 +19,25 @@ from dpbench.core.images import ImageSpec
 from dpbench.core.progress import Silent
 from dpbench.core.streams import Streams
 from dpbench.evaluators.audit import EVALUATOR
+from dpbench.privacy import audit as auditing
 from dpbench.privacy import clipping, dpsgd, mechanisms
-from dpbench.privacy.audit import audit as auditing
-from dpbench.privacy.audit.audit import (
-    CANARIES,
-    GUESSES,
-    Audit,
-    Audited,
-    Canaries,
-    Mechanism,
-    OwnNoise,
-    OwnReleases,
-    Transcript,
-    audit,
-    judge,
-    level_of_each,
-)
+from dpbench.privacy.audit import Audit, Mechanism, audit, level_of_each
 from dpbench.privacy.audit.bounds import (
     gaussian_dp_epsilon,
     one_run_epsilon,
     proportion_interval,
     scale_interval,
 )
+from dpbench.privacy.audit.canaries import Canaries, rows_of
+from dpbench.privacy.audit.decide import GUESSES, judge
+from dpbench.privacy.audit.transcript import CANARIES, Audited, OwnNoise, OwnReleases, Transcript
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective, Predict, as_rows, of_examples
 from dpbench.privacy.clipping.selection import Executions
 from dpbench.privacy.clipping.vmap import clipped_sum
 from dpbench.privacy.dpsgd import Learner, gaussian_noise
-from dpbench.privacy.events import (
-    DPSGDEvent,
-    Event,
-    GaussianEvent,
-    HistogramEvent,
-    SelectionEvent,
-    epsilon,
-)
+from dpbench.privacy.epsilon import epsilon
+from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEvent, SelectionEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from dpbench.runs.audited import audited_mechanism
 from dpbench.runs.request import RunRequest, plan
@@ -235,7 +219,7 @@ def simulated(
 ) -> Transcript:
     """What an honest mechanism releases, drawn from its definition."""
     rate = event.sample_rate if isinstance(event, DPSGDEvent) else 1.0
-    rows = auditing._rows(event)
+    rows = rows_of(event)
     contributed = np.zeros((event.steps, rows), np.float32)
     contributed[:, :CANARIES] = (rng.random((event.steps, CANARIES)) < rate) & members
     noise = rng.standard_normal((event.steps, rows), np.float32)

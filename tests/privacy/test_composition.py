@@ -16,19 +16,12 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from dpbench.privacy import events
+from dpbench.privacy import calibration
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
+from dpbench.privacy.calibration import calibrate, calibrated
 from dpbench.privacy.crosschecks import CROSS_CHECKS, cross_checks, epsilon_prv, epsilon_rdp
-from dpbench.privacy.events import (
-    DPSGDEvent,
-    Event,
-    GaussianEvent,
-    HistogramEvent,
-    SelectionEvent,
-    calibrate,
-    calibrated,
-    epsilon,
-)
+from dpbench.privacy.epsilon import epsilon
+from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEvent, SelectionEvent
 from tests.support import broken
 
 Epsilon = Callable[..., float]
@@ -307,13 +300,13 @@ def test_calibration_asks_the_accountant_a_few_times_also_beside_other_events(
 ) -> None:
     """How long that takes depends on the machine: ``dpbench bench accounting`` says."""
     side = split(PrivacyBudget(target), RATE, 50, (0.1, 0.3, 0.1))[:-1]
-    ask, asked = events._epsilon_near, []
+    ask, asked = calibration.epsilon_near, []
 
     def counted(near: float, *arguments: Any) -> float:
         asked.append(near)
         return ask(near, *arguments)
 
-    monkeypatch.setattr(events, "_epsilon_near", counted)
+    monkeypatch.setattr(calibration, "epsilon_near", counted)
     for others in ((), side):
         asked.clear()
         # a delta that nobody else calibrates to, since results are kept

@@ -16,7 +16,8 @@ from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.streams import Streams
 from dpbench.privacy import mechanisms
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, epsilon, event_from_json
+from dpbench.privacy.epsilon import epsilon
+from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, event_from_json
 from dpbench.privacy.ledger import Allowance, PrivacyLedger
 from dpbench.training.loop import Stage
 from tests.support import broken

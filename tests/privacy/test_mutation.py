@@ -33,10 +33,11 @@ from dpbench.data.catalog import CATALOG
 from dpbench.data.load import Dataset
 from dpbench.data.load import load as load_dataset
 from dpbench.generators.diffusion import objective as adapter
-from dpbench.privacy import dpsgd, events, ledger, mechanisms
+from dpbench.privacy import dpsgd, ledger, mechanisms
+from dpbench.privacy import epsilon as accountant
 from dpbench.privacy.ledger import Allowance
 from dpbench.privacy.mechanisms import PrivateImages
-from dpbench.privacy.replay.replay import neighbours
+from dpbench.privacy.replay.neighbours import neighbours
 from dpbench.runs import execute, steps
 from dpbench.runs.check import replay
 from dpbench.runs.folder import SAMPLES
@@ -110,7 +111,7 @@ resumed = Detector(
     "the same after an interruption",
     lambda lab: check_executed(lab.folder, 3, send(signal.SIGINT)),
 )
-golden = Detector("golden epsilons", lambda lab: check_golden(events.epsilon, 732))
+golden = Detector("golden epsilons", lambda lab: check_golden(accountant.epsilon, 732))
 key_attack = Detector(
     "attack on what is published",
     lambda lab: check_noise_is_not_published(lab.dpbench, lab.folder, lab.patch),
@@ -412,9 +413,9 @@ MUTANTS = (
         "sample rate of a loader",
         "epsilon",
         golden,
-        instead(events, "epsilon", broken.takes_the_rate_of_a_loader),
+        instead(accountant, "epsilon", broken.takes_the_rate_of_a_loader),
     ),
-    Mutant("epsilon by GDP", "epsilon", golden, instead(events, "epsilon", broken.gaussian_dp)),
+    Mutant("epsilon by GDP", "epsilon", golden, instead(accountant, "epsilon", broken.gaussian_dp)),
     Mutant(
         "ledger without a limit",
         "budget",

@@ -18,7 +18,8 @@ from dpbench.core.registry import entries, load
 from dpbench.data.catalog import CATALOG
 from dpbench.data.load import load as load_dataset
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
-from dpbench.privacy.replay.replay import Comparison, Neighbour, neighbours
+from dpbench.privacy.replay.handle import Comparison
+from dpbench.privacy.replay.neighbours import Neighbour, neighbours
 from dpbench.runs.check import replay
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.request import private_set_info

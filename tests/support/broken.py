@@ -23,20 +23,14 @@ from dpbench.core.streams import Streams
 from dpbench.parallel.ranks import Ranks
 from dpbench.privacy import dpsgd
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
+from dpbench.privacy.calibration import calibrate, calibrated
 from dpbench.privacy.clipping import Objective, trainable
 from dpbench.privacy.clipping.vmap import clipped_sum
 from dpbench.privacy.crosschecks import epsilon_rdp
 from dpbench.privacy.dpsgd import Learner, gaussian_noise, gradient_sum, physical_batch_size, train
 from dpbench.privacy.draws import Draws
-from dpbench.privacy.events import (
-    DPSGDEvent,
-    Event,
-    GaussianEvent,
-    HistogramEvent,
-    calibrate,
-    calibrated,
-    epsilon,
-)
+from dpbench.privacy.epsilon import epsilon
+from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEvent
 from dpbench.privacy.ledger import Allowance, PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages
 from dpbench.privacy.sampling import poisson_sample

@@ -1,0 +1,264 @@
+"""The statistics of an audit: checks, each of which may refute the claim."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom, chi2, norm
+
+from dpbench.privacy.audit.bounds import (
+    gaussian_dp_epsilon,
+    one_run_epsilon,
+    proportion_interval,
+    scale_interval,
+)
+from dpbench.privacy.audit.transcript import CANARIES, Audited, OwnNoise, OwnReleases, Transcript
+from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.events import DPSGDEvent
+
+# Guesses are made where they are surest: more of them would mostly be coin flips.
+GUESSES = 500
+# What a contribution may differ from 0 or C, over C: far above rounding.
+TOLERANCE = 0.01
+TAIL = 2.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """A quantity that is known if the claim is true, and what was seen of it.
+
+    Attributes:
+        name: Of the quantity.
+        of: What it was seen on: an event's purpose, a tensor.
+        claimed: Its value under the claim.
+        low: Lower end of what was seen.
+        high: Upper end.
+        alarm: Whether this refutes the claim.
+    """
+
+    name: str
+    of: str
+    claimed: float
+    low: float
+    high: float
+    alarm: bool
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The outcome.
+
+    Attributes:
+        checks: All of them; together they raise an alarm on an honest mechanism in at most 5% of
+            audits, and one that a second audit repeats in at most .25%.
+        level: The error level of each check and bound.
+        sigma_low: Lower end of the interval of actual over claimed noise multiplier.
+        sigma_high: Upper end; both of the event that is furthest off.
+        epsilon: Claimed.
+        epsilon_lower: By guessing who was in the set; holds without assumptions, at ``level``.
+        epsilon_lower_gdp: By the distance of scores of those in and out, assumed to be normal: an
+            illustration, never a claim.
+        epsilon_ceiling: What ``epsilon_lower`` would be had all guesses been right.
+        correct: How many guesses were right.
+        guesses: Of how many.
+        canaries: How many canaries there were.
+    """
+
+    checks: tuple[Check, ...]
+    level: float
+    sigma_low: float
+    sigma_high: float
+    epsilon: float
+    epsilon_lower: float
+    epsilon_lower_gdp: float
+    epsilon_ceiling: float
+    correct: int
+    guesses: int = GUESSES
+    canaries: int = CANARIES
+
+    @property
+    def alarms(self) -> tuple[Check, ...]:
+        """The checks that refute the claim."""
+        return tuple(check for check in self.checks if check.alarm)
+
+    def confirmed_by(self, other: Audit) -> Audit:
+        """The same, without the alarms that the other audit does not raise."""
+        raised = {(check.name, check.of) for check in other.alarms}
+        checks = (
+            replace(check, alarm=check.alarm and (check.name, check.of) in raised)
+            for check in self.checks
+        )
+        return replace(self, checks=tuple(checks))
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in a sentence."""
+        if not self.alarms:
+            return "no check refutes the claim"
+        return f"{len(self.alarms)} of {len(self.checks)} checks refute the claim"
+
+    @property
+    def limits(self) -> str:
+        """What this audit can show and what it cannot, for people."""
+        blunt = (
+            f"could at best have reached {self.epsilon_ceiling:.2f}, so it cannot refute "
+            f"epsilon = {self.epsilon:g}"
+            if self.epsilon_ceiling <= self.epsilon
+            else f"could at best have reached {self.epsilon_ceiling:.2f}, which takes a gross leak"
+        )
+        return (
+            "An audit refutes claims and proves none. The sharp check is the interval of sigma; "
+            f"the lower bound of epsilon, from {self.guesses} guesses, {blunt}. Canaries pass "
+            "through the real sampler, clipping, noise and ledger with a small network of their "
+            "own; of the method's network the noise on every tensor is checked, and the clipping "
+            "of one image's gradient, not its training."
+        )
+
+
+def judge(
+    transcripts: list[Transcript],
+    members: NDArray[np.bool_],
+    own: OwnReleases,
+    budget: PrivacyBudget,
+    level: float,
+    rng: np.random.Generator,
+) -> Audit:
+    """Compare what was seen with the claim.
+
+    Args:
+        transcripts: One for each event.
+        members: ``(canaries,)``: who was in the set, each by a fair coin.
+        own: What the method itself released.
+        budget: The claim.
+        level: In how many honest cases each check errs, at most.
+        rng: Breaks ties of discrete statistics, so that their levels are exact.
+    """
+    by_event = [_checks(transcript, members, level, rng) for transcript in transcripts]
+    sigma = max(
+        (scale for scale, *_ in by_event), key=lambda check: abs(check.low + check.high - 2)
+    )
+    evidence = sum((_log_odds(transcript) for transcript in transcripts), np.zeros(len(members)))
+    # half were in: where the claim is false the median parts them better than the claimed odds
+    leaning = evidence - np.median(evidence)
+    surest = np.argsort(-np.abs(leaning))[:GUESSES]
+    correct = int(((leaning[surest] > 0) == members[surest]).sum())
+    lower = one_run_epsilon(len(members), GUESSES, correct, budget.delta, level)
+    mu = _distance(evidence[members], evidence[~members], level)
+    return Audit(
+        checks=(
+            *(check for checks in by_event for check in checks),
+            _own_noise_check(own.noise, level),
+            _own_clipping_check(own.contributions),
+            Check("epsilon", "claim", budget.epsilon, lower, math.inf, lower > budget.epsilon),
+        ),
+        level=level,
+        sigma_low=sigma.low,
+        sigma_high=sigma.high,
+        epsilon=budget.epsilon,
+        epsilon_lower=lower,
+        epsilon_lower_gdp=gaussian_dp_epsilon(mu, budget.delta),
+        epsilon_ceiling=one_run_epsilon(len(members), GUESSES, GUESSES, budget.delta, level),
+        correct=correct,
+    )
+
+
+def _ratio(name: str, of: str, interval: Iterable[float]) -> Check:
+    """Of a ratio that is 1 if the claim is true."""
+    low, high = interval
+    return Check(name, of, 1.0, low, high, not low <= 1 <= high)
+
+
+def _checks(
+    transcript: Transcript, members: NDArray[np.bool_], level: float, rng: np.random.Generator
+) -> list[Check]:
+    """Five checks that err in ``level`` of honest cases each, and one that never does.
+
+    The first is that of the noise's scale.
+    """
+    event, rate = transcript.event, _rate(transcript.event)
+    nobody = np.ones(transcript.released.shape[1], bool)
+    nobody[: len(members)] = ~members
+    noise = transcript.released[:, nobody].astype(float) / event.noise_multiplier
+    beyond = proportion_interval(int((np.abs(noise) > TAIL).sum()), noise.size, level)
+    gaussian_tail = 2 * float(norm.sf(TAIL))
+    sums = noise.sum(0) / math.sqrt(len(noise))
+    seen = np.abs(transcript.contributed)
+    included = transcript.contributed[:, : len(members)][:, members] > 0.5
+    often = proportion_interval(int(included.sum()), included.size, level)
+    astray = float(np.minimum(seen, np.abs(transcript.contributed - 1)).max())
+    of = event.purpose
+    return [
+        _ratio("sigma ratio", of, scale_interval(float(np.square(noise).sum()), noise.size, level)),
+        _ratio(
+            "sigma ratio, summed over steps",
+            of,
+            scale_interval(float(np.square(sums).sum()), sums.size, level),
+        ),
+        _ratio("share of noise beyond 2 sigma", of, (end / gaussian_tail for end in beyond)),
+        _ratio("mean signal over qT", of, (end / rate for end in often)),
+        _ratio("spread of batch sizes", of, _spread(included, rate, level, rng)),
+        Check("clipping error", of, 0.0, astray, astray, not astray <= TOLERANCE),
+    ]
+
+
+def _rate(event: Audited) -> float:
+    return event.sample_rate if isinstance(event, DPSGDEvent) else 1.0
+
+
+def _spread(
+    included: NDArray[np.bool_], rate: float, level: float, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Interval of the spread of batch sizes over that of Poisson sampling.
+
+    Each size is turned into a standard normal by its binomial distribution function, at a random
+    place within its jump (Dunn and Smyth 1996), so that their chi-square interval is exact.
+    """
+    sizes, population = included.sum(1), included.shape[1]
+    below, up_to = (binom.cdf(sizes - at, population, rate) for at in (1, 0))
+    uniform = below + rng.random(len(sizes)) * (up_to - below)
+    # a size that cannot be under the claim is as far out as floats go
+    normal = norm.ppf(uniform.clip(1e-300, 1 - 1e-16))
+    return scale_interval(float(np.square(normal).sum()), len(sizes), level)
+
+
+def _own_clipping_check(contributions: tuple[float, ...]) -> Check:
+    largest = max(contributions)
+    alarm = not largest <= 1 + TOLERANCE
+    return Check("most that one image adds, over C", "method's own", 1.0, largest, largest, alarm)
+
+
+def _own_noise_check(own: tuple[OwnNoise, ...], level: float) -> Check:
+    """The tensor whose noise fits its claim worst, at a level that counts them all."""
+
+    def fit(noise: OwnNoise) -> float:
+        tails = chi2.cdf(noise.sum_squares, noise.count), chi2.sf(noise.sum_squares, noise.count)
+        return float(min(tails))
+
+    worst = min(own, key=fit)
+    interval = scale_interval(worst.sum_squares, worst.count, level / len(own))
+    return _ratio("sigma ratio, method's own tensor", worst.tensor, interval)
+
+
+def _log_odds(transcript: Transcript) -> NDArray[np.float64]:
+    """Log-likelihood ratio of in against out for each canary, under the claim: the best score."""
+    event, rate = transcript.event, _rate(transcript.event)
+    released = transcript.released[:, :CANARIES].astype(float)
+    # of N(1, sigma^2) against N(0, sigma^2)
+    ratio = (2 * released - 1) / (2 * event.noise_multiplier**2)
+    with np.errstate(divide="ignore"):  # the logarithm of 0 where everyone is in each batch
+        out_of_batch = np.log1p(-rate)
+    total: NDArray[np.float64] = np.logaddexp(out_of_batch, math.log(rate) + ratio).sum(0)
+    return total
+
+
+def _distance(members: NDArray[np.float64], others: NDArray[np.float64], level: float) -> float:
+    """Lower confidence limit of the distance of two normal samples in standard deviations."""
+    deviation = math.sqrt((members.var(ddof=1) + others.var(ddof=1)) / 2)
+    if deviation == 0:
+        return 0.0
+    error = math.sqrt(1 / len(members) + 1 / len(others))
+    return float((members.mean() - others.mean()) / deviation - norm.isf(level) * error)

@@ -1,0 +1,132 @@
+"""Draws that are the same in D and D', image by image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dpbench.core.streams import Streams
+from dpbench.privacy.clipping import Objective, Predict
+from dpbench.privacy.replay.neighbours import Neighbour
+
+
+class WatchedObjective:
+    """An objective that draws for each image apart, and is watched."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        generator: Callable[[bytes, torch.device], torch.Generator],
+        watch: Callable[[Sequence[bytes], tuple[Tensor, ...]], tuple[Tensor, ...]],
+    ) -> None:
+        """Watch ``objective``."""
+        self._objective = objective
+        self._generator = generator
+        self._watch = watch
+
+    @property
+    def multiplicity(self) -> int:
+        """K of the objective that is watched."""
+        return self._objective.multiplicity
+
+    def draw(self, pixels: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw each image's copies from the generator of its content."""
+        contents = digests_of(pixels, labels)
+        with _OwnDraws([self._generator(content, rng.device) for content in contents]):
+            copies = self._objective.draw(pixels, labels, rng)
+        return self._watch(contents, copies)
+
+    def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
+        """The loss of the objective that is watched."""
+        return self._objective.loss(predict, *copies)
+
+
+class _OwnDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Makes random operators draw the rows of a batch from a generator each.
+
+    With one generator for all, one image less would give those behind it other draws. The batch is
+    taken to be the first dimension; what has another one is drawn for all images together.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._generators = generators
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if kwargs.get("generator") is None:
+            return func(*args, **kwargs)
+        batched = [self._is_batched(arg) for arg in args]
+        if not any(batched):
+            return func(*args, **kwargs)
+        rows = []
+        for i, generator in enumerate(self._generators):
+            own = [_row(arg, i) if b else arg for arg, b in zip(args, batched, strict=True)]
+            rows.append(func(*own, **{**kwargs, "generator": generator}))
+        return args[0] if func._schema.is_mutable else torch.cat(rows)
+
+    def _is_batched(self, arg: Any) -> bool:
+        """Whether an argument is a shape, or a tensor, with a row for each image."""
+        shape = arg.shape if isinstance(arg, Tensor) else arg if isinstance(arg, list) else ()
+        return len(shape) > 0 and 0 < shape[0] == len(self._generators)
+
+
+def _row(arg: Any, i: int) -> Any:
+    return arg[i : i + 1] if isinstance(arg, Tensor) else [1, *arg[1:]]
+
+
+class CoupledStreams(Streams):
+    """Secret streams that give an image the same draws in D and D', and no noise."""
+
+    def __init__(self, neighbour: Neighbour, key: bytes) -> None:
+        """Couple the streams under ``key`` to those of D."""
+        super().__init__(0, key)
+        self._neighbour = neighbour
+
+    def secret(self, name: str, *path: object) -> np.random.Generator:
+        """A secret stream, with D's Poisson draws and without noise."""
+        rng = super().secret(name, *path)
+        if name == "poisson":
+            return _CoupledDraws(rng, self._neighbour)
+        return _NoNoise(rng.bit_generator) if name == "dp-noise" else rng
+
+
+class _CoupledDraws(np.random.Generator):
+    """Uniform draws for the places of images rather than for their positions."""
+
+    def __init__(self, rng: np.random.Generator, neighbour: Neighbour) -> None:
+        super().__init__(rng.bit_generator)
+        self._neighbour = neighbour
+
+    def random(self, size: Any = None, *rest: Any, **named: Any) -> Any:
+        if size != len(self._neighbour.places):
+            return super().random(size, *rest, **named)
+        draws = super().random(max(self._neighbour.changed) + 1, *rest, **named)
+        draws[list(self._neighbour.changed)] = 0  # below any sample rate
+        return draws[self._neighbour.places]
+
+
+class _NoNoise(np.random.Generator):
+    """Noise of standard deviation 0."""
+
+    def standard_normal(self, *arguments: Any, **named: Any) -> Any:
+        return 0 * super().standard_normal(*arguments, **named)
+
+
+def digests_of(pixels: Tensor, labels: Tensor) -> list[bytes]:
+    """A digest of each image with its label: images that are alike may share their draws."""
+    return [digest_of(*pair) for pair in zip(pixels, labels, strict=True)]
+
+
+def digest_of(*parts: Tensor) -> bytes:
+    """SHA-256 of the values of tensors."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.digest()
