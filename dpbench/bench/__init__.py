@@ -1,4 +1,4 @@
-"""How fast the parts of a run are on this machine, side by side with their yardsticks.
+"""Benchmarks of speed: each part of a run is timed side by side with its yardstick.
 
-Times are measured, and nothing else: no number here enters a record or a leaderboard.
+No number from here enters a record or a leaderboard.
 """

@@ -1,4 +1,4 @@
-"""Calibrating the noise: our accountant next to those of Opacus, in time and in tightness."""
+"""Time noise calibration by our accountant and by Opacus', and compare how tight they are."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ OPACUS_ACCOUNTANTS = ("prv", "rdp")
 
 
 @dataclass(frozen=True)
-class Row:
+class CalibrationTiming:
     """One calibration.
 
     Attributes:
-        epsilon: The budget.
+        epsilon: Epsilon of the privacy budget.
         sample_rate: Poisson sampling probability q.
         steps: Number of steps T.
-        delta: The budget's.
-        accountant: Library, version and method.
-        noise_multiplier: sigma.
+        delta: Delta of the privacy budget.
+        accountant: Library, version and method of the accountant.
+        noise_multiplier: The sigma that was found.
         accounted_epsilon: Epsilon of that sigma by our accountant: the closer to ``epsilon`` from
             below, the tighter.
-        seconds: Median of the repeats.
-        seconds_low: Shortest.
-        seconds_high: Longest.
-        reason: Why there are no numbers; ``""`` where there are.
+        seconds: Median time of a calibration over the repeats.
+        seconds_low: Shortest time.
+        seconds_high: Longest time.
+        reason: Why the calibration failed; ``""`` if it did not.
     """
 
     epsilon: float
@@ -59,17 +59,17 @@ class Row:
 
 def bench_accounting(
     epsilons: Sequence[float], steps: Sequence[int], repeats: int, progress: Progress
-) -> list[Row]:
+) -> list[CalibrationTiming]:
     """Calibrate for every epsilon and number of steps, with every accountant.
 
     Args:
-        epsilons: Budgets; none for ``EPSILONS``.
-        steps: Numbers of steps T; none for ``STEPS``.
-        repeats: Timed calibrations, after one to warm up.
-        progress: Who is told.
+        epsilons: Epsilons to calibrate for; ``EPSILONS`` if empty.
+        steps: Numbers of steps T; ``STEPS`` if empty.
+        repeats: Timed calibrations, after one warm-up.
+        progress: Receives progress updates.
 
     Raises:
-        UserError: An epsilon that is not above 0, or not finite.
+        UserError: An epsilon is not positive and finite.
     """
     budgets = [PrivacyBudget(each) for each in epsilons or EPSILONS]
     if not all(budget.private for budget in budgets):
@@ -82,12 +82,12 @@ def bench_accounting(
             for name, timed in side_by_side(_calibrations(budget, count), repeats, task).items():
                 case = (budget.epsilon, SAMPLE_RATE, count, budget.delta, name)
                 if timed.reason:
-                    rows.append(Row(*case, reason=timed.reason))
+                    rows.append(CalibrationTiming(*case, reason=timed.reason))
                     continue
                 event = DPSGDEvent(SAMPLE_RATE, timed.result, 1.0, count, name)
                 spread = Spread.of(timed.seconds)
                 rows.append(
-                    Row(
+                    CalibrationTiming(
                         *case,
                         noise_multiplier=timed.result,
                         accounted_epsilon=epsilon([event], budget.delta),
@@ -100,7 +100,7 @@ def bench_accounting(
 
 
 def _calibrations(budget: PrivacyBudget, steps: int) -> dict[str, Callable[[], float]]:
-    """What finds a noise multiplier, by the name of the accountant."""
+    """Functions that find a noise multiplier, by the name of the accountant."""
     found: dict[str, Callable[[], float]] = {ACCOUNTANT: functools.partial(_by_ours, budget, steps)}
     for name in OPACUS_ACCOUNTANTS:
         label = f"opacus {version('opacus')} {name.upper()}"
@@ -109,7 +109,7 @@ def _calibrations(budget: PrivacyBudget, steps: int) -> dict[str, Callable[[], f
 
 
 def _by_ours(budget: PrivacyBudget, steps: int) -> float:
-    """Anew every time."""
+    """Calibrate without the cache."""
     smallest_noise_multiplier.cache_clear()
     return calibrate(budget, SAMPLE_RATE, steps)
 
@@ -117,7 +117,9 @@ def _by_ours(budget: PrivacyBudget, steps: int) -> float:
 def _by_opacus(accountant: str, budget: PrivacyBudget, steps: int) -> float:
     """Opacus' own search, at its default tolerance of 0.01 in epsilon."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the best Renyi order is the largest one
+        warnings.simplefilter(
+            "ignore"
+        )  # Opacus warns that the best Renyi order is the largest it tried
         sigma = get_noise_multiplier(
             target_epsilon=budget.epsilon,
             target_delta=budget.delta,

@@ -1,8 +1,8 @@
-"""Sampling next to nothing but the network evaluations that it consists of.
+"""Time sampling against its network evaluations alone.
 
-The sampler runs as it does in a run, and every call that it makes of its model is noted. The
-yardstick makes the same calls again, with the same inputs and on the same cores, one after another
-wherever a core is free: no noise, no solver, no conversion to pixels.
+The sampler runs as it does in a run, and the inputs of every forward pass are recorded. The
+yardstick repeats these forward passes on the same cores, without noise, solver or conversion to
+pixels.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ FORWARD_ONLY = "forward only"
 
 
 @dataclass(frozen=True)
-class Row:
+class SamplingTiming:
     """One solver on one network.
 
     Attributes:
-        network: Its name.
-        solver: Its name.
-        precision: Of the forward pass.
-        images: Drawn at a time.
-        evaluations: Of the network, for each image.
-        images_per_s: Drawn images a second, the median of the repeats.
-        images_per_s_low: The slowest.
-        images_per_s_high: The fastest.
-        forward_only_images_per_s: The same with nothing but the evaluations.
-        ratio: Speed of sampling over that, the median of the repeats' ratios.
-        reason: Why there are no numbers; ``""`` where there are.
+        network: Name of the network.
+        solver: Name of the solver.
+        precision: Precision of the forward pass.
+        images: Images drawn in one call.
+        evaluations: Network evaluations per image.
+        images_per_s: Images sampled per second, median over the repeats.
+        images_per_s_low: Slowest repeat.
+        images_per_s_high: Fastest repeat.
+        forward_only_images_per_s: Images per second with the forward passes alone.
+        ratio: Sampling speed over forward-only speed, median over the repeats.
+        reason: Why the timing failed; ``""`` if it did not.
     """
 
     network: str
@@ -64,19 +64,19 @@ def bench_sample(
     repeats: int,
     device_name: str,
     progress: Progress,
-) -> list[Row]:
-    """Time the samplers of every network that has some.
+) -> list[SamplingTiming]:
+    """Time every sampler of the chosen networks.
 
     Args:
-        networks: Their names; none for the quick ones.
-        precisions: Of the forward pass; none for both.
-        images: To draw at a time.
-        repeats: Timed draws, after one to warm up.
-        device_name: Where to compute.
-        progress: Who is told.
+        networks: Names of networks; the quick ones if empty.
+        precisions: Precisions of the forward pass; both if empty.
+        images: Images to draw in one call.
+        repeats: Timed draws, after one warm-up.
+        device_name: Device to compute on.
+        progress: Receives progress updates.
 
     Raises:
-        UserError: An unknown network, precision or device, or no network that draws images.
+        UserError: A network, precision or device is unknown, or none of the networks draws images.
     """
     device = device_of(device_name)
     cases = [
@@ -85,7 +85,7 @@ def bench_sample(
         for solver in load.samplers
     ]
     if not cases:
-        raise UserError(f"{', '.join(networks)}: no network that draws images")
+        raise UserError(f"{', '.join(networks)}: none of these networks draws images")
     with progress.task("timing", len(cases) * 2 * (repeats + 1), "draws") as task:
         return [
             _row(load, solver, precision, images, repeats, device, task)
@@ -101,7 +101,7 @@ def _row(
     repeats: int,
     device: torch.device,
     task: Task,
-) -> Row:
+) -> SamplingTiming:
     model = load.build(1, precision)[0].to(device)
     sampler = load.samplers[solver](model)
     labels = uniform_labels(images, load.classes)
@@ -111,7 +111,7 @@ def _row(
 
     calls = _calls(model, draw)
 
-    @torch.no_grad()  # here, because it holds for the calling thread only
+    @torch.no_grad()  # here because the setting is per thread
     def forward(inputs: tuple[Any, ...]) -> Tensor:
         result: Tensor = model(*inputs)
         return result
@@ -123,7 +123,7 @@ def _row(
     timed = side_by_side({load.name: draw, FORWARD_ONLY: evaluate}, repeats, task)
     sampling, forward_only = timed[load.name], timed[FORWARD_ONLY]
     rate, yardstick = sampling.rate(images), forward_only.rate(images)
-    return Row(
+    return SamplingTiming(
         load.name,
         solver,
         precision,
@@ -139,7 +139,7 @@ def _row(
 
 
 def _calls(model: nn.Module, draw: Callable[[], None]) -> list[tuple[Any, ...]]:
-    """The inputs of every call of ``model`` while something is drawn."""
+    """Inputs of every forward pass of ``model`` during ``draw``."""
     calls: list[tuple[Any, ...]] = []
     handle = model.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
     draw()

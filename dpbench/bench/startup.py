@@ -1,4 +1,4 @@
-"""How long the command line takes to start, as whole processes."""
+"""Time how long the command line takes to start, as whole processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dpbench.core.errors import RunFailed
 from dpbench.core.progress import Progress
 
 _BARE = "python -c pass"
-# -P: a folder called dpbench where this is run must not be taken for the package
+# -P: a folder named dpbench in the working directory must not shadow the package
 _DPBENCH = [sys.executable, "-P", "-m", "dpbench"]
 _COMMANDS = {
     _BARE: [sys.executable, "-c", "pass"],
@@ -23,15 +23,15 @@ _COMMANDS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class StartupTiming:
     """One command.
 
     Attributes:
-        command: What was run.
-        seconds: Median of the repeats, from start to end of the process.
-        seconds_low: Shortest.
-        seconds_high: Longest.
-        ratio: Time over that of a bare interpreter.
+        command: Command line.
+        seconds: Wall time from start to end of the process, median over the repeats.
+        seconds_low: Shortest time.
+        seconds_high: Longest time.
+        ratio: Time relative to a bare interpreter.
     """
 
     command: str
@@ -41,11 +41,11 @@ class Row:
     ratio: float
 
 
-def bench_startup(repeats: int, progress: Progress) -> list[Row]:
-    """Run every command ``repeats`` times, after once to warm up.
+def bench_startup(repeats: int, progress: Progress) -> list[StartupTiming]:
+    """Run every command ``repeats`` times, after one warm-up.
 
     Raises:
-        RunFailed: A command did not end well.
+        RunFailed: A command failed.
     """
     variants = {name: functools.partial(_run, command) for name, command in _COMMANDS.items()}
     with progress.task("starting", len(variants) * (repeats + 1), "processes") as task:
@@ -57,9 +57,9 @@ def _run(command: list[str]) -> None:
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True)
 
 
-def _row(name: str, timed: Timed, bare: Timed) -> Row:
+def _row(name: str, timed: Timed, bare: Timed) -> StartupTiming:
     speed = timed.ratio(bare)
     if speed is None:
         raise RunFailed(f"{name if timed.reason else _BARE}: {timed.reason or bare.reason}")
     spread = Spread.of(timed.seconds)
-    return Row(name, spread.median, spread.low, spread.high, 1 / speed)
+    return StartupTiming(name, spread.median, spread.low, spread.high, 1 / speed)

@@ -1,7 +1,7 @@
-"""A private training step next to the same step without privacy, engine by engine.
+"""Time a private training step against the same step without privacy, engine by engine.
 
-Both draw the same copies and take them through the network in the same physical batches on the same
-cores; the private ones clip each example's gradient, the other adds up plain gradients.
+Both draw the same copies and compute gradients in the same physical batches on the same cores. The
+private engines clip each example's gradient; the yardstick sums plain gradients.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from dpbench.api.method import Workload
-from dpbench.bench.timing import SHORTEST_SECONDS, Timed, reason_of, side_by_side
+from dpbench.bench.timing import SHORTEST_SECONDS, Timed, side_by_side
 from dpbench.bench.workloads import check, chosen, chosen_precisions, device_of, random_images
+from dpbench.core.errors import described
 from dpbench.core.images import Precision
 from dpbench.core.progress import Progress, Task, duration
 from dpbench.parallel.cores import core_count
@@ -33,9 +34,9 @@ YARDSTICK = "nonprivate"
 ALL_ENGINES = (YARDSTICK, *ENGINES)
 MULTIPLICITIES = (1, 8, 32)
 CLIPPING_NORM = 1.0
-# What torch says, at every step, of how Opacus hooks into the backward pass.
+# torch warns at every step about how Opacus hooks into the backward pass
 _HOOKS = "Full backward hook is firing"
-# What the engines take on average, in steps without privacy: only for the estimate.
+# Average cost of an engine in non-private steps; used for the time estimate only
 _TYPICAL_COST = 2.0
 
 
@@ -44,10 +45,10 @@ class Case:
     """What the engines are compared on.
 
     Attributes:
-        network: Its name.
-        multiplicity: K.
-        precision: Of the forward pass.
-        copies: That a step takes (images x K), at least one image: the logical batch times K.
+        network: Name of the network.
+        multiplicity: Noise multiplicity K.
+        precision: Precision of the forward pass.
+        copies: Copies per step (images x K); at least one image.
     """
 
     network: str
@@ -57,27 +58,27 @@ class Case:
 
     @property
     def images(self) -> int:
-        """Images of a step."""
+        """Images per step."""
         return max(1, self.copies // self.multiplicity)
 
 
 @dataclass(frozen=True)
-class Row:
+class StepTiming:
     """One engine on one network.
 
     Attributes:
-        network: Its name.
-        parameters: Trainable ones.
-        multiplicity: K.
-        precision: Of the forward pass.
+        network: Name of the network.
+        parameters: Number of trainable parameters.
+        multiplicity: Noise multiplicity K.
+        precision: Precision of the forward pass.
         engine: ``nonprivate`` or an engine of ``dpbench.privacy.clipping``.
-        copies: That a step takes (images x K): the logical batch times K.
-        images_per_s: Copies a second, the median of the repeats.
-        images_per_s_low: The slowest.
-        images_per_s_high: The fastest.
-        ratio: Speed over that of ``nonprivate``, the median of the repeats' ratios.
-        peak_mb: Memory of a step on top of what the process held before, in a process of its own.
-        reason: Why there are no numbers; ``""`` where there are.
+        copies: Copies per step (images x K).
+        images_per_s: Copies per second, median over the repeats.
+        images_per_s_low: Slowest repeat.
+        images_per_s_high: Fastest repeat.
+        ratio: Speed relative to ``nonprivate``, median over the repeats.
+        peak_mb: Peak memory that a step adds, MiB, measured in a process of its own.
+        reason: Why the timing failed; ``""`` if it did not.
     """
 
     network: str
@@ -97,7 +98,7 @@ class Row:
 def nonprivate(
     model: nn.Module, objective: Objective, copies: tuple[Tensor, ...], clipping_norm: float
 ) -> dict[str, Tensor]:
-    """The gradient of the summed losses, as an engine: nothing is clipped."""
+    """Engine without clipping: the gradient of the summed losses."""
     parameters = trainable(model)
     total = objective.loss(model, *copies).sum()
     gradients = torch.autograd.grad(total, list(parameters.values()))
@@ -113,24 +114,24 @@ def bench_step(
     repeats: int,
     device_name: str,
     progress: Progress,
-) -> list[Row]:
+) -> list[StepTiming]:
     """Time every engine on every network.
 
     Args:
-        networks: Their names; none for the quick ones.
-        multiplicities: Values of K; none for ``MULTIPLICITIES``.
-        precisions: Of the forward pass; none for both.
-        engines: Their names; none for all. The yardstick is always there.
-        copies: That a step takes; none for a physical batch on every core.
-        repeats: Timed steps, after one to warm up.
-        device_name: Where to compute.
-        progress: Who is told.
+        networks: Names of networks; the quick ones if empty.
+        multiplicities: Values of K; ``MULTIPLICITIES`` if empty.
+        precisions: Precisions of the forward pass; both if empty.
+        engines: Names of engines; all if empty. The yardstick is always timed.
+        copies: Copies per step; one physical batch per core if empty.
+        repeats: Timed steps, after one warm-up.
+        device_name: Device to compute on.
+        progress: Receives progress updates.
 
     Returns:
-        A row for each combination; where an engine cannot do a network, one with the reason.
+        A row for each combination; a row with a reason where an engine refuses a network.
 
     Raises:
-        UserError: An unknown network, precision, engine or device.
+        UserError: A network, precision, engine or device is unknown.
     """
     loads, device = chosen(networks), device_of(device_name)
     check("engine", engines, ALL_ENGINES)
@@ -141,7 +142,7 @@ def bench_step(
         copies or [copies_at_once(device) * (core_count() if device.type == "cpu" else 1)],
     )
     by_case = {Case(load.name, *each): load for load, each in itertools.product(loads, cases)}
-    steps = len(by_case) * len(engines) * (repeats + 2)  # one to see the memory, one to warm up
+    steps = len(by_case) * len(engines) * (repeats + 2)  # one to measure memory, one to warm up
     speeds = {load.name: _copies_per_second(load, device) for load in loads}
     seconds = sum(
         max(_TYPICAL_COST * case.copies / speeds[case.network], SHORTEST_SECONDS)
@@ -159,7 +160,7 @@ def bench_step(
 
 
 def _copies_per_second(load: Workload, device: torch.device) -> float:
-    """The speed of the yardstick, from two short steps: only for the estimate."""
+    """Rough speed of the yardstick, from two short steps, for the time estimate."""
     case = Case(load.name, 1, "float32", 8)
     step = _step(load, case, YARDSTICK, device)
     step()
@@ -175,14 +176,14 @@ def _rows(
     repeats: int,
     device: torch.device,
     task: Task,
-) -> list[Row]:
+) -> list[StepTiming]:
     peaks: dict[str, float] = {}
     timed: dict[str, Timed] = {}
     for name in engines:
         try:
             peaks[name] = _in_new_process(_peak_mb, case, name, str(device))
-        except Exception as error:  # one that cannot do it, or had no memory, is not tried here
-            timed[name] = Timed(reason=reason_of(error))
+        except Exception as error:  # an engine that refuses, or runs out of memory, is not timed
+            timed[name] = Timed(reason=described(error))
             task.advance(repeats + 1)
         task.advance(1, f"{case.network}, K = {case.multiplicity}, {name}")
     able = {name: _step(load, case, name, device) for name in peaks}
@@ -193,7 +194,7 @@ def _rows(
     for name in engines:
         rate = timed[name].rate(copies)
         rows.append(
-            Row(
+            StepTiming(
                 case.network,
                 parameters,
                 case.multiplicity,
@@ -212,7 +213,7 @@ def _rows(
 
 
 def _step(load: Workload, case: Case, name: str, device: torch.device) -> Callable[[], None]:
-    """A step that can be taken again and again: the gradient sum of one logical batch."""
+    """A repeatable step: the gradient sum of one logical batch."""
     model, objective = load.build(case.multiplicity, case.precision)
     model.to(device)
     images = random_images(load, case.images)
@@ -225,7 +226,7 @@ def _step(load: Workload, case: Case, name: str, device: torch.device) -> Callab
 
     def step() -> None:
         sums = gradient_sum(
-            *(model, objective, images, batch, CLIPPING_NORM, draws), clipped=method, size=size
+            model, objective, images, batch, CLIPPING_NORM, draws, clipped=method, size=size
         )
         next(iter(sums.values())).sum().item()  # waits for the device
 
@@ -233,11 +234,11 @@ def _step(load: Workload, case: Case, name: str, device: torch.device) -> Callab
 
 
 def _peak_mb(case: Case, name: str, device_name: str) -> float:
-    """Memory of one step; right in a new process only, since peaks are of a process' whole life."""
+    """Memory of one step; valid in a new process only, since peaks cover a process's lifetime."""
     warnings.filterwarnings("ignore", _HOOKS)
     device = device_of(device_name)
     (load,) = chosen([case.network])
-    # what is imported and kept from the first step on is no part of a step
+    # imports and caches of the first step do not count
     _step(load, Case(case.network, 1, case.precision, 1), name, device)()
     step = _step(load, case, name, device)
     before = peak_memory_mb(device)
@@ -246,7 +247,7 @@ def _peak_mb(case: Case, name: str, device_name: str) -> float:
 
 
 def _in_new_process(function: Callable[..., float], *arguments: object) -> float:
-    """Call in a process that has imported torch and done nothing yet."""
+    """Call in a process that has imported torch and nothing else."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *(f"{clipping.__name__}.{name}" for name in ENGINES)])
     with ProcessPoolExecutor(1, context) as pool:

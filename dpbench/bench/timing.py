@@ -1,4 +1,4 @@
-"""Timing things side by side, so that what disturbs one disturbs them all."""
+"""Time variants side by side, so that a disturbance of the machine hits all of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dpbench.core.errors import described
 from dpbench.core.progress import Task
 
-# What ends sooner is done again and again until then, so that the clock and the scheduler's slices
-# do not matter.
+# Shorter calls are repeated up to this time, so that clock and scheduler do not matter.
 SHORTEST_SECONDS = 0.2
 
 
@@ -20,9 +20,9 @@ class Spread:
     """Repeated measurements of one quantity.
 
     Attributes:
-        median: Of the repeats.
-        low: The smallest.
-        high: The largest.
+        median: Median of the repeats.
+        low: Smallest value.
+        high: Largest value.
     """
 
     median: float
@@ -37,12 +37,12 @@ class Spread:
 
 @dataclass
 class Timed:
-    """What came of one variant.
+    """Timings of one variant.
 
     Attributes:
-        seconds: That it took, one for each repeat; none where it failed.
-        result: What its last run returned.
-        reason: Why it failed; ``""`` where it did not.
+        seconds: Seconds per call, one value for each repeat; empty if it failed.
+        result: Return value of the last call.
+        reason: Why it failed; ``""`` if it did not.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -50,11 +50,11 @@ class Timed:
     reason: str = ""
 
     def rate(self, amount: float) -> Spread | None:
-        """How much of ``amount``, done in each repeat, is done in a second."""
+        """Rate per second, where each call does ``amount`` of work."""
         return Spread.of([amount / each for each in self.seconds]) if self.seconds else None
 
     def ratio(self, yardstick: Timed) -> float | None:
-        """Speed relative to the yardstick's, the median over repeats; above 1 is faster."""
+        """Speed relative to the yardstick, median over repeats; above 1 is faster."""
         if not self.seconds or not yardstick.seconds:
             return None
         pairs = zip(self.seconds, yardstick.seconds, strict=True)
@@ -64,19 +64,19 @@ class Timed:
 def side_by_side(
     variants: Mapping[str, Callable[[], Any]], repeats: int, task: Task
 ) -> dict[str, Timed]:
-    """Time every variant ``repeats`` times, after one run of each to warm up.
+    """Time every variant ``repeats`` times, after one warm-up of each.
 
-    Each repeat runs all variants, every other repeat in reverse order, so that a neighbour on the
-    machine or a changing clock hits all alike; ratios are taken within a repeat. A variant that
-    raises is not run again.
+    Each repeat runs all variants, every other repeat in reverse order, so that load on the machine
+    or a changing clock affects all alike; ratios are taken within a repeat. A variant that raises
+    is not run again.
 
     Args:
-        variants: What to time, by name.
+        variants: Functions to time, by name.
         repeats: At least 1.
-        task: Advances by 1 with every run of every variant, also one that is left out.
+        task: Advances by 1 for every run of every variant, including skipped ones.
 
     Returns:
-        By name, in the order of ``variants``.
+        Timings by name, in the order of ``variants``.
     """
     timed = {name: Timed() for name in variants}
     for repeat in range(-1, repeats):
@@ -85,8 +85,8 @@ def side_by_side(
             if not each.reason:
                 try:
                     seconds, each.result = _timed(variants[name])
-                except Exception as error:  # a variant that cannot do it is a row with the reason
-                    each.reason, each.seconds = reason_of(error), []
+                except Exception as error:  # the failure becomes a row with its reason
+                    each.reason, each.seconds = described(error), []
                 else:
                     if repeat >= 0:
                         each.seconds.append(seconds)
@@ -95,15 +95,10 @@ def side_by_side(
 
 
 def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds that a call takes, and what it returns."""
+    """Seconds per call, and the return value."""
     calls, elapsed, started = 0, 0.0, time.perf_counter()
     while not calls or elapsed < SHORTEST_SECONDS:
         result = function()
         calls += 1
         elapsed = time.perf_counter() - started
     return elapsed / calls, result
-
-
-def reason_of(error: Exception) -> str:
-    """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,7 +1,4 @@
-"""The networks that are timed: those that the methods name.
-
-Only random images go through them.
-"""
+"""Networks to time, as the methods announce them; they only ever see random images."""
 
 from __future__ import annotations
 
@@ -20,12 +17,12 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def workloads() -> dict[str, Workload]:
-    """Every network by name, of all methods that can be loaded."""
+    """Networks of all methods that can be loaded, by name."""
     found: dict[str, Workload] = {}
     for name in entries("method"):
         try:
             offered = getattr(load("method", name), "workloads", ())
-        except UserError:  # a broken plugin disables itself and nothing else
+        except UserError:  # a broken plugin disables only itself
             continue
         for each in offered:
             found.setdefault(each.name, each)
@@ -33,10 +30,10 @@ def workloads() -> dict[str, Workload]:
 
 
 def chosen(names: Sequence[str]) -> list[Workload]:
-    """The networks of those names; the quick ones where none is given.
+    """Networks of the given names; the quick ones if none is given.
 
     Raises:
-        UserError: There is no such network.
+        UserError: A network is unknown.
     """
     known = workloads()
     check("network", names, known)
@@ -44,20 +41,20 @@ def chosen(names: Sequence[str]) -> list[Workload]:
 
 
 def chosen_precisions(names: Sequence[str]) -> list[Precision]:
-    """The precisions of those names; all where none is given.
+    """Precisions of the given names; all if none is given.
 
     Raises:
-        UserError: There is no such precision.
+        UserError: A precision is unknown.
     """
     check("precision", names, PRECISIONS)
     return [each for each in PRECISIONS if each in names or not names]
 
 
 def check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Hold that all names are known.
+    """Check that all names are known.
 
     Raises:
-        UserError: One is not.
+        UserError: A name is unknown.
     """
     known = list(known)
     for name in names:
@@ -78,7 +75,7 @@ def device_of(name: str) -> torch.device:
 
 
 def random_images(workload: Workload, count: int) -> Images:
-    """``count`` images of noise."""
+    """Return ``count`` images of uniform noise."""
     rng = torch.Generator().manual_seed(0)
     shape = (count, *workload.spec.shape)
     return Images(

@@ -1,7 +1,7 @@
-"""The command line: the only package that prints.
+"""The command line, the only package that prints.
 
-``--help`` and ``list`` must be instant, so torch, and whatever needs it, is imported by the
-commands that use it.
+``--help`` and ``list`` must start instantly, so commands import torch, and whatever needs it, when
+they are called.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ app.command()(report.report)
 app.command()(claims.claims)
 app.command()(verify.verify)
 app.add_typer(
-    bench.bench_app, name="bench", help="Time the parts of a run next to their yardsticks."
+    bench.bench_app, name="bench", help="Time the parts of a run against their yardsticks."
 )
 
 
 def main() -> None:
-    """Run the command line; exit codes are 0, 1 (failed), 2 (user's mistake), 130 (interrupted)."""
+    """Run the command line. Exit codes: 0, 1 (failure), 2 (user error), 130 (interrupted)."""
     try:
         code = app(standalone_mode=False)
     except Exception as error:
-        # typer's usage errors, whichever copy of click they come from
+        # usage errors of typer, from whichever copy of click it uses
         if not hasattr(error, "format_message"):
             raise
-        if message := error.format_message():  # none where there were no arguments, but help
+        if message := error.format_message():  # empty if help was printed for lack of arguments
             say_error(message)
         code = getattr(error, "exit_code", 2)
     sys.exit(code if isinstance(code, int) else 0)

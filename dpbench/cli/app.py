@@ -1,4 +1,4 @@
-"""What all commands have in common: the application, the consoles, and how commands end."""
+"""What all commands share: the application, its consoles, tables and exit codes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _root(
 
 @contextmanager
 def outcome(debug: bool, interrupted: str = "Interrupted.") -> Iterator[None]:
-    """Turn how a command ends into one line and an exit code."""
+    """Translate the exceptions of a command into one line and an exit code."""
     try:
         yield
     except typer.Exit:
@@ -68,20 +68,20 @@ def outcome(debug: bool, interrupted: str = "Interrupted.") -> Iterator[None]:
 
 
 def say_error(message: str) -> None:
-    """Print a message on standard error, in one line however many it has."""
+    """Print a message on standard error as a single line."""
     line = " ".join(message.split())
     err.print(f"[bold red]Error:[/] {escape(line)}", soft_wrap=True, highlight=False)
 
 
 def print_json(content: Any) -> None:
-    """Print content on standard output as strict JSON."""
+    """Print content on standard output as strict JSON (no NaN or Infinity)."""
     from dpbench.records.run_record import to_json
 
     typer.echo(json.dumps(to_json(content), indent=2, allow_nan=False))
 
 
 def new_table(title: str) -> Table:
-    """An empty table in the style of them all."""
+    """An empty table in the common style."""
     return Table(
         title=f"\n[bold]{escape(title)}[/]",
         title_justify="left",
@@ -95,7 +95,7 @@ def new_table(title: str) -> Table:
 def print_measurements(
     title: str, measurements: Iterable[Measurement], lines: Iterable[tuple[str, str]]
 ) -> None:
-    """Print a table of what has a value; then why the rest has none, and further labelled lines."""
+    """Print measurements that have a value, then reasons for missing ones, then labelled lines."""
     from dpbench.report.curves import curve_of
 
     table = new_table(title)
@@ -106,7 +106,7 @@ def print_measurements(
     for m in measurements:
         if m.value is None:
             missing.setdefault(m.reason, []).append(m.metric)
-        elif curve_of(m.metric) is None:  # points of curves are for `dpbench report` to draw
+        elif curve_of(m.metric) is None:  # `dpbench report` draws the points of curves
             table.add_row(m.metric, m.split, f"{m.value:.4g}", m.unit, f"{m.n:,}", m.extractor)
     if table.rows:
         out.print(table)
@@ -117,5 +117,5 @@ def print_measurements(
     lines = list(lines)
     width = max((len(label) for label, _ in lines), default=0)
     for label, text in lines:
-        # never wrapped by us, so that paths can be copied
+        # not wrapped, so that paths can be copied
         out.print(f"{label:{width}}  {text}", soft_wrap=True, highlight=False, markup=False)

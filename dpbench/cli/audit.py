@@ -1,4 +1,4 @@
-"""``dpbench audit``: try the mechanisms of a planned run with canaries."""
+"""``dpbench audit``: audit the mechanisms of a planned run with canaries."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def audit(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Put canaries through the mechanisms of a planned run and look for what refutes its claim.
+    """Audit the mechanisms of a planned run with canaries, looking for a breach of its guarantee.
 
-    Takes seconds and reads no data. Ends with exit code 1 where a check raises an alarm.
+    Takes seconds and reads no data. The exit code is 1 if a check raises an alarm.
     """
     with outcome(debug):
         from dpbench.cli.console import progress_on

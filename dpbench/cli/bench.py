@@ -1,4 +1,4 @@
-"""``dpbench bench``: time the parts of a run next to their yardsticks."""
+"""``dpbench bench``: time the parts of a run against their yardsticks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from dpbench.cli.app import err, new_table, out, outcome, print_json
 from dpbench.cli.options import AsJson, Debug, Device
 
 bench_app = typer.Typer(no_args_is_help=True)
-Repeats = Annotated[int, typer.Option(min=1, help="Timed repeats, after one to warm up.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Timed repeats, after one warm-up.")]
 Networks = Annotated[
     list[str] | None,
-    typer.Option("--network", help="May be repeated; default: those that take a CPU seconds."),
+    typer.Option(
+        "--network", help="Network to time (repeatable). Default: those that are quick on a CPU."
+    ),
 ]
 Precisions = Annotated[
     list[str] | None,
-    typer.Option("--precision", help="float32, bfloat16; may be repeated; default: both."),
+    typer.Option("--precision", help="float32 or bfloat16 (repeatable). Default: both."),
 ]
 
 
@@ -29,16 +31,18 @@ def bench_step(
     networks: Networks = None,
     multiplicities: Annotated[
         list[int] | None,
-        typer.Option("--multiplicity", min=1, help="K; may be repeated; default: 1, 8 and 32."),
+        typer.Option(
+            "--multiplicity", min=1, help="Noise multiplicity K (repeatable). Default: 1, 8 and 32."
+        ),
     ] = None,
     precisions: Precisions = None,
     engines: Annotated[
-        list[str] | None, typer.Option("--engine", help="May be repeated; default: every one.")
+        list[str] | None, typer.Option("--engine", help="Engine (repeatable). Default: all.")
     ] = None,
     copies: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, help="Images x K of a step; may be repeated; default: a physical batch a core."
+            min=1, help="Images x K per step (repeatable). Default: one physical batch per core."
         ),
     ] = None,
     repeats: Repeats = 5,
@@ -46,7 +50,7 @@ def bench_step(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Time private training steps, engine by engine, next to the step without privacy."""
+    """Time private training steps, engine by engine, against the non-private step."""
     with outcome(debug):
         from dpbench.bench import step
         from dpbench.cli.console import progress_on
@@ -83,13 +87,13 @@ def bench_step(
 def bench_sample(
     networks: Networks = None,
     precisions: Precisions = None,
-    images: Annotated[int, typer.Option(min=1, help="To draw at a time.")] = 500,
+    images: Annotated[int, typer.Option(min=1, help="Images to draw in one call.")] = 500,
     repeats: Repeats = 5,
     device: Device = "auto",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Time sampling next to nothing but the network evaluations that it consists of."""
+    """Time sampling against its network evaluations alone."""
     with outcome(debug):
         from dpbench.bench import sample
         from dpbench.cli.console import progress_on
@@ -118,17 +122,17 @@ def bench_sample(
 def bench_accounting(
     epsilons: Annotated[
         list[float] | None,
-        typer.Option("--eps", help="May be repeated; default: 0.2, 1 and 10."),
+        typer.Option("--eps", help="epsilon (repeatable). Default: 0.2, 1 and 10."),
     ] = None,
     steps: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="May be repeated; default: 732, 2197 and 14648."),
+        typer.Option(min=1, help="Number of steps (repeatable). Default: 732, 2197 and 14648."),
     ] = None,
     repeats: Repeats = 5,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Time the calibration of the noise next to Opacus', and compare what it finds."""
+    """Time noise calibration against Opacus, and compare the noise multipliers."""
     with outcome(debug):
         from dpbench.bench import accounting
         from dpbench.cli.console import progress_on
@@ -181,11 +185,11 @@ def _print_bench(
     numbers: Mapping[str, Callable[[Any], str]],
     as_json: bool,
 ) -> None:
-    """Print rows as JSON, or as a table of the fields ``names`` and of ``numbers`` by heading."""
+    """Print rows as JSON, or as a table with the fields ``names`` and the columns ``numbers``."""
     if as_json:
         print_json([asdict(row) for row in rows])
         return
-    table = new_table(f"{title}: medians, and the smallest and largest beside them")
+    table = new_table(f"{title}: medians, with the smallest and largest value")
     for name in names:
         table.add_column(name)
     for heading in numbers:

@@ -26,9 +26,9 @@ def check(
 ) -> None:
     """Check by neighbour replay that a method learns through its mechanisms alone.
 
-    The method is fitted, with its smoke preset and without noise, on a data set and on neighbours
-    of it; what the first fit released is held fixed in the others. Each release may differ by at
-    most its sensitivity, and nothing else may differ.
+    The method is fitted without noise, with its smoke preset, on a data set and on neighbours of
+    it, which are given the releases of the first fit. Each release may differ by at most its
+    sensitivity, and nothing else may differ.
     """
     with outcome(debug):
         from dpbench.cli.console import progress_on
@@ -50,18 +50,20 @@ def check(
             )
         else:
             _print_comparisons(f"{method} on {dataset}", comparisons)
-            out.print("These neighbours and draws only: a check, not a proof. It does not show")
+            out.print(
+                "This is a check on these neighbours and draws, not a proof. It does not show:"
+            )
             for each in NOT_SHOWN:
                 out.print(f"- {each}", soft_wrap=True, highlight=False)
         if failed:
             raise RunFailed(
-                f"{method} failed {len(failed)} of {len(comparisons)} comparisons: what is marked "
-                "with NO depends on a private image by more than is accounted for"
+                f"{method} failed {len(failed)} of {len(comparisons)} comparisons: rows "
+                "marked NO depend on a private image by more than is accounted for"
             )
 
 
 def _print_comparisons(title: str, comparisons: Sequence[Comparison]) -> None:
-    """The release that differs most for each neighbour and purpose; other things if they do."""
+    """Print the release that differs most per neighbour and purpose, and other differences."""
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for each in comparisons:
         purpose = each.purpose if each.release is not None or not each.ok else "all else"

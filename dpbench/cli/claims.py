@@ -1,4 +1,4 @@
-"""``dpbench claims``: what our own records say of published claims."""
+"""``dpbench claims``: judge published claims by our own records."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ TITLE = "claims"
 
 def claims(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID...", help="Of claims; default: all.")
+        list[str] | None, typer.Argument(metavar="ID...", help="Ids of claims. Default: all.")
     ] = None,
     run: Annotated[
-        bool, typer.Option("--run", help="First run what is missing, as `dpbench sweep` does.")
+        bool, typer.Option("--run", help="First execute the missing runs, as `dpbench sweep` does.")
     ] = False,
     runs_dir: RunsDir = Path("runs"),
     leaderboards: Annotated[
-        Path, typer.Option("--out", help="Where records are collected and claims.csv written.")
+        Path, typer.Option("--out", help="Folder of the collected records and claims.csv.")
     ] = Path("leaderboards"),
     data_root: DataRoot = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Say which published claims our records support, which they contradict, and which neither.
+    """Judge which published claims our records support or contradict, and which stay unresolved.
 
-    Writes claims.csv and claims.html. Claims are corrected for each other, so all are judged, also
-    where only some are asked for. Runs that are complete, here or among the records, are skipped,
-    and a run that fails stops no other.
+    Writes claims.csv and claims.html. P-values are adjusted over all claims, so all are judged even
+    if only some are asked for. With --run, runs that are complete or have a record are skipped, and
+    a failed run does not stop the others.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.claims.published import CLAIMS
@@ -54,7 +54,7 @@ def claims(
         from dpbench.report import collect, files
 
         if dry_run and not run:
-            raise UserError("--dry-run prints the plan of --run: give both")
+            raise UserError("--dry-run prints the plan of --run: give both options")
         chosen = _chosen(ids or [], CLAIMS)
         outcomes: list[Outcome] = []
         if run:
@@ -72,7 +72,7 @@ def claims(
             )
         records = collect.committed_records(leaderboards)
         verdicts = report.judge(records)
-        if records:  # as `dpbench report`, which writes nothing of nothing
+        if records:  # without records there is nothing to write
             files.write(report.files(verdicts, leaderboards))
         asked = [verdict for verdict in verdicts if verdict.claim in chosen]
         if as_json:
@@ -87,7 +87,7 @@ def _chosen(ids: Sequence[str], known: Sequence[Claim]) -> list[Claim]:
     by_id = {claim.id: claim for claim in known}
     for name in ids:
         if name not in by_id:
-            raise UserError(f"there is no claim {name!r}: choose among {', '.join(by_id)}")
+            raise UserError(f"there is no claim {name!r}: choose from {', '.join(by_id)}")
     return [by_id[name] for name in dict.fromkeys(ids)] if ids else list(known)
 
 
@@ -99,7 +99,7 @@ def _run(
     as_json: bool,
     debug: bool,
 ) -> list[Outcome] | None:
-    """Run what is missing; None where only the plan was asked for."""
+    """Execute the missing runs; None if only the plan was asked for."""
     from dpbench.cli.console import progress_on
     from dpbench.runs.sweep.estimates import TimeEstimates
     from dpbench.runs.sweep.execute import execute_cells
@@ -121,10 +121,10 @@ def _run(
 
 
 def _missing(chosen: Sequence[Claim], records: Sequence[RunRecord]) -> list[RunRequest]:
-    """The runs of claims that no record is of, each once.
+    """The runs of the chosen claims that have no record, each once, ordered by seed.
 
-    Seeds change last, so that all claims have some early. The runs measure what claims are read
-    from, and whether the mechanism keeps what it promises.
+    With seeds in the outer loop all claims have some runs early. The runs measure the metrics of
+    the claims and audit the mechanism.
     """
     from dpbench.claims.published import PRIVACY
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: bars on a terminal, a line now and then elsewhere."""
+"""Progress of a run: live bars on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 def progress_on(console: Console) -> Progress:
-    """Progress for a console: live bars where it is a terminal, plain lines where it is not."""
+    """Progress for a console: live bars on a terminal, plain lines otherwise."""
     return _Bars(console) if console.is_terminal else _Lines(console)
 
 
 class _Rate(ProgressColumn):
-    """Done, total and speed, with their unit."""
+    """Amount done, total and speed, with their unit."""
 
     def render(self, task: RichTask) -> Text:
         unit = task.fields["unit"]
@@ -56,11 +56,11 @@ class _Bars:
 
     @contextmanager
     def _display(self) -> Iterator[RichProgress]:
-        """One display for a task and the tasks within it: there can be no two at a time."""
+        """One display shared by nested tasks, since rich allows a single live display."""
         if self._live is not None:
             yield self._live
             return
-        whole = Column(no_wrap=True)  # in a narrow window the bar gives way
+        whole = Column(no_wrap=True)  # in a narrow window the bar shrinks first
         columns = (
             TextColumn("{task.description}", table_column=whole),
             BarColumn(bar_width=24),

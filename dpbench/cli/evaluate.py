@@ -1,4 +1,4 @@
-"""``dpbench evaluate``: score samples, also ones that were made elsewhere."""
+"""``dpbench evaluate``: evaluate samples, including ones made elsewhere."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def evaluate(
         typer.Argument(
             metavar="SAMPLES",
             help="A run's folder; an .npz file with images, uint8 (N, C, H, W), (N, H, W, C) or "
-            "(N, H, W), and labels (N,); or a folder with a sub-folder of PNG or JPEG files for "
-            "each class, called by the class's name or number.",
+            "(N, H, W), and labels (N,); or a folder with one sub-folder of PNG or JPEG files "
+            "per class, named by the class's name or number.",
         ),
     ],
     dataset: Annotated[
@@ -37,26 +37,27 @@ def evaluate(
         typer.Option(help="Size of the evaluation. Default: the run's own, or laptop."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Public seed of evaluators. Default: the run's own, or 0.")
+        int | None,
+        typer.Option(help="Public seed of the evaluators. Default: the run's own, or 0."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="What to call the samples. Default: as SAMPLES is called.")
+        str | None, typer.Option(help="Name of the samples. Default: the name of SAMPLES.")
     ] = None,
     out_file: Annotated[
         Path | None,
-        typer.Option("--out", help="File of the scores. Default: evaluations/NAME.json."),
+        typer.Option("--out", help="File to write the scores to. Default: evaluations/NAME.json."),
     ] = None,
     data_root: DataRoot = None,
     device: Device = "auto",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Score samples, also ones that were made elsewhere, as a run scores its own.
+    """Evaluate samples, including ones made elsewhere, as a run evaluates its own.
 
-    The scores claim no privacy, whatever made the samples: `dpbench report` takes those of unknown
-    origin into the leaderboards without an epsilon, behind all that have one. A run's samples are
-    only measured again, and its record stays as it is. An interrupted evaluation continues when the
-    same command is given again.
+    The scores claim no privacy, whatever made the samples: `dpbench report` lists samples of
+    unknown origin without an epsilon, after all runs that have one. Evaluating the
+    samples of a run leaves its record unchanged. The same command continues an interrupted
+    evaluation.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.cli.console import progress_on

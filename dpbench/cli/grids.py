@@ -1,4 +1,4 @@
-"""Plans and outcomes of cells, for the commands that run more than one run."""
+"""Plans and outcomes of grids, for the commands that execute several runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATES: dict[State, str] = {"new": "to run", "resumed": "to resume", "complete":
 
 
 def refuse(mistakes: Sequence[str]) -> None:
-    """Say what is wrong with cells, and end the command if anything is."""
+    """Print the mistakes in a grid; if there are any, end the command with exit code 2."""
     for line in mistakes:
         say_error(line)
     if mistakes:
@@ -32,7 +32,7 @@ def refuse(mistakes: Sequence[str]) -> None:
 def estimated_cells(
     title: str, cells: Sequence[Cell], estimates: TimeEstimates, progress: Progress
 ) -> list[TimeEstimate]:
-    """Estimate the time of every cell and print the plan on standard error."""
+    """Estimate the time of each run and print the plan on standard error."""
     found = []
     with progress.task("estimating", len(cells), "runs") as task:
         for cell in cells:
@@ -43,12 +43,12 @@ def estimated_cells(
 
 
 def say_next(number: int, count: int, cell: Cell, seconds: float) -> None:
-    """Announce a cell: see ``dpbench.runs.sweep.execute.execute_cells``."""
+    """Announce the next run of a grid on standard error."""
     from dpbench.core.progress import duration
 
     err.print(
         f"\n[bold]run {number} of {count}:[/] {escape(str(cell))}; "
-        f"about {duration(seconds)} left in all",
+        f"about {duration(seconds)} left in total",
         soft_wrap=True,
         highlight=False,
     )
@@ -62,18 +62,18 @@ def _print_plan(title: str, cells: Sequence[Cell], estimated: Sequence[TimeEstim
         time, by = "", ""
         if cell.state != "complete":
             time = duration(estimate.seconds)
-            by = f"{estimate.runs} like it" if estimate.runs else "training alone"
+            by = f"{estimate.runs} like it" if estimate.runs else "training only"
         table.add_row(*_name(cell), STATES[cell.state], time, by)
     err.print(table)
     states = [cell.state for cell in cells]
     counts = ", ".join(f"{states.count(state)} {said}" for state, said in STATES.items())
     total = duration(sum(estimate.seconds for estimate in estimated))
-    text = f"{counts}; about {total} in all, without the start of each process"
+    text = f"{counts}; about {total} in total, not counting process start-up"
     err.print(text, soft_wrap=True, highlight=False)
 
 
 def print_outcomes(title: str, outcomes: Sequence[Outcome]) -> None:
-    """Print what became of every cell."""
+    """Print the outcome of each run."""
     from dpbench.core.progress import duration
 
     table = _new_table(title, "", "time", "reason")
@@ -124,7 +124,7 @@ def plan_json(cell: Cell, estimate: TimeEstimate) -> dict[str, Any]:
 
 
 def outcome_json(found: Outcome) -> dict[str, Any]:
-    """What became of a cell."""
+    """The outcome of one run, for ``--json``."""
     return {
         **_cell_json(found.cell),
         "status": found.status,
@@ -134,11 +134,11 @@ def outcome_json(found: Outcome) -> dict[str, Any]:
 
 
 def end(outcomes: Sequence[Outcome]) -> None:
-    """End the command as its cells did.
+    """End the command according to the outcomes of its runs.
 
     Raises:
-        KeyboardInterrupt: It was interrupted.
-        RunFailed: A cell failed.
+        KeyboardInterrupt: The command was interrupted.
+        RunFailed: A run failed.
     """
     statuses = [each.status for each in outcomes]
     if "interrupted" in statuses or "not run" in statuses:

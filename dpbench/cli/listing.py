@@ -1,4 +1,4 @@
-"""``dpbench list``: what there is, by name."""
+"""``dpbench list``: names of methods, data sets, sources, evaluators and profiles."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from dpbench.core.errors import UserError
 def list_(
     what: Annotated[
         str | None,
-        typer.Argument(help="methods, datasets, sources, evaluators or profiles; default: all."),
+        typer.Argument(help="methods, datasets, sources, evaluators or profiles. Default: all."),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Import everything and say what is broken.")
+        bool, typer.Option("--check", help="Import every entry and report broken ones.")
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """List what there is, by name."""
+    """List methods, data sets, sources, evaluators and profiles."""
     with outcome(debug):
         listings = {
             "methods": lambda: _list_entries("method", check),

@@ -1,4 +1,4 @@
-"""The options that commands have in common, each said once."""
+"""Options that several commands share, each defined once."""
 
 from __future__ import annotations
 
@@ -7,75 +7,82 @@ from typing import Annotated
 
 import typer
 
-Method = Annotated[str, typer.Option(help="Generator or baseline: `dpbench list methods`.")]
+Method = Annotated[str, typer.Option(help="Generator or baseline; see `dpbench list methods`.")]
 DatasetName = Annotated[
-    str, typer.Option(help="Data set: `dpbench list datasets`, or imagefolder:PATH.")
+    str, typer.Option(help="Data set; see `dpbench list datasets`, or imagefolder:PATH.")
 ]
 Epsilon = Annotated[
     float | None,
-    typer.Option("--eps", help="Privacy budget; inf for none. Default: 1 (inf for baselines)."),
+    typer.Option(
+        "--eps",
+        help="epsilon of the privacy budget. Default: 1, or inf for methods that are not private.",
+    ),
 ]
-Delta = Annotated[float, typer.Option(help="Probability with which epsilon may fail.")]
+Delta = Annotated[float, typer.Option(help="delta of (epsilon, delta)-differential privacy.")]
 AdjacencyName = Annotated[
-    str, typer.Option(help="Neighbouring data sets: add_remove or replace_one.")
+    str, typer.Option(help="Adjacency of data sets: add_remove or replace_one.")
 ]
-Seed = Annotated[int, typer.Option(help="Public seed of everything but the privacy noise.")]
-ProfileName = Annotated[str, typer.Option(help="Size of the run: `dpbench list profiles`.")]
+Seed = Annotated[int, typer.Option(help="Public seed of all randomness except the privacy noise.")]
+ProfileName = Annotated[str, typer.Option(help="Size of the run; see `dpbench list profiles`.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Set a hyper-parameter; may be repeated."),
+    typer.Option("--set", metavar="NAME=VALUE", help="Set a hyper-parameter (repeatable)."),
 ]
 Public = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Public images to pre-train on: a program (`dpbench list sources`), a data set, "
-        "imagefolder:PATH, or none. Default: as the preset says.",
+        help="Public images to pre-train on: a programmatic source (`dpbench list sources`), a "
+        "data set, imagefolder:PATH, or none. Default: the preset's choice.",
     ),
 ]
 Evaluators = Annotated[
     str | None,
-    typer.Option(metavar="NAME,...", help="Default: all of `dpbench list evaluators`."),
+    typer.Option(
+        metavar="NAME,...",
+        help="Evaluators to measure with. Default: all; see `dpbench list evaluators`.",
+    ),
 ]
-RunsDir = Annotated[Path, typer.Option(help="Where runs are kept.")]
+RunsDir = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 RunFolder = Annotated[
-    Path | None, typer.Option("--out", help="This run's folder, instead of one in --runs-dir.")
+    Path | None, typer.Option("--out", help="Folder of this run, instead of one in --runs-dir.")
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(envvar="DPBENCH_DATA", help="Where to look for data first."),
+    typer.Option(envvar="DPBENCH_DATA", help="Folder to search for data sets first."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda, cuda:1, ...")]
 EngineName = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="What computes private gradients: auto (the fastest here), folded, vmap, loop or "
-        "opacus. All give the same numbers.",
+        help="Engine of per-example gradients: auto (the fastest on this machine), folded, vmap, "
+        "loop or opacus. All compute the same sums up to rounding.",
     ),
 ]
 Processes = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Share private training out over so many processes of this machine, each with a CUDA "
-        "device of its own, or its part of the cores. For several machines use torchrun -m dpbench "
-        "run.",
+        help="Number of processes on this machine that share private training, each with its own "
+        "CUDA device or its share of the cores. For several machines use torchrun -m dpbench run.",
     ),
 ]
 Reproducible = Annotated[
     bool,
     typer.Option(
         "--reproducible",
-        help="Derive the privacy noise from the seed too: the run is void for release.",
+        help="Derive the privacy noise from the seed as well: the run is then void for release.",
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Discard an earlier run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan without running it.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Discard an earlier run of the same specification.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
 
 
 def names_of(text: str | None) -> tuple[str, ...] | None:
-    """The names in what ``--evaluators`` was given; None where it was not."""
+    """Names in the value of ``--evaluators``; None if the option was not given."""
     return None if text is None else tuple(filter(None, map(str.strip, text.split(","))))

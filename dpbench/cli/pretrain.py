@@ -1,4 +1,4 @@
-"""``dpbench pretrain``: the public training of a method, ahead of the runs that start from it."""
+"""``dpbench pretrain``: train a method on public images, ahead of the runs that need it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def pretrain(
     dataset: DatasetName,
     public: Public = None,
     eps: Annotated[
-        float, typer.Option("--eps", help="Epsilon of the runs to come: presets may depend on it.")
+        float,
+        typer.Option("--eps", help="epsilon of the runs to come, since presets may depend on it."),
     ] = 1.0,
     profile: ProfileName = "laptop",
     settings: Settings = None,
@@ -32,11 +33,11 @@ def pretrain(
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Train a method on public images, once for all runs that start from them.
+    """Train a method on public images, once for all runs that start from the same weights.
 
-    `dpbench run` does the same where it is not done yet. The weights are kept in the cache by what
-    they depend on: public images, their shape, network and hyper-parameters, but no seed, and
-    nothing private. An interrupted training continues when the same command is given again.
+    `dpbench run` does the same if it has not been done. Weights are cached by what they depend on:
+    the public images, their shape, the network and the hyper-parameters, but no seed and nothing
+    private. The same command continues an interrupted training.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.cli.console import progress_on

@@ -1,4 +1,4 @@
-"""``dpbench report``: from records to leaderboards."""
+"""``dpbench report``: derive the leaderboards from records."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ if TYPE_CHECKING:
 def report(
     runs_dir: RunsDir = Path("runs"),
     leaderboards: Annotated[
-        Path, typer.Option("--out", help="Where records are collected and CSVs written.")
+        Path,
+        typer.Option("--out", help="Folder of the collected records, CSVs, figures and pages."),
     ] = Path("leaderboards"),
     evaluations: Annotated[
-        Path, typer.Option(help="Where scores of samples of unknown origin are kept.")
+        Path, typer.Option(help="Folder with scores of samples of unknown origin.")
     ] = Path("evaluations"),
     check: Annotated[
         bool,
-        typer.Option("--check", help="Only say whether CSVs and pages are what records give."),
+        typer.Option(
+            "--check",
+            help="Only check that the CSVs and pages are what the records give; write nothing.",
+        ),
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Derive the leaderboards from records: CSVs, figures, claims, index.html and a table here."""
+    """Derive the leaderboards from records: CSVs, figures, claims and index.html."""
     with outcome(debug):
         from dpbench.report import claims, collect, comparisons, files, leaderboard, overview
         from dpbench.report.curves import curve_of
@@ -41,7 +45,7 @@ def report(
             _, incomplete = collect.collect(runs_dir, leaderboards)
             collect.collect_scores(evaluations, leaderboards)
             for file in incomplete:
-                err.print(f"left out, not complete: {escape(str(file))}", soft_wrap=True)
+                err.print(f"left out because it is incomplete: {escape(str(file))}", soft_wrap=True)
         rows = leaderboard.rows(leaderboards)
         compared = comparisons.compare(rows)
         texts = leaderboard.files(rows, leaderboards) | comparisons.files(compared, leaderboards)
@@ -127,7 +131,7 @@ def _print_comparisons(compared: list[Comparison]) -> None:
 
 
 def _rank(row: Row) -> str:
-    """The ranks that intervals allow: none for one seed, a range where it is tied with others."""
+    """Ranks that the intervals allow: empty for one seed, a range for ties."""
     if row.rank_low is None:
         return ""
     return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}-{row.rank_high}"

@@ -1,4 +1,4 @@
-"""``dpbench run``: carry out one run, or print its plan."""
+"""``dpbench run``: execute one run, or print its plan."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def run(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Train a method under a privacy budget, sample from it and score the samples.
+    """Train a method under a privacy budget, draw samples and evaluate them.
 
-    An interrupted run continues where it stopped when the same command is given again.
+    The same command continues an interrupted run.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.parallel.launcher import end_with_launcher, is_rank, launch
@@ -166,7 +166,7 @@ def _print_plan(planned: PlannedRun) -> None:
     if planned.plan.parameters:
         lines.append(("network", f"{planned.plan.parameters:,} parameters on {planned.device}"))
     if planned.ranks.size > 1:
-        lines.append(("processes", f"{planned.ranks.size}, which share private training out"))
+        lines.append(("processes", f"{planned.ranks.size} share private training"))
     for event in planned.plan.events:
         text = f"noise multiplier {event.noise_multiplier:.4g}"
         if isinstance(event, DPSGDEvent):
@@ -187,7 +187,8 @@ def _print_plan(planned: PlannedRun) -> None:
         lines.append(("compute", ", ".join(used) + " evaluations"))
         lines.append(("training time", f"about {duration(seconds)} on this machine"))
         if seconds > 1.5 * compute.train_seconds:
-            lines.append(("note", f"the profile means {duration(compute.train_seconds)}"))
+            text = f"longer than the profile's {duration(compute.train_seconds)}"
+            lines.append(("note", text))
     table = Table.grid(padding=(0, 2))
     for name, text in lines:
         table.add_row(f"[bold]{escape(name)}[/]", escape(text))

@@ -1,4 +1,4 @@
-"""``dpbench sweep``: carry out a grid of runs, or print what it would do."""
+"""``dpbench sweep``: execute a grid of runs, or print its plan."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ from dpbench.cli.options import (
 
 Methods = Annotated[
     list[str],
-    typer.Option(metavar="NAME,...", help="Generators and baselines; may be repeated."),
+    typer.Option(metavar="NAME,...", help="Generators and baselines (repeatable)."),
 ]
 DatasetNames = Annotated[
-    list[str], typer.Option(metavar="NAME,...", help="Data sets; may be repeated.")
+    list[str], typer.Option(metavar="NAME,...", help="Data sets (repeatable).")
 ]
 Epsilons = Annotated[
     list[str],
     typer.Option(
         "--eps",
         metavar="NUMBER,...",
-        help="Privacy budgets of the private methods; inf for none; may be repeated.",
+        help="Values of epsilon for the private methods (repeatable).",
     ),
 ]
 Seeds = Annotated[
     list[str],
-    typer.Option(metavar="NUMBER,...", help="Public seeds and ranges, 0-2; may be repeated."),
+    typer.Option(metavar="NUMBER,...", help="Public seeds, or ranges such as 0-2 (repeatable)."),
 ]
 FieldSettings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Set a hyper-parameter of the methods that have it; may be repeated.",
+        help="Set a hyper-parameter of the methods that have it (repeatable).",
     ),
 ]
 
@@ -85,9 +85,8 @@ def sweep(
 ) -> None:
     """Run every method on every data set for every epsilon and seed.
 
-    Nothing runs before everything could be planned. Runs that are complete are skipped, and a run
-    that fails stops no other. An interrupted sweep continues where it stopped when the same command
-    is given again.
+    The whole grid is planned before the first run starts. Complete runs are skipped, and a failed
+    run does not stop the others. The same command continues an interrupted sweep.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.cli.console import progress_on

@@ -1,4 +1,4 @@
-"""``dpbench verify``: whether records bear out their privacy claims."""
+"""``dpbench verify``: check the privacy claims of records."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def verify(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Check privacy claims: epsilon again from the events, and all that the record says twice.
+    """Check the privacy claims of records.
 
-    Exit code 0: verified; 1: rejected, with a line for each thing that is wrong; 2: no record.
+    Epsilon is recomputed from the events, and everything that a record states twice must agree.
+    Exit codes: 0, verified; 1, rejected, with a line for each problem; 2, no record.
     """
     with outcome(debug):
         from dpbench.cli.console import progress_on
@@ -37,7 +38,7 @@ def verify(
             for path in records:
                 try:
                     verdicts.append(verified(record_at(path)))
-                except UserError as error:  # the others are checked all the same
+                except UserError as error:  # the remaining records are still checked
                     unreadable.append(str(error))
                 task.advance(1)
         if as_json:

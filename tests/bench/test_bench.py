@@ -114,7 +114,7 @@ def test_a_step_gives_a_row_for_every_engine_and_combination(dpbench: Command) -
         *itertools.product((1, 4), ("nonprivate", *ENGINES))
     ]
     for row in found:
-        assert set(row) == set(step.Row.__dataclass_fields__)
+        assert set(row) == set(step.StepTiming.__dataclass_fields__)
         assert (row["network"], row["precision"], row["copies"]) == ("cnn", "float32", 8)
         assert row["parameters"] == 26010  # Papernot et al. 2021, table 1
         assert 0 < row["images_per_s_low"] <= row["images_per_s"] <= row["images_per_s_high"]
@@ -230,7 +230,7 @@ def test_sampling_is_compared_with_the_evaluations_that_it_makes(dpbench: Comman
     cases = itertools.product(("float32", "bfloat16"), (("ddim", 10), ("heun", 19)))
     assert [(row["precision"], (row["solver"], row["evaluations"])) for row in found] == [*cases]
     for row in found:
-        assert set(row) == set(sample.Row.__dataclass_fields__)
+        assert set(row) == set(sample.SamplingTiming.__dataclass_fields__)
         assert row["images_per_s"] > 0 and row["forward_only_images_per_s"] > 0
         ratio = row["images_per_s"] / row["forward_only_images_per_s"]
         assert row["ratio"] == pytest.approx(ratio)
