@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,23 +72,42 @@ def write_arrays(file: Path, arrays: Mapping[str, Any], compressed: bool = False
     replace_atomically(file, write)
 
 
-def lock(handle: int, wait: bool) -> bool:
-    """Keep other processes that lock the same file or folder out of it, until it is closed.
+@contextlib.contextmanager
+def locked(file: Path, occupied: Callable[[], None]) -> Iterator[None]:
+    """Keep other processes out of whatever ``file`` stands for, inside the block.
+
+    The lock dies with its process. A file system without locks keeps nobody out.
 
     Args:
-        handle: Descriptor of the open file; the lock dies with its process.
-        wait: For another process that has the lock, however long it takes.
-
-    Returns:
-        False where another process has it. On a file system that has no locks nobody is kept out.
+        file: The lock file: made here, and removed when the block ends.
+        occupied: Called where another process has the lock, before waiting for it; raise there in
+            order not to wait.
     """
+    from filelock import (  # slow to import, and most of what reads files needs none
+        FileLock,
+        Timeout,
+    )
+
+    lock = FileLock(file, fallback_to_soft=False)
+
+    def acquired(wait: bool) -> bool:
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout:
+            return False
+        except OSError:  # a file system that has no locks
+            pass
+        return True
+
+    if not acquired(wait=False):
+        occupied()
+        acquired(wait=True)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system that has no locks
-        pass
-    return True
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink()  # before others can lock it: those who wait make a new one
+        lock.release()
 
 
 def sha256(file: Path) -> str:

@@ -6,7 +6,6 @@ again, so a data set of any size costs a run no memory of its own.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpbench.core.errors import UserError
-from dpbench.core.files import cache_folder, lock, safe_name
+from dpbench.core.files import cache_folder, locked, safe_name
 from dpbench.core.progress import Progress, Task
 from dpbench.data.catalog import DatasetInfo
 
@@ -99,10 +98,14 @@ def mapped(original: Original, progress: Progress) -> Mapped:
     """
     name = f"{safe_name(original.info.name)}-{_identity(original)[:16]}"
     folder = cache_folder() / "arrays" / name
+
+    def waiting() -> None:
+        progress.note(f"waiting for another process that decodes {original.info.name}")
+
     if not folder.is_dir():
         try:
             folder.parent.mkdir(exist_ok=True)
-            with _alone(folder.with_name(f".{name}.lock")):
+            with locked(folder.with_name(f".{name}.lock"), waiting):
                 if not folder.is_dir():  # what another process may have done while we waited
                     _write(original, folder, progress)
         except OSError as error:
@@ -128,14 +131,6 @@ def _identity(original: Original) -> str:
             ) from None
         digest.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"))
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Wait until no other process decodes the same files; the lock dies with its process."""
-    with file.open("w") as handle:
-        lock(handle.fileno(), wait=True)
-        yield
 
 
 def _write(original: Original, folder: Path, progress: Progress) -> None:

@@ -14,7 +14,7 @@ from dpbench.parallel.device import prepare
 from dpbench.privacy.clipping.selection import Executions
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.records.run_record import RECORD, RunRecord
-from dpbench.runs.folder import check_writable, locked, open_record
+from dpbench.runs.folder import check_writable, locked_folder, open_record
 from dpbench.runs.identity import spec_of
 from dpbench.runs.public_images import open_public
 from dpbench.runs.request import PlannedRun
@@ -58,7 +58,7 @@ def execute(
     planned.ranks.broadcast(spec.id.encode())
     folder = out if out is not None else runs_dir / spec.folder
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with locked_folder(folder):
         record = open_record(folder, spec, overwrite)
         if planned.completed(record):
             planned.ranks.broadcast(NOTHING_TO_FIT)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
 from dpbench.core.errors import UserError
-from dpbench.core.files import (
-    lock,
-)
+from dpbench.core.files import locked
 from dpbench.records.run_record import KEPT, RECORD, RELEASES, RunRecord, RunSpec, read, to_json
 
 CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
+LOCK = ".lock"  # there while a process is at work in the folder, or after one was killed
 
 
 def check_writable(folder: Path) -> None:
@@ -35,16 +33,17 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run's folder; the lock dies with its process."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        if not lock(handle, wait=False):
-            raise UserError(f"another process is at work in {folder}: wait for it")
-        yield
-    finally:
-        os.close(handle)
+def locked_folder(folder: Path) -> AbstractContextManager[None]:
+    """Keep other processes out of a run's folder.
+
+    Raises:
+        UserError: On entry, if another process is at work there.
+    """
+
+    def refuse() -> None:
+        raise UserError(f"another process is at work in {folder}: wait for it")
+
+    return locked(folder / LOCK, refuse)
 
 
 def open_record(folder: Path, spec: RunSpec, overwrite: bool) -> RunRecord:
@@ -62,7 +61,7 @@ def open_record(folder: Path, spec: RunSpec, overwrite: bool) -> RunRecord:
         partial.unlink()
     file = folder / RECORD
     if not file.exists():
-        if any(folder.iterdir()):
+        if any(found.name != LOCK for found in folder.iterdir()):
             raise UserError(f"{folder} is not empty and holds no run: choose another --out")
         return RunRecord(spec)
     if overwrite:

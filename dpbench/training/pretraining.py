@@ -6,10 +6,10 @@ private images, and start from the same public weights.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpbench.core.files import lock, sha256, write_torch
+from dpbench.core.files import locked, sha256, write_torch
 from dpbench.core.progress import Progress
 from dpbench.core.streams import Streams
 from dpbench.parallel.ranks import ALONE, Ranks
@@ -61,7 +61,7 @@ class Pretraining:
         self._partial = folder / f"{self.id[:16]}.stage"
         self.stage = Stage(label, self._partial, progress, ranks)
         self._progress, self._ranks, self._kept = progress, ranks, kept
-        self._lock: int | None = None
+        self._lock = contextlib.ExitStack()
 
     def load(self, model: nn.Module) -> bool:
         """Put the kept weights into ``model``; False where there are none, and they must be made.
@@ -71,10 +71,10 @@ class Pretraining:
         content = b""
         if self._ranks.first:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._acquire()
+            self._lock.enter_context(locked(self._file.with_suffix(".lock"), self._wait))
             if self._file.exists():
                 content = self._file.read_bytes()
-                self._release()
+                self._lock.close()
                 self._progress.note(f"public training was done before: {self._file}")
                 self._tell(reused=True)
         content = self._ranks.broadcast(content)
@@ -90,20 +90,12 @@ class Pretraining:
         if self._ranks.first:
             write_torch(self._file, model.state_dict())
             self._partial.unlink(missing_ok=True)
-            self._release()
+            self._lock.close()
             self._progress.note(f"public weights are kept in {self._file}")
             self._tell(reused=False)
 
     def _tell(self, reused: bool) -> None:
         self._kept({"recipe": self.id, "sha256": sha256(self._file), "reused": reused})
 
-    def _acquire(self) -> None:
-        self._lock = os.open(self._file.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o666)
-        if not lock(self._lock, wait=False):
-            self._progress.note("waiting for another process that is at the same public training")
-            lock(self._lock, wait=True)
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+    def _wait(self) -> None:
+        self._progress.note("waiting for another process that is at the same public training")

@@ -368,12 +368,12 @@ def test_a_signal_in_the_middle_of_private_training_changes_no_sample(
 def test_a_loop_outside_the_main_thread_runs_without_signals() -> None:
     ends = []
 
-    def loop() -> None:
+    def work() -> None:
         with loop.deferred_interrupts() as interrupted:
             assert not interrupted()
             ends.append("well")
 
-    thread = threading.Thread(target=loop)
+    thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert ends == ["well"]
