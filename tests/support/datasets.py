@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
 
+from dpbench.core.images import Images
 from dpbench.core.progress import Silent
+from dpbench.data.arrays import Original, mapped
 
 
 class Counter(Silent):
@@ -42,3 +49,32 @@ def python2_batch(data: np.ndarray, labels: Sequence[int]) -> bytes:
     numbers = b"](" + b"".join(map(number, labels)) + b"e"
     names = text(b"batch_label") + text(b"a batch") + text(b"labels") + numbers
     return b"\x80\x02}(" + names + text(b"data") + array + b"u."
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def encoded(pixels: np.ndarray, format: str = "PNG", **options: Any) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format, **options)
+    return content.getvalue()
+
+
+def put(file: Path, content: bytes) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return file
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def decoded(original: Original) -> dict[str, Images]:
+    return {
+        split: Images(torch.from_numpy(pixels), torch.from_numpy(labels))
+        for split, (pixels, labels) in mapped(original, Silent()).parts.items()
+    }

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from dpbench.core.errors import UserError
+from dpbench.core.progress import Silent
+from dpbench.data.fetch import mirrors
+from dpbench.data.fetch.sources import find
+from dpbench.data.formats.idx import (
+    FILES,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    IdxSource,
+    present,
+)
+from tests.support.idx import (
+    TINY_SOURCE,
+    fill_of,
+    tiny_arrays,
+    write_idx,
+)
+
+
+class Listener(Silent):
+    """Adds up what tasks advance by."""
+
+    def __init__(self) -> None:
+        self.megabytes = 0.0
+
+    def advance(self, amount: float, note: str = "") -> None:
+        self.megabytes += amount
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IdxSource]:
+    folder = write_idx(tmp_path / "mirror", tiny_arrays(9), gz=True)
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *arguments: None)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        md5 = {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+        yield replace(TINY_SOURCE, mirrors=(f"http://127.0.0.1:{server.server_port}/",), md5=md5)
+        server.shutdown()
+        thread.join()
+
+
+def test_a_download_fills_the_cache_and_leaves_nothing_else(
+    mirror: IdxSource, tiny_cache: Path
+) -> None:
+    listener = Listener()
+    found, where = find(mirror, None, listener)
+    assert found[TRAIN_IMAGES][0, 0, 0] == 9
+    assert "127.0.0.1" in where
+    assert {file.name for file in tiny_cache.iterdir()} == {f"{name}.gz" for name in FILES}
+    downloaded = sum(file.stat().st_size for file in tiny_cache.iterdir())
+    assert listener.megabytes == pytest.approx(downloaded / 1e6)
+    assert find(replace(mirror, mirrors=()), None, Silent())[1] == str(tiny_cache)
+
+
+def test_an_incomplete_cache_is_filled_again(mirror: IdxSource, tiny_cache: Path) -> None:
+    find(mirror, None, Silent())
+    (tiny_cache / f"{TRAIN_LABELS}.gz").unlink()
+    find(mirror, None, Silent())
+    assert present(tiny_cache, TRAIN_LABELS) is not None
+
+
+def test_a_download_with_the_wrong_md5_is_not_kept(mirror: IdxSource, tiny_cache: Path) -> None:
+    wrong = dict.fromkeys(mirror.md5, "0" * 32)
+    with pytest.raises(UserError, match="127.0.0.1:[0-9]+: .* has MD5 .* expected 000000000000"):
+        find(replace(mirror, md5=wrong), None, Silent())
+    assert list(tiny_cache.iterdir()) == []
+
+
+def test_the_next_mirror_is_asked_where_one_has_no_such_file(mirror: IdxSource) -> None:
+    two = (f"{mirror.mirrors[0]}nothing/", *mirror.mirrors)
+    assert fill_of(replace(mirror, mirrors=two), None) == 9
+
+
+def test_a_mirror_that_never_answers_is_left_quickly(
+    mirror: IdxSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "ANSWER_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hanging = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        started = time.monotonic()
+        assert fill_of(replace(mirror, mirrors=(hanging, *mirror.mirrors)), None) == 9
+    assert time.monotonic() - started < 3
+
+
+def test_a_name_that_takes_forever_to_resolve_is_left_quickly(
+    mirror: IdxSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "ANSWER_SECONDS", 0.3)
+
+    def resolve_slowly(*arguments: object, **options: object) -> None:
+        time.sleep(2)
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_slowly)
+    with pytest.raises(UserError, match="no answer within 0.3 s"):
+        started = time.monotonic()
+        find(mirror, None, Silent())
+    assert time.monotonic() - started < 1.5
+
+
+def test_a_trickling_mirror_is_given_up(mirror: IdxSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirrors, "FILE_SECONDS", 0.0)
+    with pytest.raises(UserError, match="took more than 0 s"):
+        find(mirror, None, Silent())
