@@ -1,17 +1,20 @@
-"""Named random streams: public ones from the run's seed, secret ones from entropy.
+"""Named random streams: public ones derive from the run's seed, secret ones from entropy.
 
-Every draw of a run comes from a stream with a name and a path (for instance the training step),
-so that changing one part of the program changes the draws of no other part, and resuming at step
-``t`` needs no stored generator state.
+Every draw of a run comes from a stream with a name and a path (for instance the training step). So
+a change in one part of the program does not change the draws of another, and resuming at step ``t``
+needs no stored generator state.
 
-Whoever knows the noise of a differentially private release can subtract it, and amplification by
-subsampling holds for unknown batches only. The streams ``dp-noise`` and ``poisson`` are therefore
-keyed by 256 bits of entropy that never leave the run's folder, and drawn with Philox under a
-128-bit key. So is ``private-copies``, the noise levels and augmentations of private images: the
-draws of an example go by its place in the batch, so with known draws one example less would give
-every later one other copies, and the sum would change by more than the clipping norm. With unknown
-draws, which are alike for all places, the neighbours can be compared draw by draw, with the place
-of the missing example left empty.
+Whoever knows the noise of a differentially private release can subtract it, and subsampling
+amplifies privacy only if batches are unknown. The streams ``dp-noise`` and ``poisson`` are
+therefore keyed by 256 bits of entropy that never leave the run's folder, and drawn with Philox
+under a 128-bit key.
+
+The stream ``private-copies`` (noise levels and augmentations of private images) is keyed in the
+same way. The draws of an example depend on its place in the batch; if they were known, removing an
+example would give every later one other copies, and the sum would change by more than the clipping
+norm. With unknown draws, identically distributed for all places, neighbours can be compared draw by
+draw, with the place of the missing example left empty. These draws are made by torch: on CUDA by
+Philox with a 63-bit seed, on the CPU by a Mersenne Twister whose whole state is filled from Philox.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ def new_key() -> bytes:
 
 
 def reproducible_key(seed: int) -> bytes:
-    """The key of ``--reproducible``: known to anyone who knows the seed, so it hides nothing."""
+    """The key of ``--reproducible``, which everyone who knows the seed can compute."""
     return _digest("reproducible", seed)
 
 
@@ -52,16 +55,16 @@ class Streams:
     """The random streams of one run.
 
     Args:
-        seed: The run's public seed; goes into the record.
-        key: The secret key; never goes into anything meant for release. None for who may have the
-            public streams only: methods and evaluators.
+        seed: Public seed of the run; part of the record.
+        key: Secret key, which must not appear in anything meant for release. None gives access to
+            the public streams only, for methods and evaluators.
 
     Raises:
-        ValueError: The key is not 32 bytes long, or a stream is asked for that does not exist.
+        ValueError: The key is not 32 bytes long, or a stream is requested that does not exist.
     """
 
     def __init__(self, seed: int, key: bytes | None = None) -> None:
-        """Keep seed and key."""
+        """Store seed and key."""
         if key is not None and len(key) != KEY_BYTES:
             raise ValueError(f"the noise key must have {KEY_BYTES} bytes, not {len(key)}")
         self._seed = seed
@@ -70,7 +73,7 @@ class Streams:
     def seed(self, name: str, *path: object) -> int:
         """A seed in [0, 2**63) for the public stream ``name`` at ``path``."""
         if name not in PUBLIC_STREAMS:
-            raise ValueError(f"{name!r} is no public stream; there are {sorted(PUBLIC_STREAMS)}")
+            raise ValueError(f"{name!r} is no public stream: use one of {sorted(PUBLIC_STREAMS)}")
         return int.from_bytes(_digest(self._seed, name, *path)[:8], "big") >> 1
 
     def public(
@@ -82,9 +85,9 @@ class Streams:
     def secret(self, name: str, *path: object) -> np.random.Generator:
         """A NumPy generator at the start of the secret stream ``name`` at ``path``."""
         if name not in SECRET_STREAMS:
-            raise ValueError(f"{name!r} is no secret stream; there are {sorted(SECRET_STREAMS)}")
+            raise ValueError(f"{name!r} is no secret stream: use one of {sorted(SECRET_STREAMS)}")
         if self._key is None:
-            raise ValueError(f"{name!r} is for the mechanisms alone: there is no key here")
+            raise ValueError(f"{name!r} is for the mechanisms alone: these streams have no key")
         key = int.from_bytes(_digest(self._key.hex(), name, *path)[:16], "big")
         return np.random.Generator(np.random.Philox(key=key))
 
@@ -96,8 +99,8 @@ class Streams:
         generator = torch.Generator(device)
         if generator.device.type != "cpu":
             return generator.manual_seed(int(rng.integers(2**63)))
-        # manual_seed keeps 32 bits on the CPU, few enough to try them all, so the whole state of
-        # the Mersenne twister is set: 624 words of 32 bits, each in 64, behind a head of 24 bytes
+        # on the CPU manual_seed keeps 32 bits, few enough to try them all, so the whole state of
+        # the Mersenne Twister is set: 624 words of 32 bits, each in 64, behind a header of 24 bytes
         generator.manual_seed(0)
         state = generator.get_state().numpy()
         words = rng.integers(0, 2**32, 624, dtype=np.uint64)
@@ -106,9 +109,9 @@ class Streams:
 
 
 def initialised(build: Callable[..., Module], *arguments: object, seed: int) -> Module:
-    """Build a module with its initial weights drawn from ``seed``.
+    """Build a module whose initial weights are drawn from ``seed``.
 
-    torch's layers initialise from the global generator only, so that is seeded and put back.
+    torch's layers initialise from the global generator, so that is seeded and then restored.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

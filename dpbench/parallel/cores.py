@@ -1,8 +1,8 @@
-"""Work on all cores: several single-threaded pieces at a time instead of many-threaded operators.
+"""Parallel work on the CPU's cores: single-threaded tasks in place of multi-threaded operators.
 
-The operators of small networks are too short to be split over threads, and where another process
-takes a core, threads that wait for each other inside every operator can be twenty times slower than
-one thread alone.
+The operators of small networks are too short to be split over threads. If another process occupies
+a core, threads that wait for each other inside every operator can be twenty times slower than one
+thread alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _sharing = 1
 
 
 def core_count() -> int:
-    """The number of cores that this process may use, and other processes of its run do not."""
+    """CPU cores for this process: those it may use, divided by the ranks on this machine."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
@@ -34,12 +34,12 @@ def core_count() -> int:
 
 
 def sharing() -> int:
-    """The number of processes of a run that are on this machine."""
+    """Number of the run's processes on this machine."""
     return _sharing
 
 
 def share_cores(processes: int) -> None:
-    """Use one part of the cores, now that so many processes of a run are on this machine."""
+    """Divide the cores of this machine by ``processes``, the run's processes on it."""
     global _sharing
     _sharing = processes
     _pool.cache_clear()
@@ -52,10 +52,10 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc reuse the memory that tensors leave, rather than give it back and ask anew.
+    """Make glibc reuse freed memory instead of returning it to the system.
 
-    A step takes and frees hundreds of megabytes; to have the pages mapped every time costs up to a
-    fifth of it. Other C libraries have no such setting.
+    A step allocates and frees hundreds of megabytes; mapping their pages anew takes up to a fifth
+    of its time. Other C libraries have no such setting.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -64,7 +64,7 @@ def _keep_freed_memory() -> None:
             mallopt(option, value)
 
 
-# a forked child has the pool but none of its threads
+# a forked child inherits the pool but none of its threads
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
@@ -72,10 +72,10 @@ if hasattr(os, "register_at_fork"):
 def map_on_cores(
     function: Callable[[Item], Result], items: Iterable[Item], device: torch.device
 ) -> Iterator[Result]:
-    """Apply ``function`` to each item, in order, on all cores where ``device`` is the CPU.
+    """Apply ``function`` to each item, on all cores if ``device`` is the CPU.
 
-    Results do not depend on the number of cores. Items are taken only a few ahead of what is
-    yielded, so that memory does not grow with their number; they are taken on the calling thread.
+    Results are yielded in order and do not depend on the number of cores. Items are consumed on the
+    calling thread, only a few ahead of the results, so that memory does not grow with their number.
     """
     if device.type != "cpu":
         yield from map(function, items)

@@ -1,4 +1,4 @@
-"""The privacy budget of a run."""
+"""The privacy budget: the epsilon, delta and adjacency that a run must not exceed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class PrivacyBudget:
 
     Attributes:
         epsilon: Above 0; ``inf`` for a run that is not private.
-        delta: In (0, 1).
+        delta: Probability that the epsilon guarantee may fail, in (0, 1).
         adjacency: ``add_remove`` (neighbours differ by one image more or less) or ``replace_one``.
-            A guarantee without its adjacency means nothing: the noise that gives epsilon = 1 under
+            A guarantee without its adjacency means nothing: noise that gives epsilon = 1 under
             add_remove gives about 2.1 under replace_one.
 
     Raises:
@@ -32,7 +32,7 @@ class PrivacyBudget:
     adjacency: Adjacency = "add_remove"
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check that every value is in its range."""
         # "not >" rather than "<=", so that NaN is refused too
         if not self.epsilon > 0:
             raise UserError(
@@ -50,13 +50,14 @@ class PrivacyBudget:
             )
 
     def part(self, share: float) -> PrivacyBudget:
-        """A share, in (0, 1], of epsilon at the same delta: what some releases cost by themselves.
+        """A share (in (0, 1]) of epsilon at the same delta, for releases considered on their own.
 
-        What is left for others is more than the rest of epsilon: see ``calibrated``.
+        The other releases may then spend more than the rest of epsilon, because epsilons compose
+        to less than their sum; ``calibrated`` finds how much.
         """
         return replace(self, epsilon=share * self.epsilon)
 
     @property
     def private(self) -> bool:
-        """Whether there is a limit at all."""
+        """Whether epsilon is finite."""
         return math.isfinite(self.epsilon)

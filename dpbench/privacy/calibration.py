@@ -1,4 +1,4 @@
-"""The smallest noise multiplier that stays within a privacy budget."""
+"""Calibration: the smallest noise multiplier that stays within a privacy budget."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.epsilon import MIN_NOISE_MULTIPLIER, epsilon, epsilon_near
 from dpbench.privacy.events import DPSGDEvent, Event, SelectionEvent
 
-# The largest noise multiplier worth searching: beyond it gradients are noise and nothing else.
+# Largest noise multiplier of the search; with more, gradients are nothing but noise.
 MAX_NOISE_MULTIPLIER = 1e5
 
 
@@ -28,13 +28,13 @@ def calibrate(
     """The smallest noise multiplier with which DP-SGD stays within the budget.
 
     Args:
-        budget: What may be spent.
+        budget: Privacy budget of the run.
         sample_rate: Poisson sampling probability q, in (0, 1].
         steps: Number of steps T, at least 1.
         others: Events of the same run that the budget must also pay for.
 
     Returns:
-        sigma, as ``calibrated`` finds it.
+        sigma, found as by ``calibrated``.
 
     Raises:
         UserError: No noise multiplier up to 1e5 is enough.
@@ -47,9 +47,9 @@ def calibrate(
 def calibrated(
     event: _AnyEvent, budget: PrivacyBudget, others: tuple[Event, ...] = ()
 ) -> _AnyEvent:
-    """An event with the smallest noise multiplier with which it stays within the budget.
+    """The event with the smallest noise multiplier that stays within the budget.
 
-    A budget is split by calibrating some events to a part of it, and the last to what is left:
+    To split a budget, calibrate some events to a part of it and the last one to what is left:
 
         >>> from dpbench.privacy.events import HistogramEvent
         >>> budget = PrivacyBudget(1.0)
@@ -59,13 +59,13 @@ def calibrated(
         True
 
     Args:
-        event: Its noise multiplier is ignored.
-        budget: What may be spent.
+        event: The event; its noise multiplier is ignored.
+        budget: Privacy budget of the run.
         others: Events of the same run that the budget must also pay for.
 
     Returns:
         The event with sigma such that ``epsilon`` is at most ``budget.epsilon`` and within about
-        0.1% of it; sigma is never below 0.1, and 0 where the budget has no limit.
+        0.1% of it. Sigma is at least 0.1, or 0 if the budget's epsilon is infinite.
 
     Raises:
         UserError: No noise multiplier up to 1e5 is enough.
@@ -77,7 +77,7 @@ def calibrated(
 def smallest_noise_multiplier(
     event: Event, budget: PrivacyBudget, others: tuple[Event, ...]
 ) -> float:
-    """Sigma of ``calibrated``; kept, because methods ask for the same again and again."""
+    """Sigma of ``calibrated``; cached, because methods ask for the same one repeatedly."""
     if not budget.private:
         return 0.0
 
@@ -87,7 +87,7 @@ def smallest_noise_multiplier(
     @cache
     def excess(log_sigma: float) -> float:
         spent = epsilon_near(budget.epsilon, events_at(log_sigma), budget.delta, budget.adjacency)
-        # logarithms of both, because epsilon is close to a power of sigma
+        # both in logarithms, because epsilon is close to a power of sigma
         return math.log(max(spent, 1e-12) / budget.epsilon)
 
     smallest, largest = math.log(MIN_NOISE_MULTIPLIER), math.log(MAX_NOISE_MULTIPLIER)
@@ -104,7 +104,7 @@ def smallest_noise_multiplier(
     while low > smallest and excess(low) <= 0:
         low, high, stride = max(low - stride, smallest), low, 2 * stride
     log_sigma = low if excess(low) <= 0 else float(brentq(excess, low, high, xtol=1e-5))
-    # the search may stop on the wrong side of the root by its tolerance
+    # within its tolerance the search may stop on the wrong side of the root
     while epsilon(events_at(log_sigma), budget.delta, budget.adjacency) > budget.epsilon:
         log_sigma += 1e-4
     return math.exp(log_sigma)
@@ -120,8 +120,8 @@ def _described(event: Event, others: tuple[Event, ...]) -> str:
 def _first_guess(event: Event, budget: PrivacyBudget) -> float:
     """A noise multiplier near the answer for DP-SGD, by the central limit theorem.
 
-    Gaussian DP (Bu et al. 2020, arXiv 1911.11607) is optimistic, so it only starts the search and
-    never states an epsilon.
+    Gaussian DP (Bu et al. 2020, arXiv 1911.11607) is optimistic, so it only starts the search; no
+    epsilon is stated by it.
     """
 
     def excess(log_mu: float) -> float:

@@ -1,4 +1,4 @@
-"""What other accountants say: a second and a third opinion on every epsilon, never a claim."""
+"""Cross-checks of epsilon by two other accountants; no claim rests on them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from dpbench.privacy.budget import Adjacency
 from dpbench.privacy.epsilon import epsilon, noiseless
 from dpbench.privacy.events import Event, event_to_json
 
-# Cells in which the PRV accountant may count: bounds its memory, and its time to a few seconds.
-PRV_CELLS = 2**20
+# Largest grid of the PRV accountant; bounds its memory, and its time to a few seconds.
+PRV_GRID = 2**20
 
 
 def epsilon_rdp(
     events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
 ) -> float:
-    """Epsilon by Renyi DP (Mironov et al. 2019), as dp-accounting has it: looser than PLD.
+    """Epsilon by Renyi DP (Mironov et al. 2019) in dp-accounting; looser than PLD.
 
     Raises:
-        NotImplementedError: It does not know an event under this adjacency.
+        NotImplementedError: The accountant does not support an event under this adjacency.
     """
     events = tuple(events)
     if noiseless(events):
@@ -37,7 +37,7 @@ def epsilon_rdp(
     for event in events:
         once = event.equivalent(adjacency)
         if once is None:
-            raise NotImplementedError(f"no Renyi DP of {_named(event)} under {adjacency}")
+            raise NotImplementedError(f"no Renyi DP of {_mechanism_name(event)} under {adjacency}")
         accountant.compose(dp_accounting.SelfComposedDpEvent(once, event.steps))
     return float(accountant.get_epsilon(delta))
 
@@ -45,19 +45,20 @@ def epsilon_rdp(
 def epsilon_prv(
     events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
 ) -> float:
-    """Epsilon by privacy random variables (Gopi et al. 2021, arXiv 2106.02848), as Opacus has it.
+    """Epsilon by privacy random variables (Gopi et al. 2021, arXiv 2106.02848) in Opacus.
 
     Returns:
-        An upper bound, about 1% above the tightest; more for very small epsilon, since memory and
-        time are bounded.
+        An upper bound, about 1% above the tightest one, and looser for very small epsilon because
+        memory and time are bounded.
 
     Raises:
-        NotImplementedError: It does not know an event under this adjacency.
-        ValueError, RuntimeError: It fails: no event at all, tiny delta, tiny noise.
+        NotImplementedError: The accountant does not support an event under this adjacency.
+        ValueError, RuntimeError: The accountant fails, for instance on no event at all, a tiny
+            delta or tiny noise.
     """
     events = tuple(events)
     if not events:
-        raise ValueError("there is no event")
+        raise ValueError("there are no events")
     if noiseless(events):
         return math.inf
     history = []
@@ -66,33 +67,33 @@ def epsilon_prv(
         rate = getattr(once, "sampling_probability", 1.0)
         noise = getattr(once, "event", once)
         if not isinstance(noise, dp_accounting.GaussianDpEvent):
-            raise NotImplementedError(f"no PRV of {_named(event)} under {adjacency}")
+            raise NotImplementedError(f"no PRV of {_mechanism_name(event)} under {adjacency}")
         history.append((noise.noise_multiplier, rate, event.steps))
     near = epsilon(events, delta, adjacency)
     steps = sum(event.steps for event in events)
-    # cells are this many times narrower than the error (Gopi et al. 2021, theorem 5.5), and what
-    # is cut into cells reaches a little above epsilon at a far smaller delta
-    cells_per_error = math.sqrt(steps * math.log(12e3 / delta) / 2)
-    narrowest = 2 * (3 + 2 * near) * cells_per_error / PRV_CELLS
-    return _prv(tuple(history), delta, max(min(0.01 * near, 0.1), narrowest))
+    # the grid is this many times finer than the error (Gopi et al. 2021, theorem 5.5), and its
+    # domain reaches a little beyond the epsilon at a far smaller delta
+    points_per_error = math.sqrt(steps * math.log(12e3 / delta) / 2)
+    smallest_error = 2 * (3 + 2 * near) * points_per_error / PRV_GRID
+    return _prv(tuple(history), delta, max(min(0.01 * near, 0.1), smallest_error))
 
 
 @lru_cache(maxsize=256)
 def _prv(history: tuple[tuple[float, float, int], ...], delta: float, error: float) -> float:
-    from opacus.accountants import PRVAccountant  # not at the top: it takes seconds to import
+    from opacus.accountants import PRVAccountant  # here because the import takes seconds
 
     accountant = PRVAccountant()
     accountant.history = list(history)
     return float(accountant.get_epsilon(delta, eps_error=error, delta_error=delta / 1000))
 
 
-def _named(event: Event) -> str:
+def _mechanism_name(event: Event) -> str:
     return str(event_to_json(event)["mechanism"])
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Hide what accountants say of orders they leave out and branches they do not take."""
+    """Suppress the accountants' warnings, for instance about Renyi orders that they skip."""
     logger = logging.getLogger("absl")
     before, logger.disabled = logger.disabled, True
     try:
@@ -112,10 +113,10 @@ CROSS_CHECKS: dict[str, Callable[..., float]] = {
 def cross_checks(
     events: Iterable[Event], delta: float, adjacency: Adjacency
 ) -> list[dict[str, Any]]:
-    """What each of the other accountants says, in seconds.
+    """Compute epsilon by each of the other accountants; takes seconds.
 
     Returns:
-        For each, its name and version (``accountant``) and either its ``epsilon`` or the
+        For each accountant its name and version (``accountant``) and either its ``epsilon`` or the
         ``reason`` why it has none.
     """
     events, results = tuple(events), []
@@ -124,7 +125,7 @@ def cross_checks(
         try:
             with _silent():
                 result["epsilon"] = compute(events, delta, adjacency)
-        except Exception as error:  # whatever they fail with, the claim does not rest on them
+        except Exception as error:  # the claim does not rest on them, however they fail
             result["reason"] = str(error) or type(error).__name__
         results.append(result)
     return results

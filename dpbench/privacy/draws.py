@@ -1,4 +1,4 @@
-"""Drawing the copies of a private batch: a function of key, step and place in the batch alone."""
+"""Draws the copies of a private batch from key, step and place in the batch alone."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from torch import Tensor
 from dpbench.core.images import Images
 from dpbench.privacy.clipping import Objective
 
-# Copies (images x multiplicity) that share a generator: many enough that making it costs nothing,
-# few enough that memory does not matter.
+# Copies (images x multiplicity) that share a generator: enough that creating it costs little, few
+# enough that their memory does not matter.
 COPIES_DRAWN_TOGETHER = 256
 
 Copies = tuple[Tensor, ...]
-# The generator for a chunk of the batch, by the chunk's number.
+# Maps the number of a chunk of the batch to its generator.
 Draws = Callable[[int], torch.Generator]
 
 
 def drawn_copies(
     objective: Objective, images: Images, batch: Tensor, draws: Draws, device: torch.device
 ) -> Callable[[int, int], Copies]:
-    """What an objective draws for a batch, by places in the batch.
+    """Access to what an objective draws for a batch, by place in the batch.
 
-    The batch is cut into chunks of a fixed number of images, each drawn whole from a generator of
-    its own, the last one filled up. So the draws of a place depend neither on how many images
-    follow, nor on where physical batches begin, nor on how the batch is shared out.
+    The batch is cut into chunks of a fixed number of images. Each chunk is drawn as a whole, the
+    last one padded, from a generator of its own. So the draws of a place depend neither on how many
+    images follow, nor on where physical batches begin, nor on how ranks share the batch.
 
     Args:
-        objective: Draws.
-        images: Where the batch is taken from.
+        objective: Draws the copies.
+        images: Images that the batch indexes.
         batch: ``(B,)``, int64 indices.
-        draws: Gives the generator of each chunk, on ``device``, at its start.
-        device: Where to draw.
+        draws: Returns the generator of a chunk, on ``device``, at its start.
+        device: Device of the copies.
 
     Returns:
-        A function of ``first`` and ``last``, with ``0 <= first < last <= B``: the copies of the
-        images in ``batch[first:last]``. It is quickest when asked in order.
+        A function of ``first`` and ``last``, with ``0 <= first < last <= B``, that returns the
+        copies of the images in ``batch[first:last]``. It is fastest when called in order.
     """
     size = max(1, COPIES_DRAWN_TOGETHER // objective.multiplicity)
 

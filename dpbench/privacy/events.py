@@ -1,7 +1,7 @@
-"""Privacy events: what a run releases, with the parameters that decide what each release costs.
+"""Privacy events: the releases of a run, with the parameters that determine their privacy cost.
 
-What an event costs depends on adjacency. Adding or removing an image moves a sum by at most one
-clipping norm; replacing one moves it by the difference of two contributions.
+The cost of an event depends on adjacency. Adding or removing an image moves a sum by at most one
+clipping norm; replacing an image moves it by the difference of two contributions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RELATIONS = {
     "add_remove": dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
     "replace_one": dp_accounting.NeighboringRelation.REPLACE_ONE,
 }
-Loss = Any  # dp-accounting has no types: its PrivacyLossDistribution
+Loss = Any  # dp-accounting's PrivacyLossDistribution; the library has no type hints
 
 _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "noise_multiplier": ("be at least 0 and finite", lambda x: 0 <= x < math.inf),
@@ -31,7 +31,7 @@ _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
 
 
 class _Checked:
-    """Parameters are checked when an event is made: there is none with a wrong epsilon."""
+    """Checks an event's parameters on construction, so that no invalid event is accounted for."""
 
     def __post_init__(self) -> None:
         for name, (must, fits) in _RANGES.items():
@@ -44,7 +44,7 @@ class _OneGaussian(_Checked):
     """One release with Gaussian noise.
 
     Attributes:
-        replaced: Most that replacing an image moves the release, in units of what adding one does.
+        replaced: Sensitivity under replace-one, in units of that under add/remove.
     """
 
     steps: ClassVar[int] = 1
@@ -53,27 +53,27 @@ class _OneGaussian(_Checked):
     noise_multiplier: float
 
     def equivalent(self, adjacency: Adjacency) -> dp_accounting.GaussianDpEvent:
-        """The release as an event of dp-accounting that costs the same under add/remove."""
+        """A dp-accounting event whose add/remove cost is this event's under ``adjacency``."""
         sensitivity = self.replaced if adjacency == "replace_one" else 1
         return dp_accounting.GaussianDpEvent(self.noise_multiplier / sensitivity)
 
-    def loss(self, adjacency: Adjacency, width: float) -> Loss:
-        """The privacy loss, counted in cells of width ``width``."""
+    def loss(self, adjacency: Adjacency, interval: float) -> Loss:
+        """The privacy loss, rounded up to a grid of ``interval``."""
         return pld.privacy_loss_distribution.from_gaussian_mechanism(
-            self.equivalent(adjacency).noise_multiplier, value_discretization_interval=width
+            self.equivalent(adjacency).noise_multiplier, value_discretization_interval=interval
         )
 
 
 @dataclass(frozen=True)
 class GaussianEvent(_OneGaussian):
-    """One release of a sum with Gaussian noise, over the whole private set.
+    """One release of a sum over the whole private set, with Gaussian noise.
 
     Replacing an image moves the sum by up to twice the clipping norm.
 
     Attributes:
         noise_multiplier: Standard deviation of the noise over the clipping norm.
-        clipping_norm: C, above 0: the largest Euclidean norm of what one image adds to the sum.
-        purpose: What was released, for people.
+        clipping_norm: C, above 0: bound on the Euclidean norm of one image's contribution.
+        purpose: Name of the release, unique in a run.
 
     Raises:
         ValueError: A parameter is out of its range.
@@ -87,7 +87,7 @@ class GaussianEvent(_OneGaussian):
 
     @property
     def sensitivity(self) -> float:
-        """Most that one image more or less moves a release: C."""
+        """Largest Euclidean change of a release by adding or removing an image: C."""
         return self.clipping_norm
 
 
@@ -95,13 +95,13 @@ class GaussianEvent(_OneGaussian):
 class HistogramEvent(_OneGaussian):
     """One release of the number of images in each class, with Gaussian noise on every count.
 
-    An image is a one-hot vector, of norm 1. Replacing it moves one count down and another up:
-    ``|e_i - e_j| = sqrt(2)``, less than the 2 of vectors that may be opposite. That norm is all
-    that the Gaussian mechanism asks for (Balle and Wang 2018, arXiv 1805.06530, theorem 8).
+    An image contributes a one-hot vector, of norm 1. Replacing it moves one count down and another
+    up: ``|e_i - e_j| = sqrt(2)``, less than the 2 of vectors that may be opposite. The Gaussian
+    mechanism depends on that norm alone (Balle and Wang 2018, arXiv 1805.06530, theorem 8).
 
     Attributes:
         noise_multiplier: Standard deviation of the noise, in images.
-        purpose: What was released, for people.
+        purpose: Name of the release, unique in a run.
 
     Raises:
         ValueError: A parameter is out of its range.
@@ -114,7 +114,7 @@ class HistogramEvent(_OneGaussian):
 
     @property
     def sensitivity(self) -> float:
-        """Most that one image more or less moves a release: one count by 1."""
+        """Largest change of the release by adding or removing an image: one count by 1."""
         return 1.0
 
 
@@ -126,8 +126,8 @@ class SelectionEvent(_Checked):
     proportional to ``exp(score_j / noise_multiplier)`` (McSherry and Talwar 2007).
 
     Attributes:
-        noise_multiplier: Scale of the Gumbel noise, over the most that one image adds to a score.
-        purpose: What was chosen, for people.
+        noise_multiplier: Scale of the Gumbel noise; one image adds at most 1 to a score.
+        purpose: Name of the choice, unique in a run.
 
     Raises:
         ValueError: A parameter is out of its range.
@@ -139,26 +139,26 @@ class SelectionEvent(_Checked):
     purpose: str
 
     def pure_epsilon(self, adjacency: Adjacency) -> float:
-        """Epsilon of the choice; its delta is 0.
+        """Epsilon of the choice at delta = 0.
 
-        One image more moves every score up, by 0 to 1: of such monotonic scores the exponential
-        mechanism costs 1 / noise_multiplier. Replacing an image may move one score up and another
-        down, which costs twice that (Dwork and Roth 2014, theorem 3.10 and the remark after it).
+        Adding an image raises every score by 0 to 1; with such monotonic scores the exponential
+        mechanism costs 1 / noise_multiplier. Replacing an image may raise one score and lower
+        another, which costs twice that (Dwork and Roth 2014, theorem 3.10 and the remark after it).
         """
         return (2 if adjacency == "replace_one" else 1) / self.noise_multiplier
 
     def equivalent(self, adjacency: Adjacency) -> dp_accounting.DpEvent | None:
-        """As concentrated DP: rho = epsilon^2 / 2 (Bun and Steinke 2016, proposition 1.4)."""
+        """The choice as zCDP: rho = epsilon^2 / 2 (Bun and Steinke 2016, proposition 1.4)."""
         return dp_accounting.ZCDpEvent(rho=self.pure_epsilon(adjacency) ** 2 / 2)
 
-    def loss(self, adjacency: Adjacency, width: float) -> Loss:
-        """The privacy loss, counted in cells of width ``width``.
+    def loss(self, adjacency: Adjacency, interval: float) -> Loss:
+        """The privacy loss, rounded up to a grid of ``interval``.
 
-        No mechanism of that epsilon loses more than randomised response (Kairouz, Oh and
+        Randomised response dominates every mechanism of the same epsilon (Kairouz, Oh and
         Viswanath 2015, arXiv 1311.0776).
         """
         guarantee = pld.common.DifferentialPrivacyParameters(self.pure_epsilon(adjacency), 0)
-        return pld.privacy_loss_distribution.from_privacy_parameters(guarantee, width)
+        return pld.privacy_loss_distribution.from_privacy_parameters(guarantee, interval)
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,9 @@ class DPSGDEvent(_Checked):
     Attributes:
         sample_rate: Probability q with which each example is in each batch, independently.
         noise_multiplier: Standard deviation of the noise over the clipping norm.
-        clipping_norm: C, above 0: the largest Euclidean norm of one image's gradient in the sum.
+        clipping_norm: C, above 0: bound on the Euclidean norm of one image's gradient in the sum.
         steps: Number of releases.
-        purpose: What was released, for people.
+        purpose: Name of the training, unique in a run.
 
     Raises:
         ValueError: A parameter is out of its range.
@@ -184,26 +184,27 @@ class DPSGDEvent(_Checked):
 
     @property
     def sensitivity(self) -> float:
-        """Most that one image more or less moves a release: C."""
+        """Largest Euclidean change of a release by adding or removing an image: C."""
         return self.clipping_norm
 
     def equivalent(self, adjacency: Adjacency) -> dp_accounting.DpEvent | None:
-        """One release as an event of dp-accounting under add/remove; None for replace-one."""
+        """One release as a dp-accounting event under add/remove; None under replace-one."""
         if adjacency == "replace_one":
             return None
         noise = dp_accounting.GaussianDpEvent(self.noise_multiplier)
         return dp_accounting.PoissonSampledDpEvent(self.sample_rate, noise)
 
-    def loss(self, adjacency: Adjacency, width: float) -> Loss:
-        """The privacy loss of all releases, counted in cells of width ``width``.
+    def loss(self, adjacency: Adjacency, interval: float) -> Loss:
+        """The privacy loss of all releases, rounded up to a grid of ``interval``.
 
-        Under replace-one the image's place is in the batch with probability q whatever image is
-        in it, and the two gradients may be opposite, so that one step is ``N(0)`` with probability
-        1 - q, else ``N(C)``, against ``N(0)``, else ``N(-C)`` (dp-accounting's REPLACE_ONE).
+        Under replace-one the replaced image is in the batch with probability q on both sides, and
+        the two gradients may be opposite. So one step compares the mixture of ``N(0)`` with
+        probability 1 - q and ``N(C)`` with probability q to the same mixture of ``N(0)`` and
+        ``N(-C)`` (dp-accounting's REPLACE_ONE).
         """
         once = pld.privacy_loss_distribution.from_gaussian_mechanism(
             self.noise_multiplier,
-            value_discretization_interval=width,
+            value_discretization_interval=interval,
             sampling_prob=self.sample_rate,
             neighboring_relation=_RELATIONS[adjacency],
         )

@@ -1,4 +1,4 @@
-"""The ledger: what is spent is written down before anything is released."""
+"""The privacy ledger: every event is written down before anything is released under it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ VOID = "void for release: noise reproducible from a published seed"
 
 
 def release_status(private: bool, reproducible: bool) -> str:
-    """What a certificate says of releasing the samples.
+    """Whether samples may be released, in the words of the certificate.
 
     Args:
-        private: Whether there is a limit to epsilon.
+        private: Whether epsilon is finite.
         reproducible: Whether the noise derives from the published seed.
     """
     if not private:
@@ -39,22 +39,22 @@ def release_status(private: bool, reproducible: bool) -> str:
 
 
 class Allowance:
-    """The right to make the releases of one event, each once and in order.
+    """Permission to make the releases of one event, each once and in order.
 
-    Its state is the number of releases made, saved with the training state, so that a resumed run
-    can make neither more releases than were accounted for nor the same one twice.
+    Its state is the number of releases made. It is saved with the training state, so that a resumed
+    run can neither make more releases than were accounted for nor repeat one.
     """
 
     def __init__(self, event: Event) -> None:
-        """Nothing is released yet."""
+        """Start with no release made."""
         self.event = event
         self.released = 0
 
     def release(self, step: int) -> None:
-        """Take the right to release number ``step``, from 0; called before the release.
+        """Count release number ``step`` (from 0); must be called before the release.
 
         Raises:
-            RunFailed: It is not this release's turn, or all releases have been made.
+            RunFailed: ``step`` is not the next release, or all releases were made.
         """
         if step != self.released:
             raise RunFailed(
@@ -72,25 +72,25 @@ class Allowance:
         return {"released": self.released}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Put back the number of releases made."""
+        """Restore the number of releases made."""
         self.released = int(state["released"])
 
 
 class PrivacyLedger:
-    """Everything a run spends, never more than its budget.
+    """Records what a run spends and refuses what would exceed its budget.
 
     Args:
         budget: The limit.
-        journal: A file in which every event is written before ``spend`` returns. On resume the
-            run must spend the same events in the same order: their noise is the same, since it is
-            keyed by the run's secret key, so nothing is released twice.
+        journal: File to which every event is written before ``spend`` returns. A resumed run must
+            spend the same events in the same order. Its noise is then the same as before, because
+            it is keyed by the run's secret key, so nothing is released twice.
     """
 
     def __init__(self, budget: PrivacyBudget, journal: Path | None = None) -> None:
-        """Read the journal of an interrupted run, if there is one.
+        """Read the journal if an interrupted run left one.
 
         Raises:
-            RunFailed: The journal is of another version, or damaged.
+            RunFailed: The journal is damaged, or was written by another version.
         """
         self.budget = budget
         self._journal = journal
@@ -107,16 +107,16 @@ class PrivacyLedger:
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """What was spent, in order."""
+        """Events spent so far, in order."""
         return tuple(allowance.event for allowance in self._allowances)
 
     def spend(self, event: Event) -> Allowance:
-        """Write an event down and get the right to make its releases.
+        """Write down an event and return the permission to make its releases.
 
         Raises:
-            UserError: The budget does not allow it; nothing is written.
-            RunFailed: The run was interrupted and now spends something else than before, or spends
-                twice under one purpose (which would use the same noise twice).
+            UserError: The event would exceed the budget; nothing is written.
+            RunFailed: The run spends another event than it did before it was interrupted, or spends
+                twice under one purpose, which would use the same noise twice.
         """
         if event.purpose in [earlier.purpose for earlier in self.events]:
             raise RunFailed(f"{event.purpose!r} was spent already: each purpose has its own noise")
@@ -140,18 +140,18 @@ class PrivacyLedger:
         return allowance
 
     def releases(self) -> list[dict[str, Any]]:
-        """How many releases were made for each purpose, as counted one by one before each."""
+        """Number of releases made for each purpose, counted before each release."""
         return [
             {"purpose": allowance.event.purpose, "released": allowance.released}
             for allowance in self._allowances
         ]
 
     def spent(self) -> float:
-        """Epsilon of all events written down, whether or not their releases were made yet."""
+        """Epsilon of all events spent, whether or not their releases have been made."""
         return epsilon(self.events, self.budget.delta, self.budget.adjacency)
 
     def spent_after(self, allowance: Allowance, steps: int) -> float:
-        """Epsilon had ``allowance`` made only its first ``steps`` releases: for showing."""
+        """Epsilon if ``allowance`` had made only its first ``steps`` releases, for display."""
         event = allowance.event
         if isinstance(event, DPSGDEvent):
             event = replace(event, steps=steps)
@@ -159,14 +159,14 @@ class PrivacyLedger:
         return epsilon([*others, event], self.budget.delta, self.budget.adjacency)
 
     def certificate(self, reproducible: bool) -> dict[str, Any]:
-        """The claim and the events that it rests on.
+        """The privacy claim with the events that it rests on.
 
         Args:
             reproducible: Whether the noise derives from the published seed.
 
         Raises:
-            RunFailed: Releases were accounted for but not made: the run is not over; or an
-                interrupted run spent what this one did not spend again.
+            RunFailed: Not all releases accounted for were made, so the run is not over; or the run
+                spent more before it was interrupted than it has spent since.
         """
         if len(self._allowances) < len(self._written):
             raise RunFailed("this run spent more before it was interrupted than it did since")

@@ -1,4 +1,4 @@
-"""Poisson subsampling: the sampling that the accountant assumes."""
+"""Poisson subsampling of private images, which is what the accountant assumes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ def poisson_sample(rng: np.random.Generator, population: int, sample_rate: float
     """Take each index independently with probability ``sample_rate``.
 
     Args:
-        rng: A secret stream: amplification by subsampling holds for unknown batches only.
+        rng: A secret stream, because subsampling amplifies privacy only if batches are unknown.
         population: Number of indices.
         sample_rate: q, in [0, 1].
 
     Returns:
-        ``(B,)``, int64, sorted. B is random and can be 0; such a step is a step like any other.
+        ``(B,)``, int64, sorted. B is random and may be 0; an empty batch is a step like any other.
     """
     return torch.from_numpy(np.flatnonzero(rng.random(population) < sample_rate))

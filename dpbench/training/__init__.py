@@ -1,1 +1,1 @@
-"""What training stands on, private or public."""
+"""Training shared by methods: the resumable loop, averaging, augmentation, pre-training."""

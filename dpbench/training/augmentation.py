@@ -1,4 +1,4 @@
-"""Random changes of training images that leave their class as it is."""
+"""Data augmentation: random changes of training images that preserve their class."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of images, each by itself.
+    """Random changes, drawn for each image independently.
 
     Attributes:
-        flip: Whether to mirror left and right, with probability 1/2.
-        crop: Up to how many pixels to shift in each direction: crops of the black-padded image.
-        color: Brightness, contrast and saturation are scaled by independent factors in
-            [1 - color, 1 + color].
+        flip: Whether to mirror left and right with probability 1/2.
+        crop: Largest shift in each direction, in pixels: a random crop of the black-padded image.
+        color: Half-width of the interval [1 - color, 1 + color] of the independent factors that
+            scale brightness, contrast and saturation.
     """
 
     flip: bool = False
@@ -25,10 +25,10 @@ class Augmentation:
     color: float = 0.0
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """``(..., C, H, W)``, floats in [-1, 1], to the same, with draws from ``rng``.
+        """Augment ``(..., C, H, W)`` floats in [-1, 1] with draws from ``rng``; same shape.
 
-        Draws have the shape of the leading dimensions, so that those of an image are a row of them:
-        an image less does not change what the others get (see ``dpbench.privacy.replay.replay``).
+        Draws have the shape of the leading dimensions, one row per image, so that neighbour replay
+        (``dpbench.privacy.replay``) can remove an image without changing the draws of the others.
         """
         if self == PLAIN:
             return images

@@ -1,4 +1,4 @@
-"""Resumable loops: the one place that knows how training survives an interruption."""
+"""Resumable training loops: checkpoints, and signals that are handled between steps."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ SECRET_MODE = 0o600
 
 
 class Stateful(Protocol):
-    """Anything whose state can be saved and put back: modules, optimizers, averages."""
+    """Anything whose state can be saved and restored: modules, optimizers, averages."""
 
     def state_dict(self) -> Any:
-        """The state, as ``torch.save`` takes it."""
+        """The state, in a form that ``torch.save`` accepts."""
 
     def load_state_dict(self, state: Any) -> Any:
-        """Put a saved state back."""
+        """Restore a saved state."""
 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
-    """Hold the first SIGINT or SIGTERM.
+    """Defer the first SIGINT or SIGTERM, so that no training step is torn in the middle.
 
-    A step of training must not be torn in the middle. The first signal is remembered, and the
-    returned function, which the loop calls between steps, says so; a second signal is not held, and
-    raises KeyboardInterrupt. Outside the main thread signals cannot be held, and nothing happens.
+    Yields a function that tells whether a signal has come, for the loop to call between steps. A
+    second signal raises KeyboardInterrupt at once. Outside the main thread signals cannot be
+    deferred, and the function always returns False.
     """
     received: list[int] = []
 
@@ -67,15 +67,15 @@ class Stage:
     """A loop over steps that resumes where it stopped.
 
     Args:
-        label: What a person reads beside the progress bar.
-        file: Where the state is kept (mode 0600: training state is no release).
-        progress: Who is told.
-        ranks: Those that take each step together. They start from the first one's state, stop after
-            the same step when one of them is interrupted, and the first one saves.
+        label: Text beside the progress bar.
+        file: Checkpoint file, of mode 0600 because training state is not a release.
+        progress: Receives progress updates.
+        ranks: Processes that take each step together. They start from the state of the first rank,
+            which also saves, and stop after the same step when one of them is interrupted.
     """
 
     def __init__(self, label: str, file: Path, progress: Progress, ranks: Ranks = ALONE) -> None:
-        """Keep the arguments."""
+        """Store the arguments."""
         self.ranks = ranks
         self._label = label
         self._file = file
@@ -89,17 +89,20 @@ class Stage:
         per_step: float = 1,
         note: Callable[[int], str] = lambda step: "",
     ) -> Iterator[int]:
-        """Yield the steps still to do, saving ``state`` now and then and on interruption.
+        """Yield the remaining steps; save ``state`` at intervals, at the end and on interruption.
 
         Args:
             total: Number of steps of the whole stage.
-            state: What a step changes; loaded before the first step is yielded.
-            unit: What progress is counted in.
-            per_step: Units of progress of one step.
-            note: What to show after ``step`` steps.
+            state: Everything that a step changes; restored before the first step is yielded.
+            unit: Unit of progress.
+            per_step: Units of progress that one step makes.
+            note: Returns the text to show after a number of steps.
 
         Yields:
-            Step numbers, from 0 or from where the saved state stopped, up to ``total - 1``.
+            Step numbers from 0, or from where the saved state stopped, to ``total - 1``.
+
+        Raises:
+            KeyboardInterrupt: A signal came; the state has been saved.
         """
         done = self._load(state)
         with (
@@ -124,7 +127,7 @@ class Stage:
         if self.ranks.first and self._file.exists():
             content = self._file.read_bytes()
         elif self.ranks.first and self.ranks.size > 1:
-            # what was computed before this stage may differ in its last bits from rank to rank
+            # earlier results may differ between ranks in their last bits
             buffer = io.BytesIO()
             torch.save(_content(0, state), buffer)
             content = buffer.getvalue()
