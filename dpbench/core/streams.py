@@ -87,7 +87,7 @@ class Streams:
         if name not in SECRET_STREAMS:
             raise ValueError(f"{name!r} is no secret stream: use one of {sorted(SECRET_STREAMS)}")
         if self._key is None:
-            raise ValueError(f"{name!r} is for the mechanisms alone: these streams have no key")
+            raise ValueError(f"{name!r} is for the mechanisms alone: there is no key here")
         key = int.from_bytes(_digest(self._key.hex(), name, *path)[:16], "big")
         return np.random.Generator(np.random.Philox(key=key))
 
