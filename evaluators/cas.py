@@ -7,28 +7,26 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.images import Images, ImageSpec
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Task
+from dpbench.data.subsets import random_stratified_order
 from dpbench.stats.proportions import wilson
 
-from ._subsets import stratified_order
 from .classifiers.dpimagebench import DPIMAGEBENCH, dpimagebench_recipes
-from .classifiers.training import (
-    BATCH,
+from .classifiers.networks import (
     DPDM_CNN_SMALLEST_SIDE,
-    Recipe,
     dpdm_cnn,
     logistic_regression,
-    logits,
     mlp,
     small_cnn,
-    train,
 )
+from .classifiers.prediction import ensemble, logits
+from .classifiers.recipe import BATCH, Recipe
+from .classifiers.training import train
 from .classifiers.wide_resnet import wide_resnet_recipe
 
 DPDM_EPOCHS = 50
@@ -87,18 +85,6 @@ def recipes(profile: str, images: int, dataset: str, spec: ImageSpec) -> dict[st
         "cas_mlp": Recipe(f"mlp100/sgd{steps}", mlp, steps, False, 0.1, 0.05),
         CNN: Recipe(f"cnn16-32-64/sgd{steps}", small_cnn, steps, False, 0.1, 0.05),
     }
-
-
-def ensemble(members: Sequence[Tensor]) -> Tensor:
-    """The class of the largest probability, averaged over networks, of each image.
-
-    Args:
-        members: Of each network ``(N, classes)`` logits.
-
-    Returns:
-        ``(N,)``, int64.
-    """
-    return torch.stack(list(members)).softmax(2).mean(0).argmax(1)
 
 
 def is_collapsed(predicted: Tensor, labels: Tensor) -> bool:
@@ -218,7 +204,7 @@ def _train(
         ]
     total = sum(len(orders[name]) * recipe.steps * recipe.batch for name, recipe in fitting.items())
     rng = case.streams.public("evaluation", "cas", "held out")
-    held_out, training = stratified_order(case.synthetic.labels, rng).tensor_split(
+    held_out, training = random_stratified_order(case.synthetic.labels, rng).tensor_split(
         [len(case.synthetic) // HELD_OUT]
     )
     split = (case.synthetic[training], case.synthetic[held_out])

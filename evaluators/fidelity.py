@@ -16,9 +16,14 @@ from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.errors import UserError
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricSpec
+from dpbench.data.subsets import subset
 
-from ._subsets import subset
-from .distances.compare import (
+from .features.cnn import CNN_FEATURES, cnn_extractor
+from .features.dinov2 import DINOV2_FILE, DINOV2_VARIABLE, dinov2_extractor
+from .features.extractor import Extractor, cached_features
+from .features.feature_set import FeatureSet
+from .features.inception import INCEPTION_FILE, INCEPTION_VARIABLE, inception_extractor
+from .features.metrics import (
     FD_CNN_CLASS,
     IN_CLEAN_INCEPTION,
     IN_CNN,
@@ -27,13 +32,9 @@ from .distances.compare import (
     SYNTHETIC,
     TEST,
     TRAIN,
-    Comparison,
+    FeatureMetrics,
     class_distance,
 )
-from .features.dinov2 import DINOV2_FILE, DINOV2_VARIABLE, dinov2_extractor
-from .features.extractor import CNN_FEATURES, Extractor, cached_features, cnn_extractor
-from .features.feature_set import FeatureSet
-from .features.inception import INCEPTION_FILE, INCEPTION_VARIABLE, inception_extractor
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _equal_sizes(case: EvaluationContext, train: Images, test: Images) -> dict[s
 def _measure(
     case: EvaluationContext,
     sets: Mapping[str, Images],
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[FeatureMetrics],
     make_extractor: Callable[[], Extractor],
 ) -> list[Measurement]:
     """The rows of one feature space."""
@@ -162,7 +163,7 @@ def _features(
 
 
 def _compare(
-    comparison: Comparison, features: Mapping[str, FeatureSet], seed: int
+    comparison: FeatureMetrics, features: Mapping[str, FeatureSet], seed: int
 ) -> tuple[int, Sequence[float] | str]:
     """How many images of each set were compared, and the numbers or why there are none."""
     parts = [comparison.part(features[name]) for name in comparison.between]
@@ -185,7 +186,7 @@ def _too_few(more_than: int, size: int) -> str:
 
 def _all_missing(
     case: EvaluationContext,
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[FeatureMetrics],
     extractor: str,
     size: int,
     reason: str,
@@ -199,7 +200,7 @@ def _all_missing(
 
 def _rows(
     case: EvaluationContext,
-    comparison: Comparison,
+    comparison: FeatureMetrics,
     extractor: str,
     size: int,
     found: Sequence[float] | str,

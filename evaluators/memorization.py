@@ -13,10 +13,10 @@ from torch import Tensor
 from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricSpec
+from dpbench.data.subsets import subset
 from dpbench.stats.proportions import wilson
 
-from ._subsets import subset
-from .features.extractor import cnn_extractor
+from .features.cnn import cnn_extractor
 
 SPACES = {"pixels": "pixels", "cnn": "features of a CNN of the data set"}
 # distances in memory at a time: 160 MB of float32

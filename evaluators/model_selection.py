@@ -14,12 +14,14 @@ from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Task
 from dpbench.core.streams import Streams
+from dpbench.data.subsets import random_stratified_order
 
-from ._agreement import RankCorrelation, bootstrap_interval, rank_correlation, select
-from ._subsets import stratified_order
+from .classifiers.agreement import RankCorrelation, bootstrap_interval, rank_correlation, select
 from .classifiers.configurations import Configuration, grid
+from .classifiers.prediction import accuracy
+from .classifiers.recipe import BATCH
 from .classifiers.reference import STREAMS, Reference
-from .classifiers.training import BATCH, accuracy, train
+from .classifiers.training import train
 from .distances.frechet import Float64
 
 HELD_OUT = 5  # one synthetic image in so many is tested on
@@ -183,7 +185,9 @@ def _correlation(x: Float64, y: Float64, fewest: int) -> RankCorrelation | str:
 
 def _parts(case: EvaluationContext) -> Parts:
     def order(labels: Tensor, streams: Streams) -> Tensor:
-        return stratified_order(labels, streams.public("evaluation", "model-selection", "parts"))
+        return random_stratified_order(
+            labels, streams.public("evaluation", "model-selection", "parts")
+        )
 
     chosen = order(case.synthetic.labels, case.streams)
     held_out, training = chosen.tensor_split([len(chosen) // HELD_OUT])

@@ -14,7 +14,10 @@ from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.stats.proportions import wilson
 
-from .classifiers.training import BATCH, Recipe, predict, resnet18, small_cnn, train
+from .classifiers.networks import resnet18, small_cnn
+from .classifiers.prediction import predict
+from .classifiers.recipe import BATCH, Recipe
+from .classifiers.training import train
 
 PUBLIC, PRIVATE = 0, 1
 CLASS_SHARE = "realism_share_class*"

@@ -9,11 +9,14 @@ from typing import ClassVar
 from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricSpec
+from dpbench.data.subsets import nested
 
-from ._subsets import nested
-from .cas import MEMBERS, ensemble
+from .cas import MEMBERS
+from .classifiers.networks import small_cnn
+from .classifiers.prediction import ensemble, logits
+from .classifiers.recipe import BATCH, Recipe
 from .classifiers.reference import STREAMS, Reference
-from .classifiers.training import BATCH, Recipe, logits, small_cnn, train
+from .classifiers.training import train
 
 # not in claims, where CAS has an ensemble: here it is five networks for every number of images
 ENSEMBLED = ("paper",)

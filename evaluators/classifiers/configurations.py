@@ -10,7 +10,8 @@ from torch import nn
 from dpbench.core.images import ImageSpec
 from dpbench.training.augmentation import Augmentation
 
-from .training import Recipe, Sgd, logistic_regression, mlp, resnet50, small_cnn
+from .networks import logistic_regression, mlp, resnet50, small_cnn
+from .recipe import Recipe, Sgd
 from .vgg import vgg16
 from .wide_resnet import wide_resnet
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dpbench.core.images import ImageSpec
 
-from .training import Recipe, Sgd
+from .recipe import Recipe, Sgd
 from .wide_resnet import convolution, wide_resnet
 
 

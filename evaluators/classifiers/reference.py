@@ -15,9 +15,11 @@ import torch
 from dpbench.core.files import write_text
 from dpbench.core.images import Images
 from dpbench.core.streams import Streams
+from dpbench.data.arrays import content_hash
 
-from ..features.extractor import content_hash
-from .training import BATCH, Recipe, accuracy, train
+from .prediction import accuracy
+from .recipe import BATCH, Recipe
+from .training import train
 
 # In place of the run's own streams, so that every run is held against the same reference.
 STREAMS = Streams(0)
@@ -44,7 +46,11 @@ class Reference:
 
     @functools.cached_property
     def _content(self) -> tuple[str, str]:
-        return content_hash(self.train), content_hash(self.test)
+        train, test = (
+            content_hash([(images.pixels.numpy(), images.labels.numpy())])
+            for images in (self.train, self.test)
+        )
+        return train, test
 
     def accuracy(self, recipe: Recipe, seed: int, advance: Callable[[float], None]) -> float:
         """Test accuracy in % of a classifier trained on the real images, or what is kept of it.

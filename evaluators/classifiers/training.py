@@ -3,181 +3,24 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
-from dpbench.core.images import Images, ImageSpec
+from dpbench.core.images import Images
 from dpbench.core.pixels import from_pixels
-from dpbench.training.augmentation import PLAIN, Augmentation
 from dpbench.training.averaging import ExponentialAverage
 
-BATCH = 128
+from .prediction import accuracy
+from .recipe import DROP, Recipe
+
 # more images and copies than this go through a network in parts, for want of memory: batch
 # normalisation then takes the statistics of each part
 PHYSICAL_BATCH = 1024
-# in evaluation mode the size of a batch changes speed only
-PREDICTION_BATCH = 1000
-DROP = 0.2
-
-
-@dataclass(frozen=True)
-class Sgd:
-    """How SGD goes its steps.
-
-    Attributes:
-        momentum: In [0, 1).
-        nesterov: Whether the momentum is Nesterov's.
-        weight_decay: Added to the gradient, times the weights.
-        schedule: Of the learning rate: ``one-cycle`` peaks at it after a quarter of the steps,
-            ``cosine`` goes from it to 0.
-    """
-
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 5e-4
-    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train one classifier: everything but the images and the seed.
-
-    Attributes:
-        id: Names network and schedule in records, e.g. ``cnn16-32-64/sgd600``.
-        network: Builds it for images of a shape and a number of classes; its input is
-            ``(B, C, H, W)``, float32 in [-1, 1], its output ``(B, classes)`` logits.
-        steps: Optimizer steps, of ``batch`` images each.
-        adam: Adam at ``learning_rate``; otherwise SGD as ``sgd`` says.
-        learning_rate: See ``adam`` and ``sgd``.
-        label_smoothing: Of the cross-entropy.
-        smallest_side: Images with a shorter side than this many pixels do not fit the network.
-        sgd: Momentum, weight decay and schedule.
-        batch: Images of a minibatch.
-        average: Decay of the exponential moving average that takes the place of the last weights,
-            in (0, 1); 0 for the last weights. Its batch normalisation gets the statistics of all
-            images without augmentation.
-        augmentation: Of the copies of an image.
-        copies: How often each image is in a minibatch: the gradient is the mean over its copies.
-        drops: After which shares of the steps the learning rate falls to ``DROP`` of itself, under
-            Adam and the schedule ``constant``.
-    """
-
-    id: str
-    network: Callable[[ImageSpec, int], nn.Module]
-    steps: int
-    adam: bool
-    learning_rate: float
-    label_smoothing: float
-    smallest_side: int = 1
-    sgd: Sgd = Sgd()
-    batch: int = BATCH
-    average: float = 0.0
-    augmentation: Augmentation = PLAIN
-    copies: int = 1
-    drops: tuple[float, ...] = ()
-
-
-def logistic_regression(spec: ImageSpec, classes: int) -> nn.Module:
-    """One linear layer on the pixels."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(spec.shape), classes))
-
-
-def mlp(spec: ImageSpec, classes: int) -> nn.Module:
-    """One hidden layer of 100 ReLUs; 784-100-10 on 28 x 28 grey images of ten classes."""
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(math.prod(spec.shape), 100), nn.ReLU(), nn.Linear(100, classes)
-    )
-
-
-def convolutions(channels: int) -> list[nn.Module]:
-    """Three 3 x 3 convolutions of 16, 32 and 64 channels: ``(B, channels, H, W)`` to a quarter.
-
-    The first has stride 2 and the pooling of the second comes before its normalisation: on two
-    CPU cores a step takes half the time of the usual order, at the same accuracy within 0.5%.
-
-    Returns:
-        Layers whose output is ``(B, 64, ceil(H / 4), ceil(W / 4))``.
-    """
-    return [
-        nn.Conv2d(channels, 16, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1, bias=False),
-        nn.MaxPool2d(2, ceil_mode=True),
-        nn.BatchNorm2d(32),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3, padding=1, bias=False),
-        nn.BatchNorm2d(64),
-        nn.ReLU(),
-    ]
-
-
-def small_cnn(spec: ImageSpec, classes: int) -> nn.Module:
-    """``convolutions``, pooled once more, and a linear layer; images of any size."""
-    places = math.ceil(spec.height / 8) * math.ceil(spec.width / 8)
-    return nn.Sequential(
-        *convolutions(spec.channels),
-        nn.MaxPool2d(2, ceil_mode=True),
-        nn.Flatten(),
-        nn.Linear(64 * places, classes),
-    )
-
-
-def dpdm_cnn(spec: ImageSpec, classes: int) -> nn.Module:
-    """The CNN of DPDM's evaluation; 1152-128-10 behind the convolutions on 28 x 28 images.
-
-    Source: Dockhorn et al. 2022, ``train_downstream_classifiers.py`` of its repository. No
-    padding, so that images need sides of at least ``DPDM_CNN_SMALLEST_SIDE`` pixels.
-    """
-    places = math.prod(((side - 2) // 2 - 2) // 2 - 2 for side in (spec.height, spec.width))
-    return nn.Sequential(
-        nn.Conv2d(spec.channels, 32, 3),
-        nn.MaxPool2d(2),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Conv2d(32, 64, 3),
-        nn.MaxPool2d(2),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Conv2d(64, 128, 3),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(128 * places, 128),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(128, classes),
-    )
-
-
-DPDM_CNN_SMALLEST_SIDE = 18
-
-
-def resnet18(spec: ImageSpec, classes: int) -> nn.Module:
-    """ResNet18 with the stem for small images: 3 x 3, stride 1, no pooling (He et al. 2016)."""
-    return _resnet("resnet18", spec, classes)
-
-
-def resnet50(spec: ImageSpec, classes: int) -> nn.Module:
-    """ResNet50 with the stem for small images, as ``resnet18``."""
-    return _resnet("resnet50", spec, classes)
-
-
-def _resnet(name: str, spec: ImageSpec, classes: int) -> nn.Module:
-    network = timm.create_model(name, in_chans=spec.channels, num_classes=classes)
-    stem = nn.Conv2d(spec.channels, 64, 3, padding=1, bias=False)
-    # as timm initialises every other convolution
-    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
-    network.conv1, network.maxpool = stem, nn.Identity()
-    return network
 
 
 def train(
@@ -229,7 +72,7 @@ def train(
         minibatches = _minibatches(len(images), recipe.batch, recipe.steps, order)
         for step, index in enumerate(minibatches, 1):
             optimizer.zero_grad()
-            for part in _parts(index.to(device).repeat(recipe.copies), PHYSICAL_BATCH):
+            for part in index.to(device).repeat(recipe.copies).split(PHYSICAL_BATCH):
                 loss = functional.cross_entropy(
                     network(recipe.augmentation(from_pixels(pixels[part]), rng)),
                     labels[part],
@@ -246,37 +89,10 @@ def train(
             advance(recipe.batch)
         if average:
             average.copy_to(network)
-            update_bn((from_pixels(part) for part in _parts(pixels, PHYSICAL_BATCH)), network)
+            update_bn((from_pixels(part) for part in pixels.split(PHYSICAL_BATCH)), network)
         if best:
             best.copy_to(network)
     return network.eval()
-
-
-@torch.no_grad()
-def logits(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
-    """What a classifier makes of images.
-
-    Args:
-        network: On ``device``, in evaluation mode.
-        pixels: ``(N, C, H, W)``, uint8.
-        device: Where to compute.
-
-    Returns:
-        ``(N, classes)``, float32, on the CPU.
-    """
-    parts = _parts(pixels, PREDICTION_BATCH)
-    return torch.cat([network(from_pixels(part.to(device))).cpu() for part in parts])
-
-
-def predict(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
-    """The class of the largest logit of each image: ``(N,)``, int64; otherwise as ``logits``."""
-    return logits(network, pixels, device).argmax(1)
-
-
-def accuracy(network: nn.Module, images: Images, device: torch.device) -> float:
-    """Share of images whose largest logit is that of their label, in %."""
-    correct = predict(network, images.pixels, device) == images.labels
-    return 100 * int(correct.sum()) / len(images)
 
 
 class _BestEpoch:
@@ -304,10 +120,6 @@ class _BestEpoch:
     def copy_to(self, network: nn.Module) -> None:
         """Overwrite a network's weights, and the statistics of its layers, by those kept."""
         network.load_state_dict(self._weights)
-
-
-def _parts(rows: Tensor, size: int) -> Iterator[Tensor]:
-    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _minibatches(count: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:

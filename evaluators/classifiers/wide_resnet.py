@@ -11,7 +11,7 @@ from dpbench.core.images import ImageSpec
 from dpbench.training.augmentation import Augmentation
 from dpbench.training.wide_resnet import STEM, wide_resnet_blocks
 
-from .training import Recipe, Sgd
+from .recipe import Recipe, Sgd
 
 
 class Block(nn.Module):

@@ -1,14 +1,7 @@
-"""Features of images, and the extractor that is always there: a CNN trained on the data set.
-
-Its weights are pinned for the data sets of the package: the files in ``weights/``, whose
-SHA-256 is held below. For any other data set they are made by the same recipe from its train
-split, with a constant seed, and kept in a cache.
-"""
+"""Fixed functions from images to features, and features that are kept between runs."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,25 +10,11 @@ import numpy as np
 import torch
 from cleanfid.resize import make_resizer
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from dpbench.core.errors import RunFailed
 from dpbench.core.files import write_arrays
-from dpbench.core.images import Images, ImageSpec
-from dpbench.core.pixels import from_pixels
-from dpbench.core.progress import Progress
-
-from ..classifiers.training import BATCH, Recipe, convolutions, train
-
-WEIGHTS = Path(__file__).parent.with_name("weights")
-PINNED = {
-    "digits": "06211d16539c28a317a053a4ad0e521e3409eef7873ccb8f8c3f62984fb6c1ef",
-    "fashionmnist": "9a819eb31d21d95b046a54c5ab738981d1f6020c183ae0dd807e48a226d79c1b",
-}
-# a new recipe needs a new number: it is part of the extractors' ids and of the cache's names
-RECIPE = 1
-SEED = 2024
-CNN_FEATURES = 64
+from dpbench.core.images import Images
+from dpbench.data.arrays import content_hash
 
 
 @dataclass(frozen=True)
@@ -79,153 +58,6 @@ class Extractor:
         return torch.cat(batches).numpy()
 
 
-class FeatureCnn(nn.Module):
-    """A classifier whose features are the mean activations of its last convolution.
-
-    Args:
-        channels: Of the images.
-        classes: Number of classes.
-    """
-
-    def __init__(self, channels: int, classes: int) -> None:
-        """Make the layers."""
-        super().__init__()
-        self.convolutions = nn.Sequential(*convolutions(channels))
-        self.head = nn.Linear(CNN_FEATURES, classes)
-
-    def features(self, images: Tensor) -> Tensor:
-        """``(B, C, H, W)``, float32 in [-1, 1], to ``(B, CNN_FEATURES)``."""
-        activations: Tensor = self.convolutions(images)
-        return activations.mean(dim=(2, 3))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """``(B, C, H, W)``, float32 in [-1, 1], to logits ``(B, classes)``."""
-        logits: Tensor = self.head(self.features(images))
-        return logits
-
-
-def train_extractor(
-    images: Images,
-    classes: int,
-    seed: int,
-    advance: Callable[[float], None] = lambda images: None,
-) -> FeatureCnn:
-    """Recipe 1 of the CNN: 1500 steps of SGD at batch 128, one-cycle to .1, on the CPU.
-
-    Args:
-        images: The whole train split.
-        classes: Number of classes.
-        seed: Of initial weights and minibatches; ``SEED`` for the pinned weights.
-        advance: Told the number of images of every step.
-
-    Returns:
-        The network in evaluation mode, on the CPU.
-    """
-    network = train(_cnn_recipe(), images, classes, seed, torch.device("cpu"), advance)
-    assert isinstance(network, FeatureCnn)
-    return network
-
-
-def _cnn_recipe() -> Recipe:
-    def build(spec: ImageSpec, classes: int) -> nn.Module:
-        return FeatureCnn(spec.channels, classes)
-
-    return Recipe("cnn64", build, 1500, adam=False, learning_rate=0.1, label_smoothing=0)
-
-
-def cnn_extractor(
-    dataset: str,
-    classes: int,
-    train_split: Images,
-    cache: Path,
-    device: torch.device,
-    progress: Progress,
-) -> Extractor:
-    """The CNN of a data set: pinned weights where there are some, else the pinned recipe.
-
-    Networks made by the recipe depend on the machine in their last bits; compare distances under
-    them between machines with that in mind. They are always made on the CPU, so that they do not
-    depend on the device.
-
-    Args:
-        dataset: Name of the data set.
-        classes: Number of classes.
-        train_split: The whole real train split; not used where weights are pinned.
-        cache: Where networks made by the recipe are kept.
-        device: Where to compute features.
-        progress: Who is told of training.
-
-    Raises:
-        RunFailed: A file of pinned weights is not the one that was released.
-    """
-    if dataset in PINNED:
-        network = pinned_network(dataset)
-        identity = f"{dataset}-{PINNED[dataset][:8]}"
-    else:
-        content = content_hash(train_split)
-        network = _network_by_recipe(
-            train_split, classes, cache / f"cnn64-recipe{RECIPE}-{content}.npz", progress
-        )
-        identity = f"recipe{RECIPE}-{content[:8]}"
-    network = network.to(device)
-    return Extractor(
-        f"cnn64-{identity}",
-        CNN_FEATURES,
-        lambda pixels: network.features(from_pixels(pixels)),
-        batch=500,
-    )
-
-
-def pinned_network(dataset: str, folder: Path = WEIGHTS) -> FeatureCnn:
-    """The network with a data set's pinned weights.
-
-    Raises:
-        RunFailed: The file is not the one that was released.
-    """
-    file = folder / f"{dataset}.npz"
-    content = file.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != PINNED[dataset]:
-        raise RunFailed(
-            f"{file} has SHA-256 {found[:16]}..., not {PINNED[dataset][:16]}... as released: "
-            "it was changed or damaged; reinstall dpbench-images"
-        )
-    return _read_network(io.BytesIO(content))
-
-
-def write_network(file: Path, network: FeatureCnn) -> None:
-    """Write weights as ``.npz``: one float32 array for each name of the state."""
-    # running counts of batches are the only integers of the state and serve training alone
-    state = network.state_dict()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_arrays(file, {k: v.numpy() for k, v in state.items() if v.is_floating_point()})
-
-
-def _read_network(source: Path | io.BytesIO) -> FeatureCnn:
-    with np.load(source, allow_pickle=False) as arrays:
-        state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    network = FeatureCnn(state["convolutions.0.weight"].shape[1], len(state["head.bias"]))
-    network.load_state_dict(network.state_dict() | state)
-    return network.eval()
-
-
-def _network_by_recipe(images: Images, classes: int, file: Path, progress: Progress) -> FeatureCnn:
-    if not file.exists():
-        total = BATCH * _cnn_recipe().steps
-        with progress.task("train the feature extractor", total, "images") as task:
-            network = train_extractor(images, classes, SEED, task.advance)
-        write_network(file, network)
-    return _read_network(file)
-
-
-def content_hash(images: Images) -> str:
-    """SHA-256 of shape, pixels and labels, hexadecimal."""
-    digest = hashlib.sha256(str(tuple(images.pixels.shape)).encode())
-    digest.update(images.pixels.contiguous().numpy().data)
-    digest.update(images.labels.contiguous().numpy().data)
-    return digest.hexdigest()
-
-
 def cached_features(
     extractor: Extractor,
     images: Images,
@@ -245,7 +77,8 @@ def cached_features(
     Returns:
         ``(N, D)``, float32.
     """
-    file = cache / f"{extractor.id}-{content_hash(images)}.features.npz"
+    content = content_hash([(images.pixels.numpy(), images.labels.numpy())])
+    file = cache / f"{extractor.id}-{content}.features.npz"
     if not file.exists():
         features = extractor.features(images.pixels, device, advance)
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -21,18 +21,10 @@ from dpbench.core.streams import Streams
 from dpbench.evaluators import cas
 from dpbench.evaluators.cas import EVALUATOR
 from dpbench.evaluators.classifiers.dpimagebench import dpimagebench_recipes, resnet, resnext
-from dpbench.evaluators.classifiers.training import (
-    Recipe,
-    Sgd,
-    _optimizer,
-    accuracy,
-    dpdm_cnn,
-    logistic_regression,
-    mlp,
-    predict,
-    small_cnn,
-    train,
-)
+from dpbench.evaluators.classifiers.networks import dpdm_cnn, logistic_regression, mlp, small_cnn
+from dpbench.evaluators.classifiers.prediction import accuracy, predict
+from dpbench.evaluators.classifiers.recipe import Recipe, Sgd
+from dpbench.evaluators.classifiers.training import _optimizer, train
 from dpbench.evaluators.classifiers.wide_resnet import wide_resnet, wide_resnet_recipe
 from dpbench.training.augmentation import Augmentation
 

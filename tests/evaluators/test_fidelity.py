@@ -28,17 +28,19 @@ from dpbench.api.profiles import SMOKE
 from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement
+from dpbench.core.pixels import from_pixels
 from dpbench.core.progress import Silent
 from dpbench.core.streams import Streams
+from dpbench.data.arrays import content_hash
 from dpbench.data.load import load
 from dpbench.evaluators import fidelity
-from dpbench.evaluators.classifiers.training import Recipe, accuracy
-from dpbench.evaluators.distances import compare
+from dpbench.evaluators.classifiers.prediction import accuracy
+from dpbench.evaluators.classifiers.recipe import Recipe
 from dpbench.evaluators.distances import prdc as prdc_module
 from dpbench.evaluators.distances.frechet import frechet_at_infinity, frechet_distance, gaussian
 from dpbench.evaluators.distances.kid import kernel_distance
 from dpbench.evaluators.distances.prdc import Prdc, prdc, squared_radii
-from dpbench.evaluators.features import dinov2, extractor
+from dpbench.evaluators.features import cnn, dinov2, extractor, metrics
 from dpbench.evaluators.features.inception import inception_extractor
 
 DIGITS = load("digits", None, Silent()).splits
@@ -189,7 +191,7 @@ def test_rows_are_declared_and_name_their_extractor(tmp_path: Path) -> None:
     found = rows(case(DIGITS.train[:200], tmp_path))
     declared = {spec.name for spec in fidelity.EVALUATOR.metrics} - {"fd_cnn_class*"}
     assert {metric for metric, _ in found} == declared | {f"fd_cnn_class{c}" for c in range(10)}
-    pinned = extractor.PINNED["digits"][:8]
+    pinned = cnn.PINNED["digits"][:8]
     assert found["fd_cnn", "test"].extractor == f"cnn64-digits-{pinned}"
 
 
@@ -213,23 +215,23 @@ def test_no_covariance_from_as_many_images_as_features(tmp_path: Path) -> None:
 
 
 def test_pinned_weights_know_the_digits() -> None:
-    assert accuracy(extractor.pinned_network("digits"), DIGITS.test, CPU) > 98
+    assert accuracy(cnn.pinned_network("digits"), DIGITS.test, CPU) > 98
 
 
-@pytest.mark.parametrize("dataset", sorted(extractor.PINNED))
+@pytest.mark.parametrize("dataset", sorted(cnn.PINNED))
 def test_changed_weights_are_refused(dataset: str, tmp_path: Path) -> None:
-    shutil.copy(extractor.WEIGHTS / f"{dataset}.npz", tmp_path)
-    extractor.pinned_network(dataset, tmp_path)
+    shutil.copy(cnn.WEIGHTS / f"{dataset}.npz", tmp_path)
+    cnn.pinned_network(dataset, tmp_path)
     content = bytearray((tmp_path / f"{dataset}.npz").read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / f"{dataset}.npz").write_bytes(content)
     with pytest.raises(RunFailed, match="reinstall"):
-        extractor.pinned_network(dataset, tmp_path)
+        cnn.pinned_network(dataset, tmp_path)
 
 
-@pytest.mark.parametrize("dataset", sorted(extractor.PINNED))
+@pytest.mark.parametrize("dataset", sorted(cnn.PINNED))
 def test_weights_are_small(dataset: str) -> None:
-    assert (extractor.WEIGHTS / f"{dataset}.npz").stat().st_size < 400_000
+    assert (cnn.WEIGHTS / f"{dataset}.npz").stat().st_size < 400_000
 
 
 def test_other_data_sets_get_a_network_by_the_recipe_once(
@@ -239,19 +241,17 @@ def test_other_data_sets_get_a_network_by_the_recipe_once(
 
     def short_training(
         images: Images, classes: int, seed: int, advance: Callable[[float], None]
-    ) -> extractor.FeatureCnn:
+    ) -> cnn.FeatureCnn:
         runs.append(seed)
-        short = Recipe(
-            "cnn64", lambda spec, c: extractor.FeatureCnn(spec.channels, c), 3, False, 0.1, 0
-        )
-        return extractor.train(short, images, classes, seed, CPU, advance)
+        short = Recipe("cnn64", lambda spec, c: cnn.FeatureCnn(spec.channels, c), 3, False, 0.1, 0)
+        return cnn.train(short, images, classes, seed, CPU, advance)
 
-    monkeypatch.setattr(extractor, "train_extractor", short_training)
+    monkeypatch.setattr(cnn, "train_extractor", short_training)
     first = rows(case(DIGITS.train[:200], tmp_path, dataset="mine"))
     again = rows(case(DIGITS.train[:200], tmp_path, dataset="mine"))
     assert first == again
-    assert runs == [extractor.SEED]
-    content = extractor.content_hash(DIGITS.train)
+    assert runs == [cnn.SEED]
+    content = content_hash([(DIGITS.train.pixels.numpy(), DIGITS.train.labels.numpy())])
     assert first["fd_cnn", "test"].extractor == f"cnn64-recipe1-{content[:8]}"
 
     def open_other(need: Need) -> Images:
@@ -263,12 +263,12 @@ def test_other_data_sets_get_a_network_by_the_recipe_once(
 
 @pytest.mark.slow
 def test_the_recipe_remakes_the_pinned_weights() -> None:
-    made = extractor.train_extractor(DIGITS.train, 10, extractor.SEED)
+    made = cnn.train_extractor(DIGITS.train, 10, cnn.SEED)
     assert accuracy(made, DIGITS.test, CPU) > 98
-    pixels = extractor.from_pixels(DIGITS.test.pixels)
+    pixels = from_pixels(DIGITS.test.pixels)
     with torch.no_grad():
         ours, pinned = (
-            network.features(pixels) for network in (made, extractor.pinned_network("digits"))
+            network.features(pixels) for network in (made, cnn.pinned_network("digits"))
         )
     # loose, because other processors round otherwise and 1500 steps amplify it
     assert torch.corrcoef(torch.stack([ours.flatten(), pinned.flatten()]))[0, 1] > 0.5
@@ -409,10 +409,10 @@ def test_what_too_few_images_have_is_measured_and_the_rest_has_a_reason(tmp_path
 def test_broken_features_are_a_reason_and_other_sets_are_still_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = extractor.pinned_network("digits")
+    network = cnn.pinned_network("digits")
 
     def fails_on_black(pixels: Tensor) -> Tensor:
-        features = network.features(extractor.from_pixels(pixels))
+        features = network.features(from_pixels(pixels))
         return features.masked_fill((pixels == 0).flatten(1).all(1)[:, None], torch.nan)
 
     broken = extractor.Extractor("broken", 64, fails_on_black, batch=500)
@@ -460,7 +460,7 @@ def test_dinov2_measures_rgb_images_with_weights_from_a_file(
     monkeypatch.setattr(dinov2, "MODEL", "test_vit")
     torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "vit.pth")
     extractor = dinov2.dinov2_extractor(tmp_path / "vit.pth", CPU)
-    comparisons = [replace(c, more_than=1) for c in compare.IN_DINOV2]
+    comparisons = [replace(c, more_than=1) for c in metrics.IN_DINOV2]
     context = case(sets["synthetic"], tmp_path)
     to_test, to_train = fidelity._measure(context, sets, comparisons, lambda: extractor)
     assert to_test.value > 0
@@ -519,14 +519,14 @@ def test_inception_metrics_are_those_of_torch_fidelity_through_the_whole_pipelin
     # the same images as both real splits, so that their features are taken once, then cached
     sets = {"synthetic": synthetic, "train": test, "test": test}
     # one split of all images, so that their order does not matter
-    monkeypatch.setattr(compare, "INCEPTION_SCORE_SPLITS", 1)
+    monkeypatch.setattr(metrics, "INCEPTION_SCORE_SPLITS", 1)
     extractor = inception_extractor(file, CPU, clean=False)
     assert extractor.id.startswith("inception-v3-tf2015-bilinear299-")
-    of_few = [replace(c, more_than=1) for c in compare.IN_INCEPTION[:2]]
+    of_few = [replace(c, more_than=1) for c in metrics.IN_INCEPTION[:2]]
     measured = fidelity._measure(
         case(synthetic, tmp_path),
         sets,
-        [*compare.IN_INCEPTION, *of_few],
+        [*metrics.IN_INCEPTION, *of_few],
         lambda: extractor,
     )
     assert (measured[0].metric, measured[0].value) == ("fid", None)
@@ -590,7 +590,7 @@ def test_fid_clean_is_that_of_clean_fid_through_the_whole_pipeline(
     first_features = replace(
         ours, dimension=kept, network=lambda pixels: ours.network(pixels)[:, :kept]
     )
-    to_test = replace(compare.IN_CLEAN_INCEPTION[0], more_than=kept)
+    to_test = replace(metrics.IN_CLEAN_INCEPTION[0], more_than=kept)
     (row,) = fidelity._measure(
         case(sets["synthetic"], tmp_path), sets, [to_test], lambda: first_features
     )

@@ -15,9 +15,12 @@ from dpbench.core.images import Images, ImageSpec
 from dpbench.core.metrics import Measurement
 from dpbench.core.streams import Streams
 from dpbench.evaluators import model_selection
-from dpbench.evaluators._agreement import bootstrap_interval, rank_correlation, select
+from dpbench.evaluators.classifiers.agreement import bootstrap_interval, rank_correlation, select
 from dpbench.evaluators.classifiers.configurations import grid
-from dpbench.evaluators.classifiers.training import Recipe, accuracy, resnet50, train
+from dpbench.evaluators.classifiers.networks import resnet50
+from dpbench.evaluators.classifiers.prediction import accuracy
+from dpbench.evaluators.classifiers.recipe import Recipe
+from dpbench.evaluators.classifiers.training import train
 from dpbench.evaluators.classifiers.vgg import vgg16
 from dpbench.evaluators.classifiers.wide_resnet import wide_resnet
 from dpbench.evaluators.model_selection import EVALUATOR, compared

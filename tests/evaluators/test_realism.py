@@ -16,7 +16,7 @@ from dpbench.core.images import Images, ImageSpec
 from dpbench.core.metrics import Measurement
 from dpbench.core.progress import Progress, Silent
 from dpbench.core.streams import Streams
-from dpbench.evaluators.classifiers.training import resnet18
+from dpbench.evaluators.classifiers.networks import resnet18
 from dpbench.evaluators.realism import EVALUATOR, discrimination, normalised
 from dpbench.stats.proportions import wilson
 

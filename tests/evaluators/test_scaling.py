@@ -14,8 +14,8 @@ from dpbench.api.profiles import PROFILES
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement
 from dpbench.core.streams import Streams
+from dpbench.data.subsets import nested, random_stratified_order, subset
 from dpbench.evaluators import scaling
-from dpbench.evaluators._subsets import nested, stratified_order, subset
 from dpbench.evaluators.scaling import EVALUATOR, series
 from tests.support.quarters import CLASSES, evaluation, images
 
@@ -230,7 +230,7 @@ def test_the_paper_goes_from_50k_to_a_million() -> None:
 
 def test_every_prefix_of_a_stratified_order_has_the_classes_in_their_proportions() -> None:
     labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
-    order = stratified_order(labels, torch.Generator().manual_seed(0))
+    order = random_stratified_order(labels, torch.Generator().manual_seed(0))
     assert order.sort().values.tolist() == list(range(100))
     for size in range(1, 101):
         counts = labels[order[:size]].bincount(minlength=3)
@@ -239,9 +239,11 @@ def test_every_prefix_of_a_stratified_order_has_the_classes_in_their_proportions
 
 def test_a_stratified_order_is_random_within_a_class() -> None:
     labels = torch.arange(40) % 2
-    first, second = (stratified_order(labels, Streams(s).public("evaluation")) for s in (0, 1))
+    first, second = (
+        random_stratified_order(labels, Streams(s).public("evaluation")) for s in (0, 1)
+    )
     assert not torch.equal(first, second)
-    assert torch.equal(first, stratified_order(labels, Streams(0).public("evaluation")))
+    assert torch.equal(first, random_stratified_order(labels, Streams(0).public("evaluation")))
 
 
 def test_subsets_of_all_images_are_all_images() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import kendalltau, rankdata, spearmanr
 
-from .distances.frechet import Float64
+from ..distances.frechet import Float64
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95

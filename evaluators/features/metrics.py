@@ -12,13 +12,13 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from dpbench.api.evaluator import Need
 from dpbench.core.metrics import MetricSpec
 
-from ..features.dinov2 import DINOV2_FEATURES
-from ..features.extractor import CNN_FEATURES
-from ..features.feature_set import NEIGHBOURS, FeatureSet
-from ..features.inception import INCEPTION_FEATURES
-from .frechet import frechet_at_infinity, frechet_distance
-from .kid import kernel_distance
-from .prdc import prdc
+from ..distances.frechet import frechet_at_infinity, frechet_distance
+from ..distances.kid import kernel_distance
+from ..distances.prdc import prdc
+from .cnn import CNN_FEATURES
+from .dinov2 import DINOV2_FEATURES
+from .feature_set import NEIGHBOURS, FeatureSet
+from .inception import INCEPTION_FEATURES
 
 SYNTHETIC = "synthetic"
 TRAIN = Need.REAL_TRAIN.value
@@ -37,7 +37,7 @@ INCEPTION_SCORE = MetricSpec("inception_score", "", True, "Inception score; lega
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FeatureMetrics:
     """Numbers that sets of images give together.
 
     Attributes:
@@ -87,14 +87,14 @@ def _inception_score(sets: Sequence[FeatureSet], seed: int) -> tuple[float]:
     return (scores["inception_score_mean"],)
 
 
-def _frechet_distances(metric: MetricSpec, dimension: int) -> tuple[Comparison, ...]:
+def _frechet_distances(metric: MetricSpec, dimension: int) -> tuple[FeatureMetrics, ...]:
     return tuple(
-        Comparison((metric,), (SYNTHETIC, real), _frechet, more_than=dimension)
+        FeatureMetrics((metric,), (SYNTHETIC, real), _frechet, more_than=dimension)
         for real in (TEST, TRAIN)
     )
 
 
-def _family(frechet: MetricSpec, suffix: str, dimension: int) -> tuple[Comparison, ...]:
+def _family(frechet: MetricSpec, suffix: str, dimension: int) -> tuple[FeatureMetrics, ...]:
     """What is measured in the spaces of the CNN and of Inception."""
     where = f"in the features of {frechet.name}"
     infinity = MetricSpec(f"{frechet.name}_infinity", "", False, f"{frechet.name} at n = infinity")
@@ -110,9 +110,9 @@ def _family(frechet: MetricSpec, suffix: str, dimension: int) -> tuple[Compariso
         for real in (TEST, TRAIN)
         for comparison in (
             # more than that, or there would be no shorter subset with a covariance
-            Comparison((infinity,), (SYNTHETIC, real), _at_infinity, more_than=2 * dimension),
-            Comparison((kid,), (SYNTHETIC, real), _kernel, more_than=1),
-            Comparison(
+            FeatureMetrics((infinity,), (SYNTHETIC, real), _at_infinity, more_than=2 * dimension),
+            FeatureMetrics((kid,), (SYNTHETIC, real), _kernel, more_than=1),
+            FeatureMetrics(
                 shares,
                 (SYNTHETIC, real),
                 _prdc,
@@ -125,11 +125,11 @@ def _family(frechet: MetricSpec, suffix: str, dimension: int) -> tuple[Compariso
 
 IN_CNN = (
     *_family(FD_CNN, "_cnn", CNN_FEATURES),
-    Comparison((FD_CNN_FLOOR,), (TRAIN, TEST), _frechet, more_than=CNN_FEATURES),
+    FeatureMetrics((FD_CNN_FLOOR,), (TRAIN, TEST), _frechet, more_than=CNN_FEATURES),
 )
 IN_INCEPTION = (
     *_family(FID, "", INCEPTION_FEATURES),
-    Comparison(
+    FeatureMetrics(
         (INCEPTION_SCORE,), (SYNTHETIC,), _inception_score, more_than=INCEPTION_SCORE_SPLITS - 1
     ),
 )
@@ -137,10 +137,10 @@ IN_CLEAN_INCEPTION = _frechet_distances(FID_CLEAN, INCEPTION_FEATURES)
 IN_DINOV2 = _frechet_distances(FD_DINOV2, DINOV2_FEATURES)
 
 
-def class_distance(label: int) -> Comparison:
+def class_distance(label: int) -> FeatureMetrics:
     """``fd_cnn`` of one class."""
     name = FD_CNN_CLASS.name.replace("*", str(label))
-    return Comparison(
+    return FeatureMetrics(
         (MetricSpec(name, "", False, FD_CNN_CLASS.description),),
         (SYNTHETIC, TEST),
         _frechet,

@@ -24,7 +24,7 @@ def subset(images: Images, size: int, rng: torch.Generator) -> Images:
     return images[torch.randperm(len(images), generator=rng)[:size].sort().values]
 
 
-def stratified_order(labels: Tensor, rng: torch.Generator) -> Tensor:
+def random_stratified_order(labels: Tensor, rng: torch.Generator) -> Tensor:
     """A random order of images whose prefixes all have the classes in their proportions.
 
     Prefixes are nested subsets; each holds of every class its share to within one image.
@@ -55,5 +55,5 @@ def nested(images: Images, sizes: Iterable[int], rng: torch.Generator) -> dict[i
     Returns:
         For every size up to N, so many images.
     """
-    order = stratified_order(images.labels, rng)
+    order = random_stratified_order(images.labels, rng)
     return {size: images[order[:size]] for size in sizes if size <= len(images)}
