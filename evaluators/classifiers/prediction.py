@@ -26,7 +26,7 @@ def logits(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
     Returns:
         ``(N, classes)``, float32, on the CPU.
     """
-    parts = pixels.split(PREDICTION_BATCH)
+    parts = torch.split(pixels, PREDICTION_BATCH)
     return torch.cat([network(from_pixels(part.to(device))).cpu() for part in parts])
 
 

@@ -72,7 +72,7 @@ def train(
         minibatches = _minibatches(len(images), recipe.batch, recipe.steps, order)
         for step, index in enumerate(minibatches, 1):
             optimizer.zero_grad()
-            for part in index.to(device).repeat(recipe.copies).split(PHYSICAL_BATCH):
+            for part in torch.split(index.to(device).repeat(recipe.copies), PHYSICAL_BATCH):
                 loss = functional.cross_entropy(
                     network(recipe.augmentation(from_pixels(pixels[part]), rng)),
                     labels[part],
@@ -89,7 +89,7 @@ def train(
             advance(recipe.batch)
         if average:
             average.copy_to(network)
-            update_bn((from_pixels(part) for part in pixels.split(PHYSICAL_BATCH)), network)
+            update_bn((from_pixels(part) for part in torch.split(pixels, PHYSICAL_BATCH)), network)
         if best:
             best.copy_to(network)
     return network.eval()
