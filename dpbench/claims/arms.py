@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dpbench.records.run_record import RunRecord, to_json
+from dpbench.core.canonical import to_json
+from dpbench.records.run_record import RunRecord
 
 PROFILE = "claims"
 SEEDS = (0, 1, 2, 3, 4)

@@ -75,7 +75,7 @@ def say_error(message: str) -> None:
 
 def print_json(content: Any) -> None:
     """Print content on standard output as strict JSON (no NaN or Infinity)."""
-    from dpbench.records.run_record import to_json
+    from dpbench.core.canonical import to_json
 
     typer.echo(json.dumps(to_json(content), indent=2, allow_nan=False))
 

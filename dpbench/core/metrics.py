@@ -45,7 +45,7 @@ class Measurement:
     """
 
     metric: str
-    value: float | None
+    value: float | int | None
     unit: str
     higher_is_better: bool
     n: int

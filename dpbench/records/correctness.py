@@ -23,7 +23,7 @@ LABELS = "labels"
 SUFFIX = ".correct.npz"  # in place of the record's .json
 
 
-def kept_by(folder: Path, record: RunRecord) -> dict[str, Correct]:
+def correct_of_run(folder: Path, record: RunRecord) -> dict[str, Correct]:
     """What the predictions that a run's evaluators kept say of its metrics.
 
     An array is the predictions of a metric if it has the metric's name, stands beside ``labels``,
@@ -57,13 +57,13 @@ def kept_by(folder: Path, record: RunRecord) -> dict[str, Correct]:
     return found
 
 
-def write(file: Path, correct: Mapping[str, Correct]) -> None:
-    """Keep what ``kept_by`` found beside a committed record; the same gives the same bytes."""
+def write_correct(file: Path, correct: Mapping[str, Correct]) -> None:
+    """Write what ``correct_of_run`` found beside a committed record; equal input, equal bytes."""
     bits = {metric: np.packbits(right) for metric, right in sorted(correct.items())}
     write_arrays(file.with_suffix(SUFFIX), bits)
 
 
-def read(file: Path, record: RunRecord) -> dict[str, Correct]:
+def read_correct(file: Path, record: RunRecord) -> dict[str, Correct]:
     """What is kept beside a committed record.
 
     Args:
@@ -71,7 +71,7 @@ def read(file: Path, record: RunRecord) -> dict[str, Correct]:
         record: What it holds.
 
     Returns:
-        As ``kept_by``; nothing where nothing was kept, such as for records made before.
+        As ``correct_of_run``; nothing where nothing was kept, such as for records made before.
 
     Raises:
         UserError: It cannot be read, or does not give the values in the record.

@@ -5,19 +5,23 @@ Torch is not needed to read records.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
+from dpbench.core.canonical import sha256_of, to_json
 from dpbench.core.errors import UserError
 from dpbench.core.files import safe_name
 from dpbench.core.metrics import Measurement
+from dpbench.core.strict import OrInfinity, document, parse_document
+from dpbench.privacy.budget import Adjacency
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 RECORD = "record.json"
 # how many releases were made, counted one by one: beside the checkpoint, and no pickle
 RELEASES = "releases.json"
@@ -53,22 +57,22 @@ class RunSpec:
     method_args: dict[str, Any]
     dataset: str
     dataset_hash: str
-    epsilon: float
+    epsilon: OrInfinity
     delta: float
-    adjacency: str
+    adjacency: Adjacency
     seed: int
     profile: str
-    compute: dict[str, float]
+    compute: dict[str, OrInfinity]
     samples: int
     public: str | None = None
     precision: str = "float32"
     reproducible: bool = False
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
 
     @property
     def id(self) -> str:
         """SHA-256 of the content, 64 hex digits."""
-        return _sha256(to_json(asdict(self)))
+        return sha256_of(to_json(asdict(self)))
 
     @property
     def folder(self) -> Path:
@@ -103,7 +107,7 @@ class RunRecord:
     measurements: list[Measurement] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str | None] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
     error: str | None = None
 
@@ -128,31 +132,30 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def to_json(value: Any) -> Any:
-    """Replace what JSON does not have: infinities by strings, tuples by lists."""
-    if isinstance(value, float) and math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    if isinstance(value, dict):
-        return {key: to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    return value
-
-
 def digest(content: dict[str, Any]) -> str:
     """SHA-256 of everything in a record but the digest itself, 64 hex digits.
 
     It shows edits by hand. It cannot show a forgery: whoever edits can compute it again.
     """
-    return _sha256({name: part for name, part in content.items() if name != "digest"})
+    return sha256_of({name: part for name, part in content.items() if name != "digest"})
 
 
-def _sha256(content: Any) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+@cache
+def document_model() -> type[BaseModel]:
+    """The model that ``record.json`` is checked against: the fields of ``RunRecord``, and its id.
+
+    ``privacy`` is any object here: whether it is a certificate is for ``verify`` to say.
+    """
+    return document(
+        "record.json",
+        RunRecord,
+        schema_version=(Literal[SCHEMA_VERSION], ...),
+        id=(str, ...),
+        digest=(str, ""),  # records made before there were digests have none
+    )
 
 
-def parse(file: Path) -> tuple[RunRecord, dict[str, Any]]:
+def parse_record(file: Path) -> tuple[RunRecord, dict[str, Any]]:
     """Read a record without asking whether it was edited.
 
     Returns:
@@ -162,30 +165,21 @@ def parse(file: Path) -> tuple[RunRecord, dict[str, Any]]:
         UserError: It cannot be read, or is not a record of this schema version.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        version = content["schema_version"]
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"{file} has schema version {version}; this dpbench reads {SCHEMA_VERSION}"
-            )
-        spec = dict(content["spec"])
-        spec["epsilon"] = float(spec["epsilon"])
-        parts = {part.name: content[part.name] for part in fields(RunRecord)}
-        parts["spec"] = RunSpec(**spec)
-        parts["measurements"] = [Measurement(**each) for each in content["measurements"]]
-        for name, kind in (("id", str), ("privacy", dict), ("artifacts", dict)):
-            if not isinstance(content[name], kind):
-                raise TypeError(f"{name} is {content[name]!r}")
-        return RunRecord(**parts), content
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is not a record: {type(error).__name__}: {error}") from error
+        parsed, content = parse_document(document_model(), file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{file} is not a record of schema version {SCHEMA_VERSION}: {error}"
+        ) from error
+    return RunRecord(
+        **{part.name: getattr(parsed, part.name) for part in fields(RunRecord)}
+    ), content
 
 
 def edits(record: RunRecord, content: dict[str, Any]) -> list[str]:
     """What gives away that a record was edited by hand, one line each.
 
     Args:
-        record: From ``parse``.
+        record: From ``parse_record``.
         content: The same.
     """
     found = []
@@ -197,18 +191,18 @@ def edits(record: RunRecord, content: dict[str, Any]) -> list[str]:
     return found
 
 
-def read(file: Path) -> RunRecord:
+def read_record(file: Path) -> RunRecord:
     """Read a record.
 
     Raises:
         UserError: It cannot be read, is not a record of this schema version, or was edited.
     """
-    record, content = parse(file)
+    record, content = parse_record(file)
     if found := edits(record, content):
         raise UserError(f"{file} was edited: {', '.join(found)}")
     return record
 
 
-def find(folder: Path) -> Iterator[Path]:
+def find_records(folder: Path) -> Iterator[Path]:
     """All record files below a folder, sorted."""
     yield from sorted(folder.rglob(RECORD))

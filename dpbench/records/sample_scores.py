@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict
 
-from dpbench.core.errors import UserError, described
+from pydantic import BaseModel
+
+from dpbench.core.canonical import sha256_of, to_json
+from dpbench.core.errors import UserError
 from dpbench.core.metrics import Measurement
-from dpbench.records.run_record import digest, to_json
+from dpbench.core.strict import document, parse_document
+from dpbench.records.run_record import digest
 
-SCHEMA_VERSION = 1
-KIND = "scores of samples"
+SCHEMA_VERSION: Literal[1] = 1
+KIND: Literal["scores of samples"] = "scores of samples"
 UNKNOWN = "unknown"
-NOT_CLAIMED = "not claimed"
+NOT_CLAIMED: Literal["not claimed"] = "not claimed"
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class ScoresSpec:
     @property
     def id(self) -> str:
         """SHA-256 of the content, 64 hex digits."""
-        return digest(asdict(self))
+        return sha256_of(asdict(self))
 
 
 @dataclass
@@ -70,7 +75,7 @@ class Scores:
     done: list[str] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str | None] = field(default_factory=dict)
 
     def dumps(self) -> str:
         """The scores as a JSON document."""
@@ -87,22 +92,36 @@ class Scores:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def read(file: Path) -> Scores:
+class _NoClaim(TypedDict):
+    release: Literal[NOT_CLAIMED]
+    epsilon: None
+
+
+@cache
+def document_model() -> type[BaseModel]:
+    """The model that scores are checked against: the fields of ``Scores``, kind, id and digest."""
+    return document(
+        "scores.json",
+        Scores,
+        schema_version=(Literal[SCHEMA_VERSION], ...),
+        kind=(Literal[KIND], ...),
+        id=(str, ...),
+        privacy=(_NoClaim, ...),
+        digest=(str, ...),
+    )
+
+
+def read_scores(file: Path) -> Scores:
     """Read scores.
 
     Raises:
         UserError: They cannot be read, are not of this schema version, or were edited.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if (content["kind"], content["schema_version"]) != (KIND, SCHEMA_VERSION):
-            raise ValueError(f"{content['kind']!r} of version {content['schema_version']!r}")
-        parts = {part.name: content[part.name] for part in fields(Scores)}
-        parts["spec"] = ScoresSpec(**content["spec"])
-        parts["measurements"] = [Measurement(**each) for each in content["measurements"]]
-        edited = content["digest"] != digest(content) or content["id"] != parts["spec"].id
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} holds no scores of samples: {described(error)}") from error
-    if edited:
+        parsed, content = parse_document(document_model(), file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} holds no scores of samples: {error}") from error
+    scores = Scores(**{part.name: getattr(parsed, part.name) for part in fields(Scores)})
+    if content["digest"] != digest(content) or content["id"] != scores.spec.id:
         raise UserError(f"{file} was edited: its digest is not that of its content")
-    return Scores(**parts)
+    return scores

@@ -22,7 +22,7 @@ from dpbench.privacy.crosschecks import cross_checks
 from dpbench.privacy.epsilon import ACCOUNTANT, epsilon
 from dpbench.privacy.events import Event, event_to_json
 from dpbench.privacy.ledger import release_status
-from dpbench.records.run_record import RECORD, RELEASES, RunRecord, edits, parse
+from dpbench.records.run_record import RECORD, RELEASES, RunRecord, edits, parse_record
 
 # The same library gives the same epsilon but for rounding; another version, nearly.
 SAME, SIMILAR = 1e-5, 1e-3
@@ -70,7 +70,7 @@ def verify(file: Path) -> Verdict:
     Raises:
         UserError: It is not a record.
     """
-    record, content = parse(file)
+    record, content = parse_record(file)
     checks = _Checks(file, record)
     checks.wrong += edits(record, content)
     checks.certificate("digest" in content)

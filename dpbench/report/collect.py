@@ -7,9 +7,8 @@ from pathlib import Path
 from dpbench.core.errors import UserError
 from dpbench.core.files import safe_name, write_text
 from dpbench.records import correctness
-from dpbench.records.run_record import RunRecord, find, read
-from dpbench.records.sample_scores import UNKNOWN, Scores
-from dpbench.records.sample_scores import read as read_scores
+from dpbench.records.run_record import RunRecord, find_records, read_record
+from dpbench.records.sample_scores import UNKNOWN, Scores, read_scores
 
 RECORDS, SCORES = "records", "scores"
 
@@ -26,8 +25,8 @@ def collect(runs_dir: Path, leaderboards: Path) -> tuple[list[Path], list[Path]]
         UserError: A record or what was kept cannot be read.
     """
     copied, incomplete = [], []
-    for file in find(runs_dir):
-        record = read(file)
+    for file in find_records(runs_dir):
+        record = read_record(file)
         if record.status != "complete":
             incomplete.append(file)
             continue
@@ -37,8 +36,8 @@ def collect(runs_dir: Path, leaderboards: Path) -> tuple[list[Path], list[Path]]
             target.parent.mkdir(parents=True, exist_ok=True)
             write_text(target, text)
             copied.append(target)
-        if correct := correctness.kept_by(file.parent, record):
-            correctness.write(target, correct)
+        if correct := correctness.correct_of_run(file.parent, record):
+            correctness.write_correct(target, correct)
     return copied, incomplete
 
 
@@ -72,7 +71,7 @@ def committed_records(leaderboards: Path) -> list[RunRecord]:
     """
     found = []
     for file in sorted((leaderboards / RECORDS).rglob("*.json")):
-        record = read(file)
+        record = read_record(file)
         if record.status != "complete":
             raise UserError(f"{file} is of a run that is not complete: remove it")
         found.append(record)

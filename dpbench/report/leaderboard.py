@@ -148,7 +148,7 @@ def rows(leaderboards: Path) -> list[Row]:
     groups: dict[tuple[object, ...], list[tuple[RunRecord, Measurement]]] = defaultdict(list)
     known: dict[tuple[object, ...], list[Correct]] = defaultdict(list)
     for record in committed_records(leaderboards):
-        correct = correctness.read(committed_file(record, leaderboards), record)
+        correct = correctness.read_correct(committed_file(record, leaderboards), record)
         for measurement in record.measurements:
             cell = _cell(record, measurement)
             groups[cell].append((record, measurement))

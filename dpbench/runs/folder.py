@@ -8,9 +8,10 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
+from dpbench.core.canonical import to_json
 from dpbench.core.errors import UserError
 from dpbench.core.files import locked
-from dpbench.records.run_record import KEPT, RECORD, RELEASES, RunRecord, RunSpec, read, to_json
+from dpbench.records.run_record import KEPT, RECORD, RELEASES, RunRecord, RunSpec, read_record
 
 CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
 LOCK = ".lock"  # there while a process is at work in the folder, or after one was killed
@@ -68,7 +69,7 @@ def open_record(folder: Path, spec: RunSpec, overwrite: bool) -> RunRecord:
         discard(folder)
         return RunRecord(spec)
     try:
-        record = read(file)
+        record = read_record(file)
     except UserError as error:
         raise UserError(f"{error}; remove it or run again with --overwrite") from error
     if record.spec.id != spec.id:

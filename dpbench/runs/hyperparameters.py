@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from dpbench.api.method import Method, Preset
 from dpbench.core.errors import UserError
+
+_UNIONS = (Union, UnionType)  # Optional[X] and X | None
+_DESCRIPTIONS = {int: "a whole number", float: "a number", bool: "true or false"}
+_WORDS = {"none": None, "true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -99,38 +106,44 @@ def parse(text: str, annotation: Any, where: str) -> Any:
 
     Args:
         text: What the user wrote.
-        annotation: ``int``, ``float``, ``bool``, ``str``, a Literal, ``tuple[X, ...]`` or
-            ``X | None``.
-        where: Named in the error.
+        annotation: ``int``, ``float``, ``bool``, ``str``, a Literal, ``tuple[X, ...]``, or a union
+            of these and None.
+        where: What the error message names.
 
     Raises:
-        UserError: It does not parse.
+        UserError: The text is no such value.
     """
-    origin = get_origin(annotation)
-    if origin in (types.UnionType, Union):  # X | None and Optional[X]
-        if text.lower() == "none":
-            return None
-        rest = [part for part in get_args(annotation) if part is not type(None)]
-        return parse(text, rest[0], where)
-    if origin is Literal:
-        choices = {str(choice): choice for choice in get_args(annotation)}
-        if text not in choices:
-            raise UserError(f"{where} takes one of {', '.join(choices)}, got {text!r}")
-        return choices[text]
-    if origin is tuple:
-        item = get_args(annotation)[0]
-        return tuple(
-            parse(part.strip(), item, where) for part in text.strip("()").split(",") if part
-        )
-    if annotation is bool:
-        if text.lower() not in ("true", "false"):
-            raise UserError(f"{where} takes true or false, got {text!r}")
-        return text.lower() == "true"
-    try:
-        value = annotation(text)
-        if value != value:  # NaN compares false with every limit, so no check would catch it
-            raise ValueError
-        return value
-    except (ValueError, TypeError):
-        what = {int: "a whole number", float: "a number"}.get(annotation, str(annotation))
-        raise UserError(f"{where} takes {what}, got {text!r}") from None
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    for value in _readings(text):
+        with suppress(ValidationError):
+            return adapter.validate_python(value, strict=True)
+    kinds = get_args(annotation) if get_origin(annotation) in _UNIONS else (annotation,)
+    for kind in kinds:
+        if get_origin(kind) is tuple:
+            item, parts = get_args(kind)[0], text.strip("()").split(",")
+            return tuple(parse(part.strip(), item, where) for part in parts if part)
+    raise UserError(f"{where} takes {_wanted(kinds)}, got {text!r}")
+
+
+def _readings(text: str) -> Iterator[Any]:
+    """Everything that text can stand for by itself; the field's type decides between them."""
+    word = text.lower()
+    if word in _WORDS:
+        yield _WORDS[word]
+    for number in (int, float):
+        with suppress(ValueError):
+            if (value := number(text)) == value:  # NaN would pass every check of a limit
+                yield value
+    yield text
+
+
+def _wanted(kinds: Iterable[Any]) -> str:
+    words, choices = [], []
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            choices += map(str, get_args(kind))
+        elif kind is not NoneType:
+            words.append(_DESCRIPTIONS.get(kind, str(kind)))
+    if choices:
+        words.append(f"one of {', '.join(choices)}")
+    return " or ".join(words)

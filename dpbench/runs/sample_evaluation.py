@@ -23,10 +23,8 @@ from dpbench.data.formats import folders
 from dpbench.data.load import Dataset, find_info, load
 from dpbench.data.samples import read_samples
 from dpbench.parallel.device import prepare, resolve_device
-from dpbench.records.run_record import RECORD, RunRecord
-from dpbench.records.run_record import read as read_record
-from dpbench.records.sample_scores import UNKNOWN, Scores, ScoresSpec
-from dpbench.records.sample_scores import read as read_scores
+from dpbench.records.run_record import RECORD, RunRecord, read_record
+from dpbench.records.sample_scores import UNKNOWN, Scores, ScoresSpec, read_scores
 from dpbench.runs.environment import environment
 from dpbench.runs.evaluation import Subject, evaluate, named
 from dpbench.runs.folder import SAMPLES

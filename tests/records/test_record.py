@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dpbench.core.canonical import to_json
 from dpbench.core.errors import UserError
 from dpbench.core.metrics import Measurement
-from dpbench.records.run_record import RunRecord, RunSpec, find, read, to_json
+from dpbench.records.run_record import RunRecord, RunSpec, find_records, parse_record, read_record
 from tests.support.command import TOY, Command
 
+ROOT = Path(__file__).parent.parent.parent
 SPEC = RunSpec(
     method="toy",
     method_version="toy 1.0",
@@ -156,7 +159,7 @@ def test_a_record_survives_being_written_and_read(tmp_path: Path) -> None:
     record = RunRecord(SPEC, status="complete", done=["fit"], timings={"fit": 0.1})
     record.measurements = [Measurement("fid", 0.1 + 0.2, "", False, 10)]
     (tmp_path / "record.json").write_text(record.dumps())
-    again = read(tmp_path / "record.json")
+    again = read_record(tmp_path / "record.json")
     assert again.dumps() == record.dumps()
     assert again.spec.id == SPEC.id
     assert again.spec.epsilon == math.inf
@@ -166,11 +169,11 @@ def test_a_record_survives_being_written_and_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["seed", "epsilon", "dataset_hash", "method_args"])
 def test_an_edited_spec_is_refused(tmp_path: Path, name: str) -> None:
     content = json.loads(RunRecord(SPEC).dumps())
-    content["spec"][name] = OTHER[name]
+    content["spec"][name] = to_json(OTHER[name])
     file = tmp_path / "record.json"
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match="was edited"):
-        read(file)
+        read_record(file)
 
 
 def test_any_edited_part_is_refused(tmp_path: Path) -> None:
@@ -187,9 +190,9 @@ def test_any_edited_part_is_refused(tmp_path: Path) -> None:
         assert edited != text
         file.write_text(edited)
         with pytest.raises(UserError, match="was edited: its digest"):
-            read(file)
+            read_record(file)
     file.write_text(json.dumps(json.loads(text)))  # only written otherwise
-    assert read(file).dumps() == text
+    assert read_record(file).dumps() == text
 
 
 @pytest.mark.parametrize("name", ["id", "spec", "measurements", "schema_version", "cost"])
@@ -199,7 +202,75 @@ def test_a_record_with_a_part_missing_is_refused(tmp_path: Path, name: str) -> N
     file = tmp_path / "record.json"
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match="record.json is not a record"):
-        read(file)
+        read_record(file)
+
+
+def edited(change: Callable[[dict[str, Any]], object]) -> str:
+    record = RunRecord(SPEC, status="complete", done=["fit"], timings={"fit": 0.1})
+    record.measurements = [Measurement("fid", 1.0, "", False, 10)]
+    content = json.loads(record.dumps())
+    change(content)
+    return json.dumps(content)
+
+
+# All but the last three were accepted before types were checked.
+STRICT = {
+    "done should be a valid array": lambda record: record.update(done="fit"),
+    "done.0 should be a valid string": lambda record: record.update(done=[1]),
+    "status should be": lambda record: record.update(status="over"),
+    "error should be a valid string": lambda record: record.update(error=0),
+    "timings.fit should be a valid number": lambda record: record["timings"].update(fit="0.1"),
+    "cost should be an object": lambda record: record.update(cost=[]),
+    "invented is unknown": lambda record: record.update(invented=1),
+    "spec.seed should be a valid integer, got True": lambda record: record["spec"].update(
+        seed=True
+    ),
+    "spec.samples should be a valid integer": lambda record: record["spec"].update(samples=10.0),
+    "spec.epsilon should be a valid number": lambda record: record["spec"].update(epsilon="1.0"),
+    "spec.delta should be a valid number": lambda record: record["spec"].update(delta="1e-5"),
+    "spec.adjacency should be": lambda record: record["spec"].update(adjacency="unknown"),
+    "spec.reproducible should be a valid boolean": lambda record: record["spec"].update(
+        reproducible=0
+    ),
+    "spec.schema_version should be 1, got 2": lambda record: record["spec"].update(
+        schema_version=2
+    ),
+    "spec.compute.train_seconds should be a valid number": lambda record: record["spec"].update(
+        compute={"train_seconds": True}
+    ),
+    "measurements.0.value should be a valid number": lambda record: record["measurements"][
+        0
+    ].update(value=True),
+    "measurements.0.n should be a valid integer": lambda record: record["measurements"][0].update(
+        n=10.0
+    ),
+    "expected value": lambda record: record["cost"].update(x=math.nan),
+    "schema_version should be 1, got 2": lambda record: record.update(schema_version=2),
+    "spec.invented is unknown": lambda record: record["spec"].update(invented=1),
+    "measurements.0 fid: a missing value needs a reason": lambda record: record["measurements"][
+        0
+    ].update(value=None),
+}
+
+
+@pytest.mark.parametrize("message", STRICT)
+def test_a_part_of_another_type_is_refused_in_a_line_that_names_it(
+    tmp_path: Path, message: str
+) -> None:
+    file = tmp_path / "record.json"
+    file.write_text(edited(STRICT[message]))
+    with pytest.raises(UserError, match="is not a record of schema version 1: ") as refused:
+        parse_record(file)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_every_committed_record_is_written_as_it_was_read() -> None:
+    files = sorted((ROOT / "leaderboards" / "records").rglob("*.json"))
+    assert files
+    for file in files:
+        record = read_record(file)
+        assert record.dumps() == file.read_text(encoding="utf-8"), file
+        assert record.spec.id[:8] in file.name
 
 
 def test_what_json_lacks_is_replaced() -> None:
@@ -212,4 +283,4 @@ def test_records_are_found_at_any_depth(tmp_path: Path) -> None:
     for folder in ("b/c", "a"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "record.json").touch()
-    assert [file.parent.name for file in find(tmp_path)] == ["a", "c"]
+    assert [file.parent.name for file in find_records(tmp_path)] == ["a", "c"]

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Optional
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, Literal, Optional, get_type_hints
 
 import pytest
 
 from dpbench.api.method import Preset
 from dpbench.core.errors import UserError
+from dpbench.core.registry import entries, load
 from dpbench.runs.hyperparameters import Resolved, parse, resolve
 
 
@@ -48,6 +49,12 @@ def resolved(profile: str, dataset: str, epsilon: float, *assignments: str) -> R
         ("", tuple[int, ...], ()),
         ("none", int | None, None),
         ("4", int | None, 4),
+        ("none", str | None, None),
+        ("none", str, "none"),
+        ("3", str, "3"),
+        ("3", float, 3.0),
+        ("b", Literal["a"] | Literal["b"], "b"),
+        ("1,2", tuple[float, ...] | None, (1.0, 2.0)),
         ("4", Optional[int], 4),  # noqa: UP045 (third parties may write it so)
     ],
 )
@@ -67,12 +74,30 @@ def test_text_becomes_a_value_of_the_fields_type(text: str, annotation: Any, val
         ("euler", Literal["ddim", "heun"], "one of ddim, heun, got 'euler'"),
         ("1,x", tuple[int, ...], "a whole number, got 'x'"),
         ("x", int | None, "a whole number, got 'x'"),
+        ("1.0", int, "a whole number, got '1.0'"),
+        ("true", int, "a whole number, got 'true'"),
+        ("1", bool, "true or false, got '1'"),
+        ("nan", tuple[float, ...], "a number, got 'nan'"),
+        ("c", Literal["a"] | Literal["b"], "one of a, b, got 'c'"),
     ],
 )
 def test_text_that_is_no_such_value_is_refused(text: str, annotation: Any, expected: str) -> None:
     with pytest.raises(UserError, match=r"^--set field takes ") as refused:
         parse(text, annotation, "--set field")
     assert str(refused.value).endswith(expected)
+
+
+@pytest.mark.parametrize("name", entries("method"))
+def test_every_value_of_a_method_survives_being_written_as_text(name: str) -> None:
+    method = load("method", name)
+    hints = get_type_hints(method)
+    values = [{each.name: each.default for each in fields(method) if each.init}]
+    for given in (*values, *(preset.values for preset in method.presets)):
+        for field, value in given.items():
+            if value is not MISSING:
+                parsed = parse(str(value), hints[field], f"--set {field}")
+                assert parsed == value, field
+                assert type(parsed) is type(value) or isinstance(parsed, float), field
 
 
 def test_the_preset_is_that_of_the_profile_the_data_set_and_epsilon() -> None:

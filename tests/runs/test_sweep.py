@@ -18,7 +18,7 @@ import pytest
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Silent
 from dpbench.data.load import load
-from dpbench.records.run_record import find, read
+from dpbench.records.run_record import find_records, read_record
 from dpbench.runs.request import PlannedRun, RunRequest, plan
 from dpbench.runs.sweep import execute
 from dpbench.runs.sweep import grid as grids
@@ -214,14 +214,14 @@ def test_complete_runs_are_skipped_and_the_others_run(
 ) -> None:
     one = dpbench(*TOY, "--seed", 1, "--reproducible")
     assert one.code == 0
-    before = {file: file.read_bytes() for file in find(tmp_path)}
+    before = {file: file.read_bytes() for file in find_records(tmp_path)}
     ended = dpbench(*THREE, "--json")
     assert ended.code == 0
     assert column(ended, "status") == ["done", "skipped", "done"]
     assert len(ends) == 2
     assert all(file.read_bytes() == content for file, content in before.items())
     for folder, name in zip(column(ended, "folder"), column(ended, "id"), strict=True):
-        record = read(tmp_path / folder / "record.json")
+        record = read_record(tmp_path / folder / "record.json")
         assert (record.status, record.spec.id) == ("complete", name)
     again = dpbench(*THREE, "--json")
     assert column(again, "status") == ["skipped"] * 3 and len(ends) == 2
@@ -247,7 +247,7 @@ def test_time_is_that_of_complete_runs_like_it_less_what_is_done(
     estimates = TimeEstimates(tmp_path)
     assert estimates.of(first) == TimeEstimate(0.0, 0), "the toy has nothing to probe"
     assert dpbench(*execute.run_command(first.planned.request, tmp_path, None)).code == 0
-    record = read(first.folder / "record.json")
+    record = read_record(first.folder / "record.json")
     estimates.learn(record)
     for known in (estimates, TimeEstimates(tmp_path)):
         assert known.of(second) == TimeEstimate(sum(record.timings.values()), 1)
@@ -460,4 +460,4 @@ def test_a_signal_stops_a_sweep_in_processes_and_the_same_command_ends_it(tmp_pa
     assert ended.returncode == 0, ended.stderr
     assert [cell["status"] for cell in json.loads(ended.stdout)] == ["done"] * 2
     assert "run 1 of 2: toy on digits, epsilon 0.001, seed 0; about" in ended.stderr
-    assert all(read(file).status == "complete" for file in find(tmp_path))
+    assert all(read_record(file).status == "complete" for file in find_records(tmp_path))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpbench.core.errors import UserError
-from dpbench.records.run_record import RunRecord, find, read
+from dpbench.records.run_record import RunRecord, find_records, read_record
 from dpbench.runs.request import PlannedRun
 from dpbench.runs.sweep.grid import Cell
 
@@ -24,9 +24,9 @@ class TimeEstimates:
         """Read what is there."""
         self._measured: dict[tuple[object, ...], list[dict[str, float]]] = {}
         self._probed: dict[tuple[object, ...], float] = {}
-        for file in find(runs_dir):
+        for file in find_records(runs_dir):
             with suppress(UserError):  # a record that cannot be read is of no run of this sweep
-                self.learn(read(file))
+                self.learn(read_record(file))
 
     def learn(self, record: RunRecord) -> None:
         """Take a run into account if it is complete."""

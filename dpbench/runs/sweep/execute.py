@@ -16,7 +16,7 @@ from typing import Literal
 
 from dpbench.core.errors import INTERRUPTED, UserError
 from dpbench.parallel.launcher import start
-from dpbench.records.run_record import RECORD, read
+from dpbench.records.run_record import RECORD, read_record
 from dpbench.runs.request import RunRequest
 from dpbench.runs.sweep.estimates import TimeEstimates
 from dpbench.runs.sweep.grid import Cell, earlier_record
@@ -90,7 +90,7 @@ def execute_cells(
             if outcome.status == "interrupted":
                 break
             if outcome.status == "done":
-                estimates.learn(read(cell.folder / RECORD))
+                estimates.learn(read_record(cell.folder / RECORD))
     return [
         outcomes.get(cell.spec.id)
         or Outcome(cell, "skipped" if cell.state == "complete" else "not run")

@@ -15,7 +15,7 @@ from dpbench.core.errors import UserError
 from dpbench.core.progress import Progress
 from dpbench.core.registry import load as load_entry
 from dpbench.data.load import load
-from dpbench.records.run_record import RECORD, RunRecord, RunSpec, read
+from dpbench.records.run_record import RECORD, RunRecord, RunSpec, read_record
 from dpbench.runs.hyperparameters import hyperparameters
 from dpbench.runs.identity import spec_of
 from dpbench.runs.public_images import open_public
@@ -268,6 +268,6 @@ def earlier_record(folder: Path) -> RunRecord | None:
     if not file.exists():
         return None
     try:
-        return read(file)
+        return read_record(file)
     except UserError as error:
         raise UserError(f"{error}; remove it, and the run starts anew") from error

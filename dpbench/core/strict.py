@@ -1,0 +1,96 @@
+"""Documents in JSON against the types of what they hold: strict, closed, one line an error."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    create_model,
+)
+from pydantic_core import from_json
+
+# A string is no number, a bool no integer, NaN no value, and a name that is not declared an error.
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is unknown",
+    "unexpected_keyword_argument": "is unknown",
+}
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _unchanged(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    if value == "inf":
+        return float("inf")
+    check(value)
+    return value  # an integer stays one, so that what was read is written again byte for byte
+
+
+NonNegative = Annotated[float, Field(ge=0)]
+# JSON has no infinity: records say "inf".
+OrInfinity = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=True),
+    WrapValidator(_unchanged, json_schema_input_type=NonNegative | Literal["inf"]),
+]
+
+
+def document(name: str, kind: type, **more: Any) -> type[BaseModel]:
+    """Make the model of a JSON object: a dataclass's fields, and others before them.
+
+    Args:
+        name: The model's name in its JSON schema.
+        kind: A dataclass; its defaults are not used, since a document leaves nothing out.
+        more: Fields of the document alone: their types and defaults, as ``create_model`` takes.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    required: dict[str, Any] = {each.name: (hints[each.name], ...) for each in fields(kind)}
+    model: type[BaseModel] = create_model(name, __config__=STRICT, **more, **required)
+    return model
+
+
+def parse_document(model: type[_Model], text: bytes) -> tuple[_Model, Any]:
+    """Check a document and give it both as the model and as plain JSON content.
+
+    Raises:
+        ValueError: It is no JSON, or not as the model says: one line that names the first field.
+    """
+    try:
+        return model.model_validate_json(text), from_json(text, allow_inf_nan=False)
+    except ValidationError as error:
+        raise ValueError(next(violations(error))) from None
+
+
+def violations(error: ValidationError, *place: str) -> Iterator[str]:
+    """One line for each part that is not as its type says.
+
+    Args:
+        error: From pydantic.
+        place: Names to put before that of the part.
+    """
+    seen = set()
+    for each in error.errors(include_url=False):
+        # a union of numbers complains once for each of its members
+        path = [*place, *(str(part) for part in each["loc"] if part not in ("int", "float"))]
+        name = ".".join(path)
+        if name not in seen:
+            seen.add(name)
+            yield " ".join(f"{name} {_explained(each)}".split())
+
+
+def _explained(error: Any) -> str:
+    kind, message = error["type"], error["msg"].removeprefix("Value error, ")
+    if kind in ("value_error", "json_invalid"):
+        return message
+    if kind in _WORDS:
+        return _WORDS[kind]
+    return f"{message.removeprefix('Input ')}, got {reprlib.repr(error['input'])}"
