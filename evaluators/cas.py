@@ -13,7 +13,7 @@ from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.images import Images, ImageSpec
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Task
-from dpbench.data.subsets import random_stratified_order
+from dpbench.data.stratified import random_stratified_order
 from dpbench.stats.proportions import wilson
 
 from .classifiers.dpimagebench import DPIMAGEBENCH, dpimagebench_recipes

@@ -14,7 +14,7 @@ from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Task
 from dpbench.core.streams import Streams
-from dpbench.data.subsets import random_stratified_order
+from dpbench.data.stratified import random_stratified_order
 
 from .classifiers.agreement import RankCorrelation, bootstrap_interval, rank_correlation, select
 from .classifiers.configurations import Configuration, grid

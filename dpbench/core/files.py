@@ -121,9 +121,14 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", name)
 
 
-def cache_folder() -> Path:
-    """Where what can be computed again is kept for this user: ``$XDG_CACHE_HOME/dpbench``."""
+def cache_path() -> Path:
+    """The user's cache, which may not exist yet: ``$XDG_CACHE_HOME/dpbench``, absolute."""
     base = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(base) if base else Path.home() / ".cache") / "dpbench"
+    return (Path(base) if base else Path.home() / ".cache").absolute() / "dpbench"
+
+
+def cache_folder() -> Path:
+    """The user's cache, made where it does not exist: holds only what can be made again."""
+    folder = cache_path()
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -5,11 +5,14 @@ This module imports no torch at run time, so that records can be read without it
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+HASHED_AT_ONCE = 4096  # images, so that a mapped data set is not read into memory as a whole
 
 # What a network computes in; weights, and all that privacy rests on, are float32 in any case.
 Precision = Literal["float32", "bfloat16"]
@@ -94,3 +97,15 @@ class Splits:
     train: Images
     validation: Images | None
     test: Images
+
+
+def content_hash(*parts: Images) -> str:
+    """SHA-256 of the shape, pixels and labels of each part, as 64 hex digits."""
+    digest = hashlib.sha256()
+    for images in parts:
+        # the shape as well, because the same bytes may be arranged in another way
+        digest.update(str(tuple(images.pixels.shape)).encode())
+        for some in images.pixels.split(HASHED_AT_ONCE):
+            digest.update(some.contiguous().numpy().data)
+        digest.update(images.labels.contiguous().numpy().astype("<i8").data)
+    return digest.hexdigest()

@@ -14,20 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dpbench.core.errors import UserError
 from dpbench.core.files import cache_folder, locked, safe_name
+from dpbench.core.images import Images, Splits, content_hash
 from dpbench.core.progress import Progress, Task
 from dpbench.data.catalog import DatasetInfo
 
 HASH = "sha256"
-HASHED_AT_ONCE = 4096  # images
 FORMAT = 1  # of the cache: the names and contents of its files
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
-Part = tuple[Pixels, Labels]
+LabelledPixels = tuple[Pixels, Labels]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Original:
     folder: Path
     files: Sequence[str]
     recipe: str
-    decode: Callable[[str], Iterator[Part]]
+    decode: Callable[[str], Iterator[LabelledPixels]]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -60,27 +61,16 @@ class Original:
 
 @dataclass(frozen=True)
 class Mapped:
-    """Arrays that are files.
+    """A data set whose images are mapped files.
 
     Attributes:
-        parts: Pixels ``(N, C, H, W)``, uint8, and labels ``(N,)``, int64, by split. Writing to them
-            changes neither the files nor what others see.
-        content_hash: As ``content_hash`` gives it for the train, test and validation splits.
+        splits: Its official splits. Writing to a tensor changes neither the files nor what other
+            processes see.
+        content_hash: ``images.content_hash`` of the train, test and validation images.
     """
 
-    parts: dict[str, Part]
+    splits: Splits
     content_hash: str
-
-
-def content_hash(parts: Sequence[Part]) -> str:
-    """SHA-256 over arrays and their shapes, hexadecimal; reads some images at a time."""
-    digest = hashlib.sha256()
-    for pixels, labels in parts:
-        digest.update(str(pixels.shape).encode())  # the arrays' border is content too
-        for start in range(0, len(pixels), HASHED_AT_ONCE):
-            digest.update(np.ascontiguousarray(pixels[start : start + HASHED_AT_ONCE]).data)
-        digest.update(labels.astype("<i8").data)
-    return digest.hexdigest()
 
 
 def mapped(original: Original, progress: Progress) -> Mapped:
@@ -145,7 +135,7 @@ def _write(original: Original, folder: Path, progress: Progress) -> None:
                 _write_split(original, split, count, partial, task)
         parts = [_open_split(original, split, partial) for split in counts]
         with (partial / HASH).open("w", encoding="ascii") as handle:
-            handle.write(content_hash(parts))
+            handle.write(content_hash(*parts))
             handle.flush()
             os.fsync(handle.fileno())
         partial.rename(folder)
@@ -193,20 +183,21 @@ def _open(original: Original, folder: Path) -> Mapped:
         digest = (folder / HASH).read_text(encoding="ascii")
         if len(digest) != 64:
             raise ValueError(f"{HASH} holds {len(digest)} characters")
-        return Mapped(parts, digest)
+        splits = Splits(parts["train"], parts.get("validation"), parts["test"])
+        return Mapped(splits, digest)
     except (OSError, ValueError) as error:
         raise UserError(
             f"the cache {folder} is damaged ({error}): delete it to have it made again"
         ) from error
 
 
-def _open_split(original: Original, split: str, folder: Path) -> Part:
+def _open_split(original: Original, split: str, folder: Path) -> Images:
     # "c": whoever writes to a tensor by mistake gets a page of their own; "r" would crash them
     pixels, labels = (np.load(file, mmap_mode="c") for file in _files(split, folder))
     count = original.counts[split]
     if pixels.shape != (count, *original.info.shape) or labels.shape != (count,):
         raise ValueError(f"{split} arrays of shapes {pixels.shape} and {labels.shape}")
-    return pixels, labels
+    return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
 
 
 def _files(split: str, folder: Path) -> tuple[Path, Path]:

@@ -8,18 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from dpbench.core.errors import UserError, unknown
-from dpbench.core.images import Images, Splits
+from dpbench.core.images import Images, Splits, content_hash
 from dpbench.core.progress import Progress
 from dpbench.data import arrays, catalog
 from dpbench.data.arrays import Original
 from dpbench.data.catalog import CATALOG, DatasetInfo
-from dpbench.data.fetch.sources import SOURCES, find
-from dpbench.data.formats import folders, idx
-from dpbench.data.formats.idx import Array
-from dpbench.data.sets import camelyon, celeba, cifar, imagenet32
+from dpbench.data.formats import folders
+from dpbench.data.sets import camelyon, celeba, cifar, imagenet32, mnist
 from dpbench.data.splits import hold_out, split
 
 ENLARGED = 2  # 8x8 digits to 16x16
@@ -96,28 +95,23 @@ def load(name: str, data_root: Path | None, progress: Progress, holdout: int = 0
     if name == catalog.DIGITS.name:
         train, test = _digits()
         splits, source = Splits(train, None, test), "scikit-learn's load_digits"
-        content_hash = _content_hash(train, test)
-    elif name in SOURCES:
-        found, source = find(SOURCES[name], data_root, progress)
-        train = _images(found[idx.TRAIN_IMAGES], found[idx.TRAIN_LABELS])
-        test = _images(found[idx.TEST_IMAGES], found[idx.TEST_LABELS])
-        splits, content_hash = Splits(train, None, test), _content_hash(train, test)
+        digest = content_hash(train, test)
+    elif name in mnist.IDX_SETS:
+        found, source = mnist.find(mnist.IDX_SETS[name], data_root, progress)
+        train = _images(found[mnist.TRAIN_IMAGES], found[mnist.TRAIN_LABELS])
+        test = _images(found[mnist.TEST_IMAGES], found[mnist.TEST_LABELS])
+        splits, digest = Splits(train, None, test), content_hash(train, test)
     else:
         if name in ORIGINALS:
             original = ORIGINALS[name](data_root, progress)
         else:
             original = folders.find(name)
         mapped = arrays.mapped(original, progress)
-        parts = {
-            split: Images(torch.from_numpy(pixels), torch.from_numpy(labels))
-            for split, (pixels, labels) in mapped.parts.items()
-        }
-        splits = Splits(parts["train"], parts.get("validation"), parts["test"])
-        source, content_hash = str(original.folder), mapped.content_hash
+        splits, source, digest = mapped.splits, str(original.folder), mapped.content_hash
     if holdout:
         train, validation = hold_out(splits.train, holdout)
         splits = Splits(train, validation, splits.test)
-    return Dataset(info, splits, content_hash, source)
+    return Dataset(info, splits, digest, source)
 
 
 def _digits() -> tuple[Images, Images]:
@@ -130,9 +124,5 @@ def _digits() -> tuple[Images, Images]:
     return split(everything, catalog.DIGITS.test)
 
 
-def _images(pixels: Array, labels: Array) -> Images:
+def _images(pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Images:
     return Images(torch.from_numpy(pixels).unsqueeze(1), torch.from_numpy(labels).long())
-
-
-def _content_hash(*parts: Images) -> str:
-    return arrays.content_hash([(part.pixels.numpy(), part.labels.numpy()) for part in parts])

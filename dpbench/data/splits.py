@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from torch import Tensor
 
 from dpbench.core.images import Images
-
-
-def stratified_order(labels: Tensor) -> list[int]:
-    """A fixed permutation in which every run of images has the classes in proportion.
-
-    Within a class, images are ordered by the SHA-256 of their index; then the classes are
-    interleaved evenly. The order depends on the labels alone, so it is the same for every seed,
-    machine and version of any library.
-
-    Args:
-        labels: ``(N,)``, int64.
-
-    Returns:
-        The indices 0 to N - 1, permuted.
-    """
-    members: dict[int, list[int]] = {}
-    for index, label in enumerate(labels.tolist()):
-        members.setdefault(label, []).append(index)
-    places = []
-    for label, indices in members.items():
-        indices.sort(key=_digest)
-        for rank, index in enumerate(indices):
-            places.append(((rank + 0.5) / len(indices), label, index))
-    return [index for _, _, index in sorted(places)]
+from dpbench.data.stratified import fixed_stratified_order, index_digest
 
 
 def split(images: Images, held_out: int) -> tuple[Images, Images]:
-    """All but the last ``held_out`` images of the stratified order, and those; in their old order.
+    """Split public images into all but the last ``held_out`` of the stratified order, and those.
 
-    For public images: the order of all depends on the labels of all.
+    For public images only: the order of all depends on the labels of all.
 
     Args:
         images: What to split.
         held_out: Size of the second part, 0 to N.
 
     Returns:
-        The two parts.
+        The two parts, each in the original order.
     """
-    return _parts(images, stratified_order(images.labels), held_out)
+    return _parts(images, fixed_stratified_order(images.labels), held_out)
 
 
 def hold_out(images: Images, held_out: int) -> tuple[Images, Images]:
@@ -60,19 +35,12 @@ def hold_out(images: Images, held_out: int) -> tuple[Images, Images]:
         held_out: Size of the second part, 0 to N; a smaller one is part of a larger one.
 
     Returns:
-        The two parts, in their old order.
+        The two parts, each in the original order.
     """
-    return _parts(images, sorted(range(len(images)), key=_digest), held_out)
+    order = sorted(range(len(images)), key=index_digest)
+    return _parts(images, images.labels.new_tensor(order), held_out)
 
 
-def _digest(index: int) -> bytes:
-    return hashlib.sha256(str(index).encode()).digest()
-
-
-def _parts(images: Images, order: list[int], held_out: int) -> tuple[Images, Images]:
+def _parts(images: Images, order: Tensor, held_out: int) -> tuple[Images, Images]:
     border = len(order) - held_out
-    return _part(images, order[:border]), _part(images, order[border:])
-
-
-def _part(images: Images, indices: list[int]) -> Images:
-    return images[images.labels.new_tensor(sorted(indices))]
+    return images[order[:border].sort().values], images[order[border:].sort().values]

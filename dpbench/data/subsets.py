@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
 from dpbench.core.images import Images
+from dpbench.data.stratified import random_stratified_order
 
 
 def subset(images: Images, size: int, rng: torch.Generator) -> Images:
@@ -22,26 +22,6 @@ def subset(images: Images, size: int, rng: torch.Generator) -> Images:
         ``min(size, N)`` images in their old order, so that a set that is taken whole is itself.
     """
     return images[torch.randperm(len(images), generator=rng)[:size].sort().values]
-
-
-def random_stratified_order(labels: Tensor, rng: torch.Generator) -> Tensor:
-    """A random order of images whose prefixes all have the classes in their proportions.
-
-    Prefixes are nested subsets; each holds of every class its share to within one image.
-
-    Args:
-        labels: ``(N,)``, int64.
-        rng: Source of the order, on the CPU.
-
-    Returns:
-        ``(N,)``, int64: indices of ``labels``.
-    """
-    place = torch.empty(len(labels), dtype=torch.float64)
-    for label in sorted(set(labels.tolist())):
-        members = (labels == label).nonzero().squeeze(1)
-        rank = torch.randperm(len(members), generator=rng).double()
-        place[members] = (rank + 0.5) / len(members)
-    return place.argsort(stable=True)
 
 
 def nested(images: Images, sizes: Iterable[int], rng: torch.Generator) -> dict[int, Images]:

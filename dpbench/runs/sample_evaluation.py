@@ -13,12 +13,11 @@ from dpbench.api.evaluator import Need
 from dpbench.api.profiles import LAPTOP, PROFILES, Profile
 from dpbench.core.errors import UserError, unknown
 from dpbench.core.files import safe_name, sha256, write_text
-from dpbench.core.images import Images
+from dpbench.core.images import Images, content_hash
 from dpbench.core.progress import Progress
 from dpbench.core.registry import OURS
 from dpbench.core.registry import load as load_entry
 from dpbench.core.streams import Streams
-from dpbench.data.arrays import content_hash
 from dpbench.data.formats import folders
 from dpbench.data.load import Dataset, find_info, load
 from dpbench.data.samples import read_samples
@@ -188,7 +187,7 @@ def _spec(
     return ScoresSpec(
         name=request.name or named.removesuffix(".npz"),
         origin=run.spec.id if run else UNKNOWN,
-        samples_hash=content_hash([(samples.pixels.numpy(), samples.labels.numpy())]),
+        samples_hash=content_hash(samples),
         samples=len(samples),
         dataset=dataset.info.name,
         dataset_hash=dataset.content_hash,

@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 
 from dpbench.core.files import write_text
-from dpbench.core.images import Images
+from dpbench.core.images import Images, content_hash
 from dpbench.core.streams import Streams
-from dpbench.data.arrays import content_hash
 
 from .prediction import accuracy
 from .recipe import BATCH, Recipe
@@ -46,10 +45,7 @@ class Reference:
 
     @functools.cached_property
     def _content(self) -> tuple[str, str]:
-        train, test = (
-            content_hash([(images.pixels.numpy(), images.labels.numpy())])
-            for images in (self.train, self.test)
-        )
+        train, test = (content_hash(images) for images in (self.train, self.test))
         return train, test
 
     def accuracy(self, recipe: Recipe, seed: int, advance: Callable[[float], None]) -> float:

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from dpbench.core.errors import RunFailed
 from dpbench.core.files import write_arrays
-from dpbench.core.images import Images, ImageSpec
+from dpbench.core.images import Images, ImageSpec, content_hash
 from dpbench.core.pixels import from_pixels
 from dpbench.core.progress import Progress
-from dpbench.data.arrays import content_hash
 
 from ..classifiers.networks import convolutions
 from ..classifiers.recipe import BATCH, Recipe
@@ -130,7 +129,7 @@ def cnn_extractor(
         network = pinned_network(dataset)
         identity = f"{dataset}-{PINNED[dataset][:8]}"
     else:
-        content = content_hash([(train_split.pixels.numpy(), train_split.labels.numpy())])
+        content = content_hash(train_split)
         network = _network_by_recipe(
             train_split, classes, cache / f"cnn64-recipe{RECIPE}-{content}.npz", progress
         )

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpbench.core.files import write_arrays
-from dpbench.core.images import Images
-from dpbench.data.arrays import content_hash
+from dpbench.core.images import Images, content_hash
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def cached_features(
     Returns:
         ``(N, D)``, float32.
     """
-    content = content_hash([(images.pixels.numpy(), images.labels.numpy())])
+    content = content_hash(images)
     file = cache / f"{extractor.id}-{content}.features.npz"
     if not file.exists():
         features = extractor.features(images.pixels, device, advance)

@@ -26,12 +26,11 @@ from torchvision.transforms.functional import gaussian_blur
 from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.api.profiles import SMOKE
 from dpbench.core.errors import RunFailed, UserError
-from dpbench.core.images import Images
+from dpbench.core.images import Images, content_hash
 from dpbench.core.metrics import Measurement
 from dpbench.core.pixels import from_pixels
 from dpbench.core.progress import Silent
 from dpbench.core.streams import Streams
-from dpbench.data.arrays import content_hash
 from dpbench.data.load import load
 from dpbench.evaluators import fidelity
 from dpbench.evaluators.classifiers.prediction import accuracy
@@ -251,7 +250,7 @@ def test_other_data_sets_get_a_network_by_the_recipe_once(
     again = rows(case(DIGITS.train[:200], tmp_path, dataset="mine"))
     assert first == again
     assert runs == [cnn.SEED]
-    content = content_hash([(DIGITS.train.pixels.numpy(), DIGITS.train.labels.numpy())])
+    content = content_hash(DIGITS.train)
     assert first["fd_cnn", "test"].extractor == f"cnn64-recipe1-{content[:8]}"
 
     def open_other(need: Need) -> Images:

@@ -14,7 +14,7 @@ from dpbench.api.profiles import PROFILES
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement
 from dpbench.core.streams import Streams
-from dpbench.data.subsets import nested, random_stratified_order, subset
+from dpbench.data.subsets import nested, subset
 from dpbench.evaluators import scaling
 from dpbench.evaluators.scaling import EVALUATOR, series
 from tests.support.quarters import CLASSES, evaluation, images
@@ -226,24 +226,6 @@ def test_a_profile_has_one_recipe_for_rising_sizes(profile: str) -> None:
 def test_the_paper_goes_from_50k_to_a_million() -> None:
     sizes = series("paper").sizes
     assert (sizes[0], sizes[-1]) == (50_000, 1_000_000)
-
-
-def test_every_prefix_of_a_stratified_order_has_the_classes_in_their_proportions() -> None:
-    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
-    order = random_stratified_order(labels, torch.Generator().manual_seed(0))
-    assert order.sort().values.tolist() == list(range(100))
-    for size in range(1, 101):
-        counts = labels[order[:size]].bincount(minlength=3)
-        assert (counts - size * torch.tensor([0.6, 0.3, 0.1])).abs().max() <= 1
-
-
-def test_a_stratified_order_is_random_within_a_class() -> None:
-    labels = torch.arange(40) % 2
-    first, second = (
-        random_stratified_order(labels, Streams(s).public("evaluation")) for s in (0, 1)
-    )
-    assert not torch.equal(first, second)
-    assert torch.equal(first, random_stratified_order(labels, Streams(0).public("evaluation")))
 
 
 def test_subsets_of_all_images_are_all_images() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from dpbench.core.images import Images
@@ -74,7 +73,6 @@ def edit(file: Path, old: str, new: str) -> None:
 
 
 def decoded(original: Original) -> dict[str, Images]:
-    return {
-        split: Images(torch.from_numpy(pixels), torch.from_numpy(labels))
-        for split, (pixels, labels) in mapped(original, Silent()).parts.items()
-    }
+    """The splits that there are, by name."""
+    splits = vars(mapped(original, Silent()).splits)
+    return {name: images for name, images in splits.items() if images is not None}

@@ -12,17 +12,12 @@ import numpy as np
 
 from dpbench.core.progress import Silent
 from dpbench.data.catalog import DatasetInfo
-from dpbench.data.fetch.sources import find
-from dpbench.data.formats.idx import (
-    FILES,
-    TRAIN_IMAGES,
-    IdxSource,
-)
+from dpbench.data.sets.mnist import FILES, TRAIN_IMAGES, IdxSet, find
 
 TINY = DatasetInfo("tiny", (1, 4, 3), 10, tuple("0123456789"), 20, 10, "a small set of real format")
 
 
-TINY_SOURCE = IdxSource(TINY, folders=("Tiny/raw", "tiny"))
+TINY_SET = IdxSet(TINY, folders=("Tiny/raw", "tiny"))
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -54,11 +49,11 @@ def spoil(folder: Path, name: str, content: bytes) -> Path:
     return folder
 
 
-def pinned(content: dict[str, np.ndarray]) -> IdxSource:
+def pinned(content: dict[str, np.ndarray]) -> IdxSet:
     hashes = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in content.items()}
-    return replace(TINY_SOURCE, sha256=hashes)
+    return replace(TINY_SET, sha256=hashes)
 
 
-def fill_of(source: IdxSource, data_root: Path | None) -> int:
+def fill_of(source: IdxSet, data_root: Path | None) -> int:
     found, _ = find(source, data_root, Silent())
     return int(found[TRAIN_IMAGES][0, 0, 0])

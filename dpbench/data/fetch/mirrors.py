@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import time
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
-from typing import Any
+
+import pooch
+from torchvision.datasets.utils import calculate_md5
 
 from dpbench.core.progress import Progress, Task
 
 ANSWER_SECONDS = 10.0
 FILE_SECONDS = 300.0
+POLL_SECONDS = 0.1
 CHUNK_BYTES = 1 << 16
 
 
@@ -30,60 +30,61 @@ def fetch(
 
     Args:
         mirror: URL that the names are appended to.
-        dataset: Its name.
+        dataset: Name of the data set.
         md5: MD5 of each file, by name.
-        megabytes: Size of all files, MB.
-        folder: Where to put them.
-        progress: Who is told.
+        megabytes: Size of all files together, MB.
+        folder: Where to put the files.
+        progress: Receives progress updates.
 
     Returns:
         ``folder``.
 
     Raises:
-        OSError: The mirror did not answer within ``ANSWER_SECONDS``, was too slow, or gave
-            something else than the files.
+        OSError: A file did not begin to arrive within ``ANSWER_SECONDS``, took longer than
+            ``FILE_SECONDS``, or is not the expected one.
     """
-    try:
-        with progress.task(f"download {dataset}", megabytes, "MB") as task:
-            for name, expected in md5.items():
-                _download(mirror + name, expected, folder / name, task)
-    except http.client.HTTPException as error:
-        raise OSError(f"no proper HTTP answer ({error!r})") from None
+    with progress.task(f"download {dataset}", megabytes, "MB") as task:
+        for name, expected in md5.items():
+            file = folder / name
+            _download(mirror + name, file, task)
+            if (found := calculate_md5(file)) != expected:
+                raise OSError(f"{name} has MD5 {found[:12]}, expected {expected[:12]}")
     return folder
 
 
-def _download(url: str, md5: str, file: Path, task: Task) -> None:
-    response = _answer(url)
-    deadline = time.monotonic() + FILE_SECONDS
-    digest = hashlib.md5(usedforsecurity=False)
-    with response, file.open("wb") as content:
-        while chunk := response.read1(CHUNK_BYTES):
-            content.write(chunk)
-            digest.update(chunk)
-            task.advance(len(chunk) / 1e6)
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{file.name} took more than {FILE_SECONDS:g} s")
-    if digest.hexdigest() != md5:
-        raise OSError(f"{file.name} has MD5 {digest.hexdigest()[:12]}, expected {md5[:12]}")
+def _download(url: str, file: Path, task: Task) -> None:
+    # files are gzipped already; a server that is asked to compress them would change their MD5
+    download = pooch.HTTPDownloader(
+        chunk_size=CHUNK_BYTES, timeout=ANSWER_SECONDS, headers={"Accept-Encoding": "identity"}
+    )
+    errors: list[Exception] = []
 
-
-def _answer(url: str) -> Any:
-    """The response to a GET of ``url``, or an exception after at most ``ANSWER_SECONDS``."""
-    outcome: list[Any] = []
-
-    def ask() -> None:
+    def run() -> None:
         try:
-            outcome.append(urllib.request.urlopen(url, timeout=ANSWER_SECONDS))
-        except Exception as error:  # raised again by who waits
-            outcome.append(error)
+            download(url, str(file), None)
+        except Exception as error:  # raised again below
+            errors.append(error)
 
-    # a timeout of urllib's is for one address of the host and does not hold for its name's
-    # resolution, so only a thread that can be left behind bounds the whole
-    thread = Thread(target=ask, daemon=True)
+    # the timeout above holds for each read from a socket, but neither for looking up the host's
+    # name nor for the file as a whole; only a thread that can be left behind bounds these
+    thread = Thread(target=run, daemon=True)
+    started, seen = time.monotonic(), 0
     thread.start()
-    thread.join(ANSWER_SECONDS)
-    if not outcome:
-        raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} s")
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
-    return outcome[0]
+    while thread.is_alive():
+        thread.join(POLL_SECONDS)
+        size = file.stat().st_size if file.exists() else 0
+        task.advance((size - seen) / 1e6)
+        seen, waited = size, time.monotonic() - started
+        if thread.is_alive() and not size and waited > ANSWER_SECONDS:
+            raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} s")
+        if thread.is_alive() and waited > FILE_SECONDS:
+            raise TimeoutError(f"{file.name} took more than {FILE_SECONDS:g} s")
+    if errors:
+        raise OSError(_reason(errors[0]))
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause; requests wraps it in messages that quote Python objects."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return str(error) or type(error).__name__

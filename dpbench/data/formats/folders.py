@@ -21,19 +21,17 @@ from dpbench.core.errors import UserError
 from dpbench.core.files import safe_name
 from dpbench.core.images import Images
 from dpbench.core.progress import Progress
-from dpbench.data.arrays import Original, Part
+from dpbench.data.arrays import LabelledPixels, Original
 from dpbench.data.catalog import DatasetInfo
 from dpbench.data.formats import pictures
-from dpbench.data.formats.pictures import Expected, Picture
-from dpbench.data.splits import stratified_order
+from dpbench.data.formats.pictures import Expected, LabelledPath, Picture
+from dpbench.data.stratified import fixed_stratified_order
 
 PREFIX = "imagefolder:"
 FORMATS = ("PNG", "JPEG")
 SUFFIXES = (".png", ".jpg", ".jpeg")
 CHANNELS = {"L": 1, "RGB": 3}
 TEST_PART = 10  # one in so many
-
-Row = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class ImageFolder:
     info: DatasetInfo
     folder: Path
     mode: str
-    splits: Mapping[str, Sequence[Row]]
+    splits: Mapping[str, Sequence[LabelledPath]]
 
 
 def look(name: str) -> ImageFolder:
@@ -108,7 +106,7 @@ def find(name: str) -> Original:
     _, height, width = seen.info.shape
     expected = Expected(FORMATS, (width, height), (seen.mode,))
 
-    def decode(split: str) -> Iterator[Part]:
+    def decode(split: str) -> Iterator[LabelledPixels]:
         found = (Picture.read(seen.folder / path, label) for path, label in seen.splits[split])
         return pictures.decode(found, expected)
 
@@ -184,7 +182,7 @@ def _numbered(classes: Sequence[str]) -> dict[str, int]:
     return {kind: label for label, kind in enumerate(classes)}
 
 
-def _rows(folder: Path, split: str, classes: Mapping[str, int]) -> list[Row]:
+def _rows(folder: Path, split: str, classes: Mapping[str, int]) -> list[LabelledPath]:
     """Path in ``folder`` and label of each image, sorted by class and name."""
     rows = []
     for kind, label in classes.items():
@@ -201,13 +199,13 @@ def _rows(folder: Path, split: str, classes: Mapping[str, int]) -> list[Row]:
     return rows
 
 
-def _split(rows: list[Row], folder: Path) -> dict[str, list[Row]]:
+def _split(rows: list[LabelledPath], folder: Path) -> dict[str, list[LabelledPath]]:
     if len(rows) < TEST_PART:
         raise UserError(
             f"{folder} holds {len(rows)} images; expected {TEST_PART} at least, a tenth of which "
             "is for testing, or folders train and test"
         )
-    order = stratified_order(torch.tensor([label for _, label in rows]))
+    order = fixed_stratified_order(torch.tensor([label for _, label in rows])).tolist()
     border = len(rows) - len(rows) // TEST_PART
     chosen = {"train": order[:border], "test": order[border:]}
     return {split: [rows[index] for index in sorted(part)] for split, part in chosen.items()}

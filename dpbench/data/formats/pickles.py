@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dpbench.core.errors import UserError
-from dpbench.data.arrays import Part, Pixels
+from dpbench.data.arrays import LabelledPixels, Pixels
 from dpbench.data.catalog import DatasetInfo
 
 
@@ -67,7 +67,7 @@ class _Unpickler(pickle.Unpickler):
             ) from None
 
 
-def read_batch(file: Path, info: DatasetInfo, first_label: int = 0) -> Part:
+def read_batch(file: Path, info: DatasetInfo, first_label: int = 0) -> LabelledPixels:
     """One batch of images.
 
     Args:

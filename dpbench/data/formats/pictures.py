@@ -13,11 +13,13 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from dpbench.core.errors import UserError
-from dpbench.data.arrays import Labels, Part, Pixels
+from dpbench.data.arrays import LabelledPixels, Labels, Pixels
 from dpbench.parallel.cores import map_on_cores
 
 AT_ONCE = 1024
 CPU = torch.device("cpu")
+
+LabelledPath = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def decode(
     pictures: Iterable[Picture],
     expected: Expected,
     prepare: Callable[[Image.Image], Pixels] = np.asarray,
-) -> Iterator[Part]:
+) -> Iterator[LabelledPixels]:
     """Decode pictures on all cores, in order, some at a time.
 
     Args:

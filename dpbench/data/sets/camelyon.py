@@ -21,10 +21,10 @@ from PIL import Image
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Progress
 from dpbench.data import catalog
-from dpbench.data.arrays import Original, Part, Pixels
+from dpbench.data.arrays import LabelledPixels, Original, Pixels
 from dpbench.data.catalog import DatasetInfo
 from dpbench.data.formats import pictures
-from dpbench.data.formats.pictures import Expected, Picture
+from dpbench.data.formats.pictures import Expected, LabelledPath, Picture
 from dpbench.data.roots import locate, not_found
 
 FOLDER, METADATA = "camelyon17_v1.0", "metadata.csv"
@@ -33,8 +33,6 @@ VALIDATION_CENTER, TEST_CENTER, TRAIN_CENTERS = "1", "2", ("0", "3", "4")
 TRAIN_SPLIT, LEFT_OUT_SPLIT = "0", "1"
 EXPECTED = Expected(("PNG",), (96, 96), ("RGB", "RGBA"))
 RECIPE = "Camelyon17-WILDS, mean of 3x3"
-
-Row = tuple[str, int]
 
 
 def find(
@@ -59,7 +57,7 @@ def find(
         )
     splits = _splits(folder / METADATA)
 
-    def decode(split: str) -> Iterator[Part]:
+    def decode(split: str) -> Iterator[LabelledPixels]:
         found = (Picture.read(folder / name, label) for name, label in splits[split])
         return pictures.decode(found, EXPECTED, _prepared)
 
@@ -76,9 +74,9 @@ def _prepared(image: Image.Image) -> Pixels:
     return means
 
 
-def _splits(file: Path) -> dict[str, list[Row]]:
+def _splits(file: Path) -> dict[str, list[LabelledPath]]:
     """Path and label of each image, by split."""
-    splits: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
+    splits: dict[str, list[LabelledPath]] = {"train": [], "validation": [], "test": []}
     try:
         with file.open(encoding="utf-8", newline="") as lines:
             rows = csv.DictReader(lines)

@@ -21,7 +21,7 @@ from PIL import Image
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Progress
 from dpbench.data import catalog
-from dpbench.data.arrays import Original, Part, Pixels
+from dpbench.data.arrays import LabelledPixels, Original, Pixels
 from dpbench.data.catalog import DatasetInfo
 from dpbench.data.formats import pictures
 from dpbench.data.formats.pictures import Expected, Picture
@@ -61,7 +61,7 @@ def find(
     zipped = not (folder / IMAGES).is_dir()
     files = [ZIP] if zipped else [f"{IMAGES}/{name}" for names in splits.values() for name in names]
 
-    def decode(split: str) -> Iterator[Part]:
+    def decode(split: str) -> Iterator[LabelledPixels]:
         names = splits[split]
         if zipped:
             found = _zipped(folder / ZIP, names, labels)

@@ -14,7 +14,7 @@ from dpbench.core.errors import UserError
 from dpbench.core.files import cache_folder
 from dpbench.core.progress import Progress
 from dpbench.data import catalog
-from dpbench.data.arrays import Original, Part
+from dpbench.data.arrays import LabelledPixels, Original
 from dpbench.data.catalog import DatasetInfo
 from dpbench.data.fetch import mirrors
 from dpbench.data.formats.pickles import read_batch
@@ -51,7 +51,7 @@ def find(
     if folder is None:
         folder = _download(info, progress)
 
-    def decode(split: str) -> Iterator[Part]:
+    def decode(split: str) -> Iterator[LabelledPixels]:
         for name in BATCHES[split]:
             _check_md5(folder / name, md5[name])
             yield read_batch(folder / name, info)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dpbench.core.progress import Progress
 from dpbench.data import catalog
-from dpbench.data.arrays import Original, Part
+from dpbench.data.arrays import LabelledPixels, Original
 from dpbench.data.catalog import DatasetInfo
 from dpbench.data.formats.pickles import read_batch
 from dpbench.data.roots import locate, not_found
@@ -45,7 +45,7 @@ def find(
             "unpack train_data_batch_1 to 10 and val_data to a folder imagenet32",
         )
 
-    def decode(split: str) -> Iterator[Part]:
+    def decode(split: str) -> Iterator[LabelledPixels]:
         for name in BATCHES[split]:
             yield read_batch(folder / name, info, FIRST_LABEL)
 

@@ -12,14 +12,11 @@ import pytest
 
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Silent
-from dpbench.data.fetch import debian, sources
-from dpbench.data.fetch.sources import SOURCES, find
-from dpbench.data.formats.idx import (
-    FILES,
-    IdxSource,
-)
+from dpbench.data.fetch import debian
+from dpbench.data.sets import mnist
+from dpbench.data.sets.mnist import FILES, IDX_SETS, IdxSet, find
 from tests.support.idx import (
-    TINY_SOURCE,
+    TINY_SET,
     fill_of,
     pinned,
     tiny_arrays,
@@ -28,14 +25,14 @@ from tests.support.idx import (
 
 
 @pytest.fixture
-def debian_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IdxSource:
+def debian_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IdxSet:
     """A source whose apt-get and dpkg-deb are scripts; the package unpacks to /opt/tiny."""
     write_idx(tmp_path / "package", tiny_arrays(8), gz=True)
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     script(tmp_path, "apt-get", 'case "$*" in *download*) touch tiny_1_all.deb;; esac')
     script(tmp_path, "dpkg-deb", f'mkdir -p "$3/opt"; cp -r {tmp_path / "package"} "$3/opt/tiny"')
-    return replace(TINY_SOURCE, debian_package="tiny", debian_folder=Path("/opt/tiny"))
+    return replace(TINY_SET, debian_package="tiny", debian_folder=Path("/opt/tiny"))
 
 
 def script(tmp_path: Path, name: str, body: str) -> None:
@@ -44,13 +41,13 @@ def script(tmp_path: Path, name: str, body: str) -> None:
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
 
 
-def test_a_debian_package_fills_the_cache(debian_source: IdxSource, tiny_cache: Path) -> None:
+def test_a_debian_package_fills_the_cache(debian_source: IdxSet, tiny_cache: Path) -> None:
     assert fill_of(debian_source, None) == 8
     assert {file.name for file in tiny_cache.iterdir()} == {f"{name}.gz" for name in FILES}
 
 
 def test_a_relative_cache_folder_does_for_apt(
-    tmp_path: Path, debian_source: IdxSource, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, debian_source: IdxSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
@@ -58,15 +55,13 @@ def test_a_relative_cache_folder_does_for_apt(
     assert fill_of(debian_source, None) == 8
 
 
-def test_one_failing_package_source_does_not_matter(
-    tmp_path: Path, debian_source: IdxSource
-) -> None:
+def test_one_failing_package_source_does_not_matter(tmp_path: Path, debian_source: IdxSet) -> None:
     script(tmp_path, "apt-get", 'case "$*" in *update*) exit 100;; *) touch tiny_1_all.deb;; esac')
     assert fill_of(debian_source, None) == 8
 
 
 def test_apt_tells_why_and_leaves_nothing_behind(
-    tmp_path: Path, debian_source: IdxSource, tiny_cache: Path
+    tmp_path: Path, debian_source: IdxSet, tiny_cache: Path
 ) -> None:
     script(tmp_path, "apt-get", 'touch part.deb; echo "E: Unable to locate package"; exit 100')
     with pytest.raises(UserError, match="Debian package tiny: E: Unable to locate package"):
@@ -75,7 +70,7 @@ def test_apt_tells_why_and_leaves_nothing_behind(
 
 
 def test_a_hanging_apt_is_killed_with_its_children(
-    tmp_path: Path, debian_source: IdxSource, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, debian_source: IdxSet, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(debian, "UPDATE_SECONDS", 0.3)
     script(tmp_path, "apt-get", f"sleep 60 & echo $! > {tmp_path / 'child'}; wait")
@@ -86,9 +81,7 @@ def test_a_hanging_apt_is_killed_with_its_children(
     assert list(tiny_cache.iterdir()) == []
 
 
-def test_a_package_with_other_contents_is_not_kept(
-    debian_source: IdxSource, tiny_cache: Path
-) -> None:
+def test_a_package_with_other_contents_is_not_kept(debian_source: IdxSet, tiny_cache: Path) -> None:
     source = replace(debian_source, sha256=pinned(tiny_arrays(7)).sha256)
     with pytest.raises(UserError, match="Debian package tiny: .*train-images.*SHA-256"):
         find(source, None, Silent())
@@ -96,7 +89,7 @@ def test_a_package_with_other_contents_is_not_kept(
 
 
 def test_apt_checks_signatures_and_touches_no_folder_of_the_system(
-    tmp_path: Path, debian_source: IdxSource, tiny_cache: Path
+    tmp_path: Path, debian_source: IdxSet, tiny_cache: Path
 ) -> None:
     body = f"cat ./apt.conf > {tmp_path}/seen; echo $* >> {tmp_path}/seen; exit 100"
     script(tmp_path, "apt-get", body)
@@ -109,7 +102,7 @@ def test_apt_checks_signatures_and_touches_no_folder_of_the_system(
 
 
 def test_a_machine_without_apt_is_told_of(
-    debian_source: IdxSource, monkeypatch: pytest.MonkeyPatch
+    debian_source: IdxSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UserError, match="this machine has no apt-get"):
@@ -119,7 +112,7 @@ def test_a_machine_without_apt_is_told_of(
 NOBODY = 65534
 
 
-def _download_as(user: int, source: IdxSource) -> None:
+def _download_as(user: int, source: IdxSet) -> None:
     if os.geteuid() == 0:
         os.setgroups([])
         os.setgid(user)
@@ -133,9 +126,9 @@ def _download_as(user: int, source: IdxSource) -> None:
 def test_an_unprivileged_user_gets_fashionmnist_from_debian(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source = replace(SOURCES["fashionmnist"], mirrors=())
+    source = replace(IDX_SETS["fashionmnist"], mirrors=())
     # an installed package would be found first
-    monkeypatch.setattr(sources, "_places", lambda source, data_root: [])
+    monkeypatch.setattr(mnist, "_places", lambda source, data_root: [])
     # not tmp_path: its parents are closed to other users
     with tempfile.TemporaryDirectory() as home:
         if os.geteuid() == 0:

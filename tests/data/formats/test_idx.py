@@ -11,17 +11,11 @@ import pytest
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Silent
 from dpbench.data.catalog import MNIST
-from dpbench.data.formats.idx import (
-    FILES,
-    TEST_LABELS,
-    TRAIN_IMAGES,
-    TRAIN_LABELS,
-    BadIdx,
-    read_folder,
-)
+from dpbench.data.formats.idx import BadIdx
 from dpbench.data.load import load
+from dpbench.data.sets.mnist import FILES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, read_folder
 from tests.support.idx import (
-    TINY_SOURCE,
+    TINY_SET,
     idx_bytes,
     pinned,
     spoil,
@@ -65,7 +59,7 @@ def test_a_bad_file_is_named_with_what_was_expected(
         (folder / name.removesuffix(".gz")).unlink()
     spoil(folder, name, content)
     with pytest.raises(BadIdx, match=message) as error:
-        read_folder(folder, TINY_SOURCE)
+        read_folder(folder, TINY_SET)
     assert str(error.value).startswith(str(folder / name))
     assert "\n" not in str(error.value)
 
@@ -76,14 +70,14 @@ def test_flipped_bits_in_a_gzip_file_are_noticed(tmp_path: Path) -> None:
     packed[-7] ^= 1  # in the checksum
     spoil(folder, f"{TRAIN_LABELS}.gz", bytes(packed))
     with pytest.raises(BadIdx, match="train-labels.*no intact gzip file"):
-        read_folder(folder, TINY_SOURCE)
+        read_folder(folder, TINY_SET)
 
 
 def test_a_missing_file_of_a_set_is_named(tmp_path: Path) -> None:
     folder = write_idx(tmp_path, tiny_arrays())
     (folder / TEST_LABELS).unlink()
     with pytest.raises(BadIdx, match="t10k-labels.*is missing"):
-        read_folder(folder, TINY_SOURCE)
+        read_folder(folder, TINY_SET)
 
 
 def test_pinned_hashes_hold_for_plain_and_gzipped_files(tmp_path: Path) -> None:
@@ -107,7 +101,7 @@ def test_one_changed_element_breaks_a_pinned_hash(name: str, tmp_path: Path) -> 
 def test_files_of_another_set_of_the_same_names_are_refused(tmp_path: Path) -> None:
     content = tiny_arrays(7)
     digest = hashlib.sha256(content[TRAIN_IMAGES].tobytes()).hexdigest()
-    source = replace(TINY_SOURCE, impostors={digest: "othermnist"})
+    source = replace(TINY_SET, impostors={digest: "othermnist"})
     with pytest.raises(BadIdx, match="holds the images of othermnist.*expected tiny"):
         read_folder(write_idx(tmp_path, content), source)
 

@@ -8,14 +8,10 @@ import torch
 
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Silent
-from dpbench.data.fetch.sources import SOURCES, find
-from dpbench.data.formats.idx import (
-    TRAIN_IMAGES,
-    TRAIN_LABELS,
-)
 from dpbench.data.load import load
+from dpbench.data.sets.mnist import IDX_SETS, TRAIN_IMAGES, TRAIN_LABELS, find
 from tests.support.idx import (
-    TINY_SOURCE,
+    TINY_SET,
     fill_of,
     spoil,
     tiny_arrays,
@@ -27,7 +23,7 @@ from tests.support.idx import (
 @pytest.mark.parametrize("folder", [".", "tiny", "Tiny/raw"])
 def test_every_layout_is_found_below_a_data_root(folder: str, gz: bool, tmp_path: Path) -> None:
     write_idx(tmp_path / folder, tiny_arrays(5), gz)
-    assert fill_of(TINY_SOURCE, tmp_path) == 5
+    assert fill_of(TINY_SET, tmp_path) == 5
 
 
 @pytest.mark.parametrize(
@@ -38,13 +34,13 @@ def test_every_layout_is_found_below_a_data_root(folder: str, gz: bool, tmp_path
     ],
 )
 def test_real_sets_know_torchvisions_layout(name: str, folders: set[str]) -> None:
-    assert set(SOURCES[name].folders) == folders
+    assert set(IDX_SETS[name].folders) == folders
 
 
 def test_sources_are_asked_in_order(
     tmp_path: Path, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = replace(TINY_SOURCE, debian_folder=write_idx(tmp_path / "system", tiny_arrays(1)))
+    source = replace(TINY_SET, debian_folder=write_idx(tmp_path / "system", tiny_arrays(1)))
     assert fill_of(source, None) == 1
     write_idx(tiny_cache, tiny_arrays(2))
     assert fill_of(source, None) == 2
@@ -56,7 +52,7 @@ def test_sources_are_asked_in_order(
 def test_a_data_root_without_the_set_is_passed_over(tmp_path: Path, tiny_cache: Path) -> None:
     write_idx(tiny_cache, tiny_arrays(2))
     (tmp_path / "empty").mkdir()
-    assert fill_of(TINY_SOURCE, tmp_path / "empty") == 2
+    assert fill_of(TINY_SET, tmp_path / "empty") == 2
 
 
 @pytest.mark.parametrize("by_variable", [False, True])
@@ -67,7 +63,7 @@ def test_a_corrupt_file_in_a_data_root_is_an_error_at_once(
     root = spoil(write_idx(tmp_path / "root", tiny_arrays()), TRAIN_LABELS, b"rubbish")
     monkeypatch.setenv("DPBENCH_DATA", str(root))
     with pytest.raises(UserError, match=f"{root / TRAIN_LABELS}.*replace it"):
-        find(TINY_SOURCE, None if by_variable else root, Silent())
+        find(TINY_SET, None if by_variable else root, Silent())
 
 
 def test_half_a_set_in_a_data_root_is_an_error_at_once(tmp_path: Path, tiny_cache: Path) -> None:
@@ -75,13 +71,13 @@ def test_half_a_set_in_a_data_root_is_an_error_at_once(tmp_path: Path, tiny_cach
     root = write_idx(tmp_path / "root", tiny_arrays())
     (root / TRAIN_IMAGES).unlink()
     with pytest.raises(UserError, match="train-images.*is missing"):
-        find(TINY_SOURCE, root, Silent())
+        find(TINY_SET, root, Silent())
 
 
 def test_a_corrupt_cache_file_is_named_and_to_be_deleted(tiny_cache: Path) -> None:
     spoil(write_idx(tiny_cache, tiny_arrays()), TRAIN_LABELS, b"rubbish")
     with pytest.raises(UserError, match=f"{tiny_cache / TRAIN_LABELS}.*delete it"):
-        find(TINY_SOURCE, None, Silent())
+        find(TINY_SET, None, Silent())
 
 
 def test_without_xdg_cache_home_the_cache_is_in_the_home_folder(
@@ -90,17 +86,17 @@ def test_without_xdg_cache_home_the_cache_is_in_the_home_folder(
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path))
     write_idx(tmp_path / ".cache" / "dpbench" / "tiny", tiny_arrays(6))
-    assert fill_of(TINY_SOURCE, None) == 6
+    assert fill_of(TINY_SET, None) == 6
 
 
 def test_a_data_root_that_is_no_folder_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--data-root names .*, which is no folder"):
-        find(TINY_SOURCE, tmp_path / "nowhere", Silent())
+        find(TINY_SET, tmp_path / "nowhere", Silent())
 
 
 def test_when_all_fails_one_line_names_every_source(tmp_path: Path, tiny_cache: Path) -> None:
     source = replace(
-        TINY_SOURCE,
+        TINY_SET,
         mirrors=("http://127.0.0.1:9/", "http://nowhere.invalid/"),
         md5={"x": "0"},
         debian_folder=tmp_path / "system",
@@ -127,7 +123,7 @@ def test_a_cache_that_cannot_be_written_is_named(
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(UserError, match=f"mirror: .*{tmp_path / 'file'}"):
-        find(replace(TINY_SOURCE, mirrors=("http://mirror/",)), None, Silent())
+        find(replace(TINY_SET, mirrors=("http://mirror/",)), None, Silent())
 
 
 @pytest.mark.slow

@@ -1,0 +1,65 @@
+"""Orders of images in which every prefix has the classes in their proportions, to within one image.
+
+Prefixes of one order are nested subsets, so a smaller stratified subset is part of a larger one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def fixed_stratified_order(labels: Tensor) -> Tensor:
+    """A permutation that depends on the labels alone: the same on every machine and version.
+
+    Within a class, images are ordered by ``index_digest``; then the classes are interleaved evenly,
+    the lowest label first where several are due.
+
+    Args:
+        labels: ``(N,)``, int64.
+
+    Returns:
+        ``(N,)``, int64: indices of ``labels``.
+    """
+
+    def by_digest(members: Tensor) -> Tensor:
+        return members.new_tensor(sorted(members.tolist(), key=index_digest))
+
+    places = _places(labels, by_digest)
+    by_label = labels.argsort(stable=True)
+    return by_label[places[by_label].argsort(stable=True)]
+
+
+def random_stratified_order(labels: Tensor, rng: torch.Generator) -> Tensor:
+    """A permutation that is random within each class.
+
+    Args:
+        labels: ``(N,)``, int64.
+        rng: Source of the order, on the CPU.
+
+    Returns:
+        ``(N,)``, int64: indices of ``labels``.
+    """
+
+    def shuffled(members: Tensor) -> Tensor:
+        return members[torch.randperm(len(members), generator=rng).argsort()]
+
+    return _places(labels, shuffled).argsort(stable=True)
+
+
+def index_digest(index: int) -> bytes:
+    """SHA-256 of an index in decimal: sorting by it shuffles without a random generator."""
+    return hashlib.sha256(str(index).encode()).digest()
+
+
+def _places(labels: Tensor, ordered: Callable[[Tensor], Tensor]) -> Tensor:
+    """Where each image stands in [0, 1], when each class is spread evenly over that interval."""
+    places = torch.empty(len(labels), dtype=torch.float64)
+    for label in sorted(set(labels.tolist())):
+        members = ordered((labels == label).nonzero().squeeze(1))
+        ranks = torch.arange(len(members), dtype=torch.float64)
+        places[members] = (ranks + 0.5) / len(members)
+    return places
