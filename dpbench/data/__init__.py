@@ -1,1 +1,1 @@
-"""The data sets: what there is (``catalog``, imports no torch) and how to get it (``load``)."""
+"""Data sets: ``catalog`` lists them without importing torch, ``load`` gets and reads them."""

@@ -1,7 +1,7 @@
 """Large data sets, decoded once to arrays on disk and mapped into memory from then on.
 
-Mapped pages belong to the files: the system reads them when they are looked at and may drop them
-again, so a data set of any size costs a run no memory of its own.
+Mapped pages belong to the files: the operating system reads them on access and may drop them
+again, so a data set of any size takes no memory of the run's own.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 
 from dpbench.core.errors import UserError
-from dpbench.core.files import cache_folder, locked, safe_name
+from dpbench.core.files import cache_path, locked, safe_name
 from dpbench.core.images import Images, Splits, content_hash
 from dpbench.core.progress import Progress, Task
 from dpbench.data.catalog import DatasetInfo
 
 HASH = "sha256"
-FORMAT = 1  # of the cache: the names and contents of its files
+FORMAT = 1  # version of the cache: changes with the names or contents of its files
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -33,16 +33,16 @@ LabelledPixels = tuple[Pixels, Labels]
 
 @dataclass(frozen=True)
 class Original:
-    """A data set in the files that it was published in, found and not yet decoded.
+    """A data set in the files that it was published in, found but not decoded yet.
 
     Attributes:
-        info: What must be in them.
-        folder: Where they are.
-        files: Their paths in ``folder``.
-        recipe: What decoding does; another one where it would give other arrays.
-        decode: The images of a split (``train``, ``validation``, ``test``), some at a time: pixels
+        info: What the files must hold.
+        folder: Folder of the files.
+        files: Paths of the files in ``folder``.
+        recipe: Name of the decoding; changes whenever decoding would give other arrays.
+        decode: Yields a split (``train``, ``validation`` or ``test``) in batches: pixels
             ``(n, C, H, W)``, uint8, and labels ``(n,)``, int64, in [0, classes). Raises UserError
-            where a file does not hold what it should.
+            if a file does not hold what it should.
     """
 
     info: DatasetInfo
@@ -53,7 +53,7 @@ class Original:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of images of each split that there is."""
+        """Number of images by split, for the splits that the data set has."""
         info = self.info
         counts = {"train": info.train, "test": info.test, "validation": info.validation}
         return {split: count for split, count in counts.items() if count}
@@ -74,29 +74,29 @@ class Mapped:
 
 
 def mapped(original: Original, progress: Progress) -> Mapped:
-    """The arrays of a data set, decoded into the user's cache where they are not there yet.
+    """Map a data set's arrays, after decoding them into the user's cache if they are not there.
 
-    The cache knows the files by their paths in the folder, sizes and times of change.
+    The cache identifies the files by path in the folder, size and time of modification.
 
     Args:
         original: The data set.
-        progress: Told of decoding.
+        progress: Receives progress updates of decoding.
 
     Raises:
-        UserError: A file is missing or does not hold what it should, or the cache cannot be
-            written or was damaged.
+        UserError: A file is missing or does not hold what it should, or the cache is damaged or
+            cannot be written.
     """
     name = f"{safe_name(original.info.name)}-{_identity(original)[:16]}"
-    folder = cache_folder() / "arrays" / name
+    folder = cache_path() / "arrays" / name
 
     def waiting() -> None:
         progress.note(f"waiting for another process that decodes {original.info.name}")
 
     if not folder.is_dir():
         try:
-            folder.parent.mkdir(exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
             with locked(folder.with_name(f".{name}.lock"), waiting):
-                if not folder.is_dir():  # what another process may have done while we waited
+                if not folder.is_dir():  # another process may have decoded it while this one waited
                     _write(original, folder, progress)
         except OSError as error:
             raise UserError(
@@ -117,16 +117,16 @@ def _identity(original: Original) -> str:
         except OSError as error:
             raise UserError(
                 f"{file} cannot be read ({error.strerror}); expected all files of "
-                f"{info.name}: replace {original.folder} by an intact copy"
+                f"{info.name}: replace {original.folder} with an intact copy"
             ) from None
         digest.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"))
     return digest.hexdigest()
 
 
 def _write(original: Original, folder: Path, progress: Progress) -> None:
-    """Decode into a folder beside ``folder``, and rename that when all is in it."""
+    """Decode into a folder beside ``folder``, and rename that folder once it is complete."""
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
+    shutil.rmtree(partial, ignore_errors=True)  # leftovers of a killed process
     partial.mkdir()
     try:
         counts = original.counts
@@ -149,7 +149,7 @@ def _write_split(original: Original, split: str, count: int, folder: Path, task:
     labels = np.empty(count, np.int64)
     done = 0
     pixels_file, labels_file = _files(split, folder)
-    # written in order and not through a mapping, which would end the process on a full disk
+    # written in order, because a write through a mapping kills the process if the disk is full
     with pixels_file.open("wb") as handle:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(handle, header)
@@ -173,7 +173,7 @@ def _write_split(original: Original, split: str, count: int, folder: Path, task:
 def _miscounted(original: Original, split: str, found: str) -> UserError:
     return UserError(
         f"{original.folder} holds {found} {split} images; expected "
-        f"{original.counts[split]}, as {original.info.name} has: replace it by an intact copy"
+        f"{original.counts[split]}, as {original.info.name} has: replace it with an intact copy"
     )
 
 
@@ -192,7 +192,7 @@ def _open(original: Original, folder: Path) -> Mapped:
 
 
 def _open_split(original: Original, split: str, folder: Path) -> Images:
-    # "c": whoever writes to a tensor by mistake gets a page of their own; "r" would crash them
+    # "c" (copy on write): a write by mistake stays in this process; after "r" it would crash it
     pixels, labels = (np.load(file, mmap_mode="c") for file in _files(split, folder))
     count = original.counts[split]
     if pixels.shape != (count, *original.info.shape) or labels.shape != (count,):

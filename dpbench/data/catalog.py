@@ -1,4 +1,4 @@
-"""The data sets by name. Imports no torch, so that listing them is quick."""
+"""The catalog of data sets; importing it imports no torch, so that listing them is quick."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before it is loaded.
+    """Properties of a data set that are known before it is loaded.
 
     Attributes:
-        name: Its CLI name.
+        name: CLI name.
         shape: ``(channels, height, width)`` of one image.
         classes: Number of classes.
-        class_names: What label ``i`` stands for, at position ``i``.
+        class_names: Name of class ``i`` at position ``i``.
         train: Number of images of the official train split.
         test: Number of images of the official test split.
-        description: One line for people.
-        validation: Number of images of the official validation split; 0 where there is none.
+        description: One-line description.
+        validation: Number of images of the official validation split; 0 if there is none.
     """
 
     name: str
@@ -114,7 +114,7 @@ IMAGENET32 = DatasetInfo(
     name="imagenet32",
     shape=(3, 32, 32),
     classes=1_000,
-    class_names=tuple(map(str, range(1, 1_001))),  # the files know numbers only
+    class_names=tuple(map(str, range(1, 1_001))),  # the files have numbers only
     train=1_281_167,
     test=50_000,
     description="ImageNet at 32x32, tested on its validation images (Chrabaszcz et al., 2017)",

@@ -1,4 +1,4 @@
-"""A data set by name, as the splits that the benchmark uses."""
+"""Load data sets by name, in the splits that the benchmark uses."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Dataset:
     """A loaded data set.
 
     Attributes:
-        info: What it is.
-        splits: Train is the whole official train split, less what was held out for validation.
-        content_hash: SHA-256 over the arrays of all official splits, hexadecimal; the same whatever
-            is held out.
-        source: Where it was found, for people.
+        info: Entry of the catalog, or the info of the image folder.
+        splits: Train is the official train split without the images held out for validation.
+        content_hash: SHA-256 of all official splits, as 64 hex digits; does not depend on what is
+            held out.
+        source: Where the data set was found, as shown to the user.
     """
 
     info: DatasetInfo
@@ -52,14 +52,14 @@ class Dataset:
 
 
 def find_info(name: str) -> DatasetInfo:
-    """What is known of a data set before it is loaded; of an image folder, by a look at it.
+    """Look up a data set without loading it; an image folder is listed for it.
 
     Args:
-        name: A name in ``CATALOG``, or ``imagefolder:PATH``, whose info has the last part of the
-            path alone in its name.
+        name: A name in ``CATALOG``, or ``imagefolder:PATH``; the name in the info of a folder has
+            only the last part of the path.
 
     Raises:
-        UserError: The name is unknown, or the path is no folder of images.
+        UserError: The name is unknown, or the path is not a folder of images.
     """
     if name.startswith(folders.PREFIX):
         return folders.look(name).info
@@ -69,21 +69,21 @@ def find_info(name: str) -> DatasetInfo:
 
 
 def load(name: str, data_root: Path | None, progress: Progress, holdout: int = 0) -> Dataset:
-    """Load a data set, downloading it into the user's cache where it can be had from nowhere else.
+    """Load a data set; download it into the user's cache if it is found nowhere else.
 
     Args:
         name: A name in ``CATALOG``, or ``imagefolder:PATH``.
-        data_root: The user's own folder, looked into first; None for the environment's
+        data_root: The user's own folder, searched first; None for the environment's
             ``DPBENCH_DATA``.
-        progress: Who is told of downloads and decoding.
-        holdout: Number of train images to hold out for validation, in place of an official
-            validation split: see ``splits.hold_out``. Both parts are then copied into memory.
+        progress: Receives progress updates of downloads and decoding.
+        holdout: Number of train images to hold out for validation (by ``splits.hold_out``), in
+            place of an official validation split. Both parts are then copied into memory.
 
     Returns:
         The data set.
 
     Raises:
-        UserError: The name is unknown, the data set cannot be had or has bad files, or
+        UserError: The name is unknown, the data set cannot be obtained or has bad files, or
             ``holdout`` is not in [0, number of train images).
     """
     info = find_info(name)
@@ -115,7 +115,7 @@ def load(name: str, data_root: Path | None, progress: Progress, holdout: int = 0
 
 
 def _digits() -> tuple[Images, Images]:
-    """The digits, split once and for all into 1437 train and 360 test images (stratified)."""
+    """The digits in their fixed stratified split: 1437 train and 360 test images."""
     bundle = load_digits()
     values = bundle.images.astype(np.int64)
     pixels = (values * 255 + DIGITS_WHITE // 2) // DIGITS_WHITE  # rounded to nearest

@@ -1,4 +1,4 @@
-"""Folders in which data sets are looked for."""
+"""Folders that are searched for data sets: the user's own and the cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpbench.core.errors import UserError
-from dpbench.core.files import cache_folder
+from dpbench.core.files import cache_path
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Root:
     """The user's own data folder.
 
     Attributes:
-        folder: It.
-        told_by: The option or variable that names it.
+        folder: Path of the folder.
+        told_by: The option or environment variable that names it.
     """
 
     folder: Path
@@ -31,7 +31,7 @@ def user_root(data_root: Path | None) -> Root | None:
         data_root: As given with ``--data-root``; None for the environment's ``DPBENCH_DATA``.
 
     Raises:
-        UserError: It is no folder.
+        UserError: The path is not a folder.
     """
     root = Root(data_root, "--data-root") if data_root is not None else None
     if root is None and (variable := os.environ.get("DPBENCH_DATA")):
@@ -44,22 +44,22 @@ def user_root(data_root: Path | None) -> Root | None:
 def locate(
     dataset: str, folders: Iterable[str], names: Iterable[str], data_root: Path | None
 ) -> Path | None:
-    """The folder that holds a data set's files: below the user's root, or in the cache.
+    """Find the folder of a data set's files: below the user's root, or in the cache.
 
     Args:
-        dataset: Its name: that of its folder in the cache.
-        folders: Where below a root it may be, besides in the root itself.
-        names: Files or folders, one of which marks the right folder.
+        dataset: Name of the data set, and of its folder in the cache.
+        folders: Where below a root the files may be, besides in the root itself.
+        names: Files or folders; the right folder is the first that holds any of them.
         data_root: As given with ``--data-root``.
 
     Returns:
         The first folder that holds one of ``names``, or None.
 
     Raises:
-        UserError: The user's root is no folder.
+        UserError: The user's root is not a folder.
     """
     root = user_root(data_root)
-    roots = [cache_folder() / dataset]
+    roots = [cache_path() / dataset]
     if root is not None:
         roots.insert(0, root.folder)
     for place in (place for each in roots for place in (*(each / f for f in folders), each)):
@@ -69,14 +69,14 @@ def locate(
 
 
 def not_found(dataset: str, instead: str) -> UserError:
-    """The error for a data set that is nowhere.
+    """The error for a data set that was found nowhere.
 
     Args:
-        dataset: Its name.
-        instead: What to get, and from where: one clause.
+        dataset: Name of the data set.
+        instead: One clause that says what to get and from where.
     """
     return UserError(
         f"{dataset} was found neither below --data-root or DPBENCH_DATA nor in "
-        f"{cache_folder() / dataset}: {instead} and name the folder above it with --data-root, "
+        f"{cache_path() / dataset}: {instead} and name the folder above it with --data-root, "
         "or try --dataset digits, which needs no download"
     )

@@ -1,4 +1,4 @@
-"""Samples that were made elsewhere, checked to be what evaluators expect."""
+"""Read samples that were made elsewhere, and check that evaluators can take them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ Array = NDArray[Any]
 
 
 def read_samples(path: Path, info: DatasetInfo, progress: Progress) -> Images:
-    """Samples in the form that they were made in.
+    """Read samples from a folder of images or an ``.npz`` file.
 
     Args:
-        path: A folder with a sub-folder of images for each class (see ``folders.samples``), or an
-            ``.npz`` file with ``images``, ``(N, C, H, W)``, ``(N, H, W, C)`` or, where C is 1,
-            ``(N, H, W)``, and ``labels``, ``(N,)``; whole numbers.
-        info: The data set that they imitate.
-        progress: Told of decoding.
+        path: A folder with a sub-folder of images for each class (as ``folders.samples`` reads
+            it), or an ``.npz`` file with integer arrays: ``images`` of shape ``(N, C, H, W)``,
+            ``(N, H, W, C)`` or, if C is 1, ``(N, H, W)``, and ``labels`` of shape ``(N,)``.
+        info: The data set that the samples imitate.
+        progress: Receives progress updates of decoding.
 
     Returns:
-        N images, at least 1.
+        At least one image.
 
     Raises:
-        UserError: They are not there, or not what samples of the data set can be.
+        UserError: There are no samples at ``path``, or they do not fit the data set.
     """
     if path.is_dir():
         return folders.samples(path, info, progress)
@@ -60,7 +60,7 @@ def _arrays(file: Path) -> tuple[Array, Array]:
                 there = ", ".join(loaded.files) or "nothing"
                 raise ValueError(f"it holds {there}, but no {' and no '.join(missing)}")
             return loaded[IMAGES], loaded[LABELS]
-    except Exception as error:  # the bytes of a bad file provoke whatever they like
+    except Exception as error:  # a bad file may raise anything
         raise UserError(
             f"{file} is not an .npz file with arrays {IMAGES} and {LABELS}: {described(error)}; "
             "make one with numpy.savez"
@@ -83,13 +83,13 @@ def _pixels(file: Path, images: Array, info: DatasetInfo) -> NDArray[np.uint8]:
             + (f" or (N, {height}, {width})" if channels == 1 else "")
         )
     if not len(ordered):
-        raise UserError(f"{file} holds no image; expected one at least")
+        raise UserError(f"{file} holds no image; expected at least one")
     if ordered.dtype.kind == "f":
         raise UserError(f"{file}: {IMAGES} is {ordered.dtype} {_float_range(ordered)}")
     if ordered.dtype.kind not in "iu":
         raise UserError(f"{file}: {IMAGES} is {ordered.dtype}; expected uint8 in [0, 255]")
     low, high = int(ordered.min()), int(ordered.max())
-    if low < 0 or high > 255 or high == 1:  # 0 and 1 alone: intensities that were not scaled
+    if low < 0 or high > 255 or high == 1:  # only 0 and 1: intensities that were not scaled
         raise UserError(
             f"{file}: {IMAGES} has values from {low} to {high}; expected uint8 in [0, 255]"
         )
@@ -97,7 +97,7 @@ def _pixels(file: Path, images: Array, info: DatasetInfo) -> NDArray[np.uint8]:
 
 
 def _float_range(images: Array) -> str:
-    """What a person must know to convert float images."""
+    """The end of the message about float images: their range, and how to convert them."""
     if not np.isfinite(images).all():
         return "with NaN or infinite values; expected uint8 in [0, 255]"
     low, high = float(images.min()), float(images.max())

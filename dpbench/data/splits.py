@@ -1,4 +1,4 @@
-"""Fixed splits that depend on no library's random numbers."""
+"""Fixed splits, which depend on no library's random numbers."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def split(images: Images, held_out: int) -> tuple[Images, Images]:
 
 
 def hold_out(images: Images, held_out: int) -> tuple[Images, Images]:
-    """Split private images so that no image decides about another one.
+    """Split private images so that no image decides where another one goes.
 
-    The places 0 to N - 1 that are held out are those of the ``held_out`` largest SHA-256, whatever
-    is there: an image with another label, or none, in the place of an image leaves all others where
-    they are. Classes are in proportion only as far as chance has it.
+    The held-out indices are those with the ``held_out`` largest SHA-256, whatever the images: to
+    replace the image at an index, or its label, moves no other image. Classes are in proportion up
+    to chance only.
 
     Args:
         images: What to split.
-        held_out: Size of the second part, 0 to N; a smaller one is part of a larger one.
+        held_out: Size of the second part, 0 to N; a smaller part is a subset of a larger one.
 
     Returns:
         The two parts, each in the original order.

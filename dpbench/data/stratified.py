@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def fixed_stratified_order(labels: Tensor) -> Tensor:
-    """A permutation that depends on the labels alone: the same on every machine and version.
+    """Stratified permutation that depends on the labels alone: the same on every machine.
 
     Within a class, images are ordered by ``index_digest``; then the classes are interleaved evenly,
     the lowest label first where several are due.
@@ -34,11 +34,11 @@ def fixed_stratified_order(labels: Tensor) -> Tensor:
 
 
 def random_stratified_order(labels: Tensor, rng: torch.Generator) -> Tensor:
-    """A permutation that is random within each class.
+    """Stratified permutation that is random within each class.
 
     Args:
         labels: ``(N,)``, int64.
-        rng: Source of the order, on the CPU.
+        rng: Random generator of the order, on the CPU.
 
     Returns:
         ``(N,)``, int64: indices of ``labels``.

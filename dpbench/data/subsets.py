@@ -1,4 +1,4 @@
-"""Random subsets of images, blind to classes or stratified by them."""
+"""Random subsets of images, with or without stratification by class."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from dpbench.data.stratified import random_stratified_order
 
 
 def subset(images: Images, size: int, rng: torch.Generator) -> Images:
-    """A random choice of images without repetition, blind to classes.
+    """Choose images at random without repetition, whatever their classes.
 
     Args:
         images: N images.
-        size: How many to take; all where there are fewer.
-        rng: Source of the choice, on the CPU.
+        size: How many to choose; all if there are fewer.
+        rng: Random generator, on the CPU.
 
     Returns:
-        ``min(size, N)`` images in their old order, so that a set that is taken whole is itself.
+        ``min(size, N)`` images in their original order, so that choosing all gives the same set.
     """
     return images[torch.randperm(len(images), generator=rng)[:size].sort().values]
 
 
 def nested(images: Images, sizes: Iterable[int], rng: torch.Generator) -> dict[int, Images]:
-    """Subsets of rising sizes, each within the next, all stratified by class.
+    """Choose nested random subsets, all stratified by class.
 
     Args:
         images: N images.
-        sizes: Of the subsets.
-        rng: Source of the choice, on the CPU.
+        sizes: Sizes of the subsets.
+        rng: Random generator, on the CPU.
 
     Returns:
-        For every size up to N, so many images.
+        The subset of each size that is at most N.
     """
     order = random_stratified_order(images.labels, rng)
     return {size: images[order[:size]] for size in sizes if size <= len(images)}

@@ -182,7 +182,7 @@ def test_bad_folders_are_one_line(dpbench: Command, tmp_path: Path) -> None:
     Path("text", "5", "notes.txt").write_text("5")
     for folder, message in (
         ("empty", "empty holds no folder; expected one for each class of digits"),
-        ("strange", "strange has 10, cat; expected folders called as the classes of digits are"),
+        ("strange", "strange has 10, cat; expected folders named after the classes of digits"),
         ("large", "28x28 pixels of mode L; expected 16x16 pixels of mode L"),
         ("text", "notes.txt is no image by its name"),
     ):

@@ -1,1 +1,1 @@
-"""Where data sets come from."""
+"""Downloads of data sets."""

@@ -1,7 +1,8 @@
-"""Files out of a Debian package, without root and without touching the system.
+"""Take files out of a Debian package, without root and without touching the system.
 
-apt-get keeps its lists, caches and state in a private folder; its sources and the keys that it
-trusts are the machine's own, and signatures are checked as ever.
+For machines that reach a mirror of Debian but no mirror of the data set: Debian packages
+Fashion-MNIST. apt-get keeps its lists, caches and state in a private folder; its package sources
+and trusted keys are the machine's own, and it checks signatures as usual.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ DOWNLOAD_SECONDS = 300.0
 UNPACK_SECONDS = 60.0
 POLL_SECONDS = 0.1
 
-# the hooks that run after an update would tell the system's package tools of lists not their own
+# hooks after an update would announce these private lists to the system's package tools
 CONFIGURATION = """\
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
@@ -41,17 +42,17 @@ def fetch(package: str, megabytes: float, inside: Path, folder: Path, progress: 
     """Download and unpack a Debian package.
 
     Args:
-        package: Its name.
-        megabytes: Its size, MB.
+        package: Name of the package.
+        megabytes: Size of the package, MB.
         inside: The absolute path that the package would install to.
         folder: An empty folder to work in.
-        progress: Who is told.
+        progress: Receives progress updates.
 
     Returns:
-        Where below ``folder`` the files of ``inside`` lie.
+        The folder below ``folder`` that holds the files of ``inside``.
 
     Raises:
-        OSError: The package cannot be had from the machine's package sources, or not in time.
+        OSError: The machine's package sources do not deliver the package, or not in time.
     """
     if shutil.which("apt-get") is None:
         raise OSError("this machine has no apt-get")
@@ -62,7 +63,7 @@ def fetch(package: str, megabytes: float, inside: Path, folder: Path, progress: 
     apt = ("apt-get", "--quiet", f"--config-file={configuration}")
 
     progress.note(f"reading package lists, to download {package}")
-    # one failing package source of several is no matter while another one has the package
+    # a package source may fail as long as another one has the package
     _, update_problem = _run((*apt, "update"), folder, UPDATE_SECONDS)
     with progress.task(f"download {package}", megabytes, "MB") as task:
         seen = 0.0
@@ -87,10 +88,10 @@ def fetch(package: str, megabytes: float, inside: Path, folder: Path, progress: 
 def _run(
     command: Sequence[str], folder: Path, seconds: float, watch: Callable[[], None] = lambda: None
 ) -> tuple[int, str]:
-    """Run a command in ``folder`` and return its exit status and the first problem it told of.
+    """Run a command in ``folder``; return its exit status and the first problem it reported.
 
-    ``watch`` is called now and then. After ``seconds``, or when interrupted, the command is killed
-    with all that it started.
+    ``watch`` is called every ``POLL_SECONDS``. After ``seconds``, or on an interrupt, the command
+    is killed together with its child processes.
     """
     log = folder / "log"
     deadline = time.monotonic() + seconds

@@ -1,9 +1,9 @@
-"""Data sets and samples of the user's own: a folder with a sub-folder of images for each class.
+"""The user's own data sets and samples: a folder with a sub-folder of images for each class.
 
-The names of the classes, the number of images and which of them are for testing count as public.
-Where the folder does not say, a tenth is for testing, stratified by class and chosen by the images'
-places in the sorted listing. To remove an image from the folder can then move others between the
-splits; who needs the train split to change by that image alone makes ``train/`` and ``test/``.
+The names of the classes, the number of images and their split into train and test count as public.
+A folder without ``train/`` and ``test/`` is split by dpbench: a tenth, stratified by class and
+chosen by position in the sorted listing, is for testing. Removing an image can then move others
+between the splits; with ``train/`` and ``test/``, it changes the train split by that image alone.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ PREFIX = "imagefolder:"
 FORMATS = ("PNG", "JPEG")
 SUFFIXES = (".png", ".jpg", ".jpeg")
 CHANNELS = {"L": 1, "RGB": 3}
-TEST_PART = 10  # one in so many
+TEST_PART = 10  # one image in ten is for testing
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """What a look at a folder shows; no image but the first was opened.
+    """A folder that was listed; of its images only the first was opened.
 
     Attributes:
-        info: Made of what is there.
-        folder: Where.
+        info: Derived from the listing and the first image.
+        folder: Absolute path of the folder.
         mode: Pillow's mode of the images.
         splits: Path in ``folder`` and label of each image, by split.
     """
@@ -52,11 +52,11 @@ class ImageFolder:
 
 
 def look(name: str) -> ImageFolder:
-    """Look at a folder.
+    """List a folder of images and open the first one.
 
     Args:
         name: ``imagefolder:PATH``. The path holds one folder per class, or ``train`` and ``test``
-            with such folders; plain and hidden files beside these are passed over.
+            with such folders; plain and hidden files beside these are ignored.
 
     Raises:
         UserError: The path is not such a folder, or its first image is neither grey nor RGB.
@@ -94,13 +94,13 @@ def look(name: str) -> ImageFolder:
 
 
 def find(name: str) -> Original:
-    """The images of a folder, to be decoded.
+    """Find the images of a folder; they are decoded later.
 
     Args:
         name: ``imagefolder:PATH``.
 
     Raises:
-        UserError: As ``look`` does.
+        UserError: As for ``look``.
     """
     seen = look(name)
     _, height, width = seen.info.shape
@@ -111,22 +111,23 @@ def find(name: str) -> Original:
         return pictures.decode(found, expected)
 
     files = [path for rows in seen.splits.values() for path, _ in rows]
-    # the labels follow from the paths, and those are known to whoever compares
+    # the labels follow from the paths, which are part of the cache's key
     return Original(seen.info, seen.folder, files, "a folder of images", decode)
 
 
 def samples(folder: Path, info: DatasetInfo, progress: Progress) -> Images:
-    """Samples of another data set, decoded from a folder.
+    """Decode samples of a data set from a folder.
 
     Args:
-        folder: Holds a folder of images for each class, or for some; plain and hidden files beside
-            these are passed over. All are called as the classes are, where characters that file
-            systems do not like may be ``-``; or all by numbers, the classes' labels.
+        folder: Holds a folder of images for each class, or for some classes; plain and hidden files
+            beside these are ignored. Either all folders are named after classes (characters that
+            file systems do not allow may be ``-``), or all by the labels of classes.
         info: The data set that the samples imitate.
-        progress: Told of decoding.
+        progress: Receives progress updates of decoding.
 
     Raises:
-        UserError: A folder is of no class, or an image is not as those of the data set are.
+        UserError: A folder is named after no class, or an image has another shape than the data
+            set's.
     """
     rows = _rows(folder, "", _labels(folder, info))
     channels, height, width = info.shape
@@ -142,7 +143,7 @@ def samples(folder: Path, info: DatasetInfo, progress: Progress) -> Images:
 
 
 def _labels(folder: Path, info: DatasetInfo) -> dict[str, int]:
-    """The label that each folder of samples stands for."""
+    """The label of each folder of samples, by the folder's name."""
     kinds = _folders(folder)
     if not kinds:
         raise UserError(f"{folder} holds no folder; expected one for each class of {info.name}")
@@ -155,20 +156,20 @@ def _labels(folder: Path, info: DatasetInfo) -> dict[str, int]:
             return found
     odd = [kind for kind in kinds if by_name[kind] is None and by_number[kind] is None]
     raise UserError(
-        f"{folder} has {', '.join(odd) or 'names and numbers together'}; expected folders called "
-        f"as the classes of {info.name} are ({', '.join(known)}), or 0 to {info.classes - 1}"
+        f"{folder} has {', '.join(odd) or 'names and numbers together'}; expected folders named "
+        f"after the classes of {info.name} ({', '.join(known)}), or 0 to {info.classes - 1}"
     )
 
 
 def _number(kind: str, classes: int) -> int | None:
-    """The label that a name is as a number, if it is one."""
+    """The label that a folder's name spells as a number, or None."""
     if not (kind.isascii() and kind.isdecimal() and int(kind) < classes):
         return None
     return int(kind)
 
 
 def _entries(folder: Path) -> list[str]:
-    """Names in a folder that are not hidden, sorted; none where there is no folder."""
+    """Names in a folder that are not hidden, sorted; empty if there is no such folder."""
     if not folder.is_dir():
         return []
     return sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
@@ -193,7 +194,7 @@ def _rows(folder: Path, split: str, classes: Mapping[str, int]) -> list[Labelled
             if not name.lower().endswith(SUFFIXES):
                 raise UserError(
                     f"{folder / split / kind / name} is no image by its name; expected "
-                    f"{', '.join(SUFFIXES)} files alone: convert or remove it"
+                    f"{', '.join(SUFFIXES)} files only: convert or remove it"
                 )
             rows.append((os.path.join(split, kind, name), label))  # noqa: PTH118
     return rows
@@ -202,7 +203,7 @@ def _rows(folder: Path, split: str, classes: Mapping[str, int]) -> list[Labelled
 def _split(rows: list[LabelledPath], folder: Path) -> dict[str, list[LabelledPath]]:
     if len(rows) < TEST_PART:
         raise UserError(
-            f"{folder} holds {len(rows)} images; expected {TEST_PART} at least, a tenth of which "
+            f"{folder} holds {len(rows)} images; expected at least {TEST_PART}, a tenth of which "
             "is for testing, or folders train and test"
         )
     order = fixed_stratified_order(torch.tensor([label for _, label in rows])).tolist()
@@ -212,11 +213,11 @@ def _split(rows: list[LabelledPath], folder: Path) -> dict[str, list[LabelledPat
 
 
 def _first(file: Path) -> tuple[tuple[int, int], str]:
-    """Size (width, height) and mode of the image that all others must be like."""
+    """Size (width, height) and mode of the first image, which all others must share."""
     try:
         with Image.open(file, formats=FORMATS) as image:
             size, mode = image.size, image.mode
-    except Exception as error:  # the bytes of a bad file provoke whatever they like
+    except Exception as error:  # a bad file may raise anything
         raise UserError(f"{file} is no intact PNG or JPEG file ({error})") from None
     if mode not in CHANNELS:
         raise UserError(

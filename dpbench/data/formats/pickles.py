@@ -1,8 +1,9 @@
 """Batches of images in pickle files (CIFAR-10, downsampled ImageNet), read without trusting them.
 
-Unpickling runs what a file tells it to. Here it may build dicts, lists, strings and numbers; the
-array and dtype of NumPy are replaced by stand-ins that keep what they are told and run nothing, and
-every other name is refused.
+Unpickling a file runs whatever it names. Here it may build dicts, lists, strings and numbers only;
+stand-ins that run nothing take the place of NumPy's array and dtype, and every other name is
+refused. No hashes of ImageNet's batches are published; those of CIFAR-10 have passed an MD5 check
+before, and are read by the same reader rather than by a second one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dpbench.data.catalog import DatasetInfo
 
 
 class _StandIn:
-    """Keeps what it is made of; runs nothing."""
+    """Keeps its arguments and state; runs nothing."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
@@ -32,15 +33,15 @@ class _StandIn:
 
 
 class _Array(_StandIn):
-    """In place of ``numpy.ndarray`` and of the function that makes an empty one."""
+    """Takes the place of ``numpy.ndarray`` and of the function that makes an empty one."""
 
 
 class _Dtype(_StandIn):
-    """In place of ``numpy.dtype``."""
+    """Takes the place of ``numpy.dtype``."""
 
 
 class _Latin1(_StandIn):
-    """In place of ``codecs.encode``: how Python 3 writes bytes for Python 2."""
+    """Takes the place of ``codecs.encode``, by which Python 3 writes bytes for Python 2."""
 
     def __new__(cls, text: str, encoding: str) -> Any:
         if encoding != "latin1":
@@ -68,19 +69,19 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_batch(file: Path, info: DatasetInfo, first_label: int = 0) -> LabelledPixels:
-    """One batch of images.
+    """Read one batch of images.
 
     Args:
         file: A pickled dict with ``data``, a uint8 array ``(n, C * H * W)``, and ``labels``, a list
             of ``n`` integers; written by Python 2 or 3.
-        info: Shape and number of classes that it must have.
-        first_label: What the file calls label 0.
+        info: Shape of an image and number of classes that the batch must have.
+        first_label: The file's label of class 0.
 
     Returns:
         Pixels ``(n, C, H, W)``, uint8, and labels ``(n,)``, int64, in [0, classes).
 
     Raises:
-        UserError: The file cannot be read, holds something else, or refers to anything but arrays.
+        UserError: The file cannot be read, holds something else, or names anything but arrays.
     """
     try:
         with file.open("rb") as handle:
@@ -90,10 +91,10 @@ def read_batch(file: Path, info: DatasetInfo, first_label: int = 0) -> LabelledP
         pixels, labels = _pixels(batch["data"]), batch["labels"]
         if not isinstance(labels, list) or not all(isinstance(label, int) for label in labels):
             raise TypeError("its labels are no list of integers")
-    except Exception as error:  # the bytes of a bad file provoke whatever they like
+    except Exception as error:  # a bad file may raise anything
         raise UserError(
             f"{file} is no intact batch of {info.name} ({type(error).__name__}: {error}); expected "
-            "a pickled dict with data and labels: replace it by an intact copy"
+            "a pickled dict with data and labels: replace it with an intact copy"
         ) from None
     width = math.prod(info.shape)
     if pixels.shape != (len(labels), width):
@@ -110,9 +111,9 @@ def read_batch(file: Path, info: DatasetInfo, first_label: int = 0) -> LabelledP
 
 
 def _pixels(array: Any) -> Pixels:
-    """The array that a stand-in was told of.
+    """The array that a stand-in describes.
 
-    Its state is (version, shape, dtype, whether in Fortran's order, bytes).
+    The state of a stand-in is (version, shape, dtype, whether in Fortran order, bytes).
     """
     if not isinstance(array, _Array):
         raise TypeError("its data is no array")

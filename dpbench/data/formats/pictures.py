@@ -1,4 +1,4 @@
-"""Decoding of many small PNG and JPEG files."""
+"""Decode many small PNG and JPEG files."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Picture:
     """An encoded image.
 
     Attributes:
-        name: What a person finds it by.
-        content: The bytes of its file.
-        label: Of its class.
+        name: Path or other name, for messages.
+        content: The bytes of the file.
+        label: Label of the class.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Picture:
 
     @classmethod
     def read(cls, file: Path, label: int) -> Picture:
-        """The picture in a file.
+        """Read the picture in a file.
 
         Raises:
-            UserError: It cannot be read.
+            UserError: The file cannot be read.
         """
         try:
             return cls(str(file), file.read_bytes(), label)
@@ -51,12 +51,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Expected:
-    """What every picture of a data set must be.
+    """What all pictures of a data set have in common.
 
     Attributes:
         formats: Pillow's names of the file formats.
         size: Width and height, pixels.
-        modes: Pillow's modes.
+        modes: Pillow's modes that are allowed.
     """
 
     formats: tuple[str, ...]
@@ -69,18 +69,18 @@ def decode(
     expected: Expected,
     prepare: Callable[[Image.Image], Pixels] = np.asarray,
 ) -> Iterator[LabelledPixels]:
-    """Decode pictures on all cores, in order, some at a time.
+    """Decode pictures on all cores, in order and in batches.
 
     Args:
-        pictures: Taken only as fast as they are decoded.
-        expected: What they must be.
-        prepare: Crops, resizes or converts one, to ``(H, W)`` or ``(H, W, C)``, uint8.
+        pictures: The pictures; consumed only as fast as they are decoded.
+        expected: What all pictures must have in common.
+        prepare: Crops, resizes or converts a picture to ``(H, W)`` or ``(H, W, C)``, uint8.
 
     Returns:
         Pixels ``(n, C, H, W)``, uint8, and labels ``(n,)``, int64.
 
     Raises:
-        UserError: A picture cannot be decoded or is not as expected: the first one that is not.
+        UserError: A picture cannot be decoded or is not as expected; names the first such one.
     """
 
     def one(picture: Picture) -> tuple[Pixels, int]:
@@ -97,15 +97,15 @@ def _decoded(
 ) -> Pixels:
     try:
         with Image.open(io.BytesIO(picture.content), formats=expected.formats) as image:
-            # the head alone was read so far, so an image of any size can be refused
+            # only the header was read so far, so an image of any size can be refused
             found = f"{image.width}x{image.height} pixels of mode {image.mode}"
             right = image.size == expected.size and image.mode in expected.modes
             pixels = prepare(image) if right else None
-    except Exception as error:  # the bytes of a bad file provoke whatever they like
+    except Exception as error:  # a bad file may raise anything
         reason = "no such image" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(
             f"{picture.name} cannot be decoded ({reason}); expected an intact "
-            f"{' or '.join(expected.formats)} file: replace it by an intact copy"
+            f"{' or '.join(expected.formats)} file: replace it with an intact copy"
         ) from None
     if pixels is None:
         width, height = expected.size

@@ -1,1 +1,1 @@
-"""Data sets with a layout of their own."""
+"""Data sets, each with the layout of its published files."""

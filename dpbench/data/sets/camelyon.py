@@ -3,10 +3,10 @@
 Splits are the official ones of WILDS: train is split 0 of the hospitals (centers) 0, 3 and 4,
 validation the whole of center 1 and test the whole of center 2, both out of distribution. Split 1
 of the train hospitals, 33,560 images for validation in distribution, is left out, as Ghalebikesabi
-et al. (2023) do. The label is whether the central 32x32 of the 96x96 pixels has tumor.
+et al. (2023) do. The label is whether the central 32x32 of the 96x96 pixels contain tumor.
 
-Ghalebikesabi et al. say no more than "downsampled to 32x32"; here each pixel is the mean of 3x3,
-rounded to nearest. Transparency is dropped, as WILDS does.
+Ghalebikesabi et al. say only "downsampled to 32x32"; here each pixel is the mean of 3x3 pixels,
+rounded to nearest. Transparency is dropped, as in WILDS.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def find(
     """Find Camelyon17-WILDS; a download of 10 GB is left to the user.
 
     Args:
-        data_root: The user's own folder, looked into first.
-        progress: Not needed.
-        info: What must be in the files.
+        data_root: The user's own folder, searched first.
+        progress: Not used.
+        info: What the files must hold.
 
     Raises:
-        UserError: It is nowhere to be found, or its metadata are bad.
+        UserError: The data set was not found, or its metadata are bad.
     """
     folder = locate(info.name, (FOLDER, f"wilds/{FOLDER}"), (METADATA,), data_root)
     if folder is None:
@@ -66,7 +66,7 @@ def find(
 
 
 def _prepared(image: Image.Image) -> Pixels:
-    # not Pillow's reduce, which rounds some means down by 5/9
+    # not Pillow's reduce, which is 5/9 too low for some means
     pixels = np.asarray(image.convert("RGB"))
     rows = pixels.reshape(32, 3, 96, 3).sum(1, dtype=np.uint16)
     sums = rows[:, 0::3] + rows[:, 1::3] + rows[:, 2::3]
@@ -100,7 +100,7 @@ def _splits(file: Path) -> dict[str, list[LabelledPath]]:
 
 
 def _split_of(center: str, split: str) -> str | None:
-    """The split, ``""`` for what is left out, or None for what cannot be."""
+    """The split, ``""`` if it is left out, or None if there is no such center or split."""
     if split not in (TRAIN_SPLIT, LEFT_OUT_SPLIT):
         return None
     if center in TRAIN_CENTERS:

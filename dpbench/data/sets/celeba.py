@@ -1,11 +1,11 @@
 """CelebA at 32x32, labelled by gender, from its aligned and cropped images.
 
-Images (178x218) are cropped to the central 178x178 and resized to 32x32 by Pillow's Lanczos filter,
-the transform ``center-crop`` of ``dataset_tool.py``: how DPDM (Dockhorn et al., 2022) makes its
-ImageNet. How it makes its CelebA, its repository does not say. The label is the attribute Male (1
-for 1, 0 for -1), as in DPImageBench; DPDM's own models of CelebA are not class-conditional.
+Images (178x218) are cropped to the central 178x178 and resized to 32x32 by Pillow's Lanczos filter:
+the transform ``center-crop`` of ``dataset_tool.py``, by which DPDM (Dockhorn et al., 2022) makes
+its ImageNet; its repository does not say how it makes its CelebA. The label is the attribute Male
+(1 for 1, 0 for -1), as in DPImageBench; DPDM's own models of CelebA are not class-conditional.
 
-Decoded JPEG pixels may differ between versions of the JPEG library, and with them the content hash.
+Versions of the JPEG library may decode to different pixels, and so to different content hashes.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ RECIPE = "CelebA, Male, central 178x178, Lanczos to 32x32"
 def find(
     data_root: Path | None, progress: Progress, info: DatasetInfo = catalog.CELEBA
 ) -> Original:
-    """Find CelebA; its distributors allow no download by programs.
+    """Find CelebA, which its distributors do not let programs download.
 
     Args:
-        data_root: The user's own folder, looked into first.
-        progress: Not needed.
-        info: What must be in the files.
+        data_root: The user's own folder, searched first.
+        progress: Not used.
+        info: What the files must hold.
 
     Raises:
-        UserError: It is nowhere to be found, or its lists are bad.
+        UserError: The data set was not found, or its lists are bad.
     """
     folder = locate(info.name, ("celeba", "CelebA"), (ATTRIBUTES, PARTITION), data_root)
     if folder is None:
@@ -89,7 +89,7 @@ def _zipped(file: Path, names: Iterable[str], labels: Mapping[str, int]) -> Iter
 
 
 def _labels(file: Path) -> dict[str, int]:
-    """The label of each image: line 1 is their number, line 2 the names of the attributes."""
+    """The label of each image. Line 1 of the list is their number, line 2 names the attributes."""
     lines = _lines(file)
     names = lines[1].split() if len(lines) > 1 else []
     if "Male" not in names:

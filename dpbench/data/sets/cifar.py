@@ -1,17 +1,17 @@
-"""CIFAR-10 from its Python batches, found or downloaded (https://www.cs.toronto.edu/~kriz)."""
+"""CIFAR-10 from its Python batches (https://www.cs.toronto.edu/~kriz), found or downloaded."""
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from torchvision import datasets
+from torchvision.datasets.utils import calculate_md5
 
 from dpbench.core.errors import UserError
-from dpbench.core.files import cache_folder
+from dpbench.core.files import cache_path
 from dpbench.core.progress import Progress
 from dpbench.data import catalog
 from dpbench.data.arrays import LabelledPixels, Original
@@ -39,13 +39,13 @@ def find(
     """Find CIFAR-10, or download it into the user's cache.
 
     Args:
-        data_root: The user's own folder, looked into first.
-        progress: Told of a download.
-        info: What must be in the files.
-        md5: MD5 of each batch, as torchvision has them.
+        data_root: The user's own folder, searched first.
+        progress: Receives progress updates of a download.
+        info: What the files must hold.
+        md5: MD5 of each batch, from torchvision.
 
     Raises:
-        UserError: It is nowhere to be found and cannot be downloaded.
+        UserError: The data set was not found and cannot be downloaded.
     """
     folder = locate(info.name, (FOLDER, f"{info.name}/{FOLDER}"), md5, data_root)
     if folder is None:
@@ -60,19 +60,18 @@ def find(
 
 
 def _check_md5(file: Path, expected: str) -> None:
-    with file.open("rb") as handle:
-        found = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    found = calculate_md5(file)
     if found != expected:
         raise UserError(
             f"{file} has MD5 {found[:12]}; expected {expected[:12]}, the official cifar10: "
-            "replace it by an intact copy"
+            "replace it with an intact copy"
         )
 
 
 def _download(info: DatasetInfo, progress: Progress) -> Path:
-    cache = cache_folder() / info.name
+    cache = cache_path() / info.name
     try:
-        cache.mkdir(exist_ok=True)
+        cache.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".download-", dir=cache) as temporary:
             folder = Path(temporary)
             mirrors.fetch(MIRROR, info.name, {ARCHIVE: ARCHIVE_MD5}, MEGABYTES, folder, progress)
@@ -82,8 +81,8 @@ def _download(info: DatasetInfo, progress: Progress) -> Path:
     except (OSError, tarfile.TarError) as error:
         raise not_found(
             info.name,
-            f"{MIRROR}{ARCHIVE} could not be had ({' '.join(str(error).split())}); get it by other "
-            f"means, unpack it to a folder {FOLDER}",
+            f"{MIRROR}{ARCHIVE} could not be downloaded ({' '.join(str(error).split())}); get "
+            f"it by other means, unpack it to a folder {FOLDER}",
         ) from None
     return cache / FOLDER
 

@@ -1,6 +1,6 @@
 """Downsampled ImageNet from its batches (Chrabaszcz et al., 2017, arXiv:1707.08819).
 
-The labels are those of the files less 1, in an order of the authors' own. The official validation
+Labels are those of the files minus 1, in the authors' own order of classes. The official validation
 images, which have labels, are the test split.
 """
 
@@ -26,15 +26,15 @@ FIRST_LABEL = 1
 def find(
     data_root: Path | None, progress: Progress, info: DatasetInfo = catalog.IMAGENET32
 ) -> Original:
-    """Find the batches; they are given out to registered users only.
+    """Find the batches, which are available to registered users only.
 
     Args:
-        data_root: The user's own folder, looked into first.
-        progress: Not needed.
-        info: What must be in the files.
+        data_root: The user's own folder, searched first.
+        progress: Not used.
+        info: What the files must hold.
 
     Raises:
-        UserError: They are nowhere to be found.
+        UserError: The batches were not found.
     """
     names = (*BATCHES["train"], *BATCHES["test"])
     folder = locate(info.name, ("imagenet32", "Imagenet32", "ImageNet32"), names, data_root)

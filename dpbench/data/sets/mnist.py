@@ -136,7 +136,7 @@ def find(wanted: IdxSet, data_root: Path | None, progress: Progress) -> tuple[Ar
         The arrays as ``read_folder`` gives them, and where they were found.
 
     Raises:
-        UserError: A folder holds bad files, or the data set is nowhere to be had.
+        UserError: A folder holds bad files, or the data set is found nowhere.
     """
     tried = []
     for place in _places(wanted, data_root):
@@ -158,8 +158,8 @@ def find(wanted: IdxSet, data_root: Path | None, progress: Progress) -> tuple[Ar
             tried.append(f"{name}: {error}")
     reasons = " ".join(" | ".join(tried).split())
     raise UserError(
-        f"{wanted.info.name} could not be had ({reasons}); put its four IDX files in a folder and "
-        "name that with --data-root, or try --dataset digits, which needs no download"
+        f"{wanted.info.name} could not be obtained ({reasons}); put its four IDX files in a "
+        "folder and name that with --data-root, or try --dataset digits, which needs no download"
     )
 
 

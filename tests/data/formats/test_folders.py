@@ -149,7 +149,7 @@ def no_classes(folder: Path) -> None:
     ("spoil", "message"),
     [
         (empty_class, "emu holds no image"),
-        (few, "holds 9 images; expected 10 at least"),
+        (few, "holds 9 images; expected at least 10"),
         (unlike_classes, "train and test must have the same classes; see 'emu'"),
         (no_classes, "pets holds no folder; expected one for each class"),
     ],

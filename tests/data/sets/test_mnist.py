@@ -132,7 +132,7 @@ def test_the_real_fashionmnist_has_the_pinned_hashes() -> None:
     try:
         dataset = load("fashionmnist", None, Silent(), holdout=5_000)
     except UserError as error:
-        if "could not be had" not in str(error):
+        if "could not be obtained" not in str(error):
             raise
         pytest.skip(str(error))
     assert dataset.content_hash == (
