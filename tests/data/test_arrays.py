@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from dpbench.core.errors import UserError
-from dpbench.core.files import cache_folder
 from dpbench.core.progress import Silent
 from dpbench.data.arrays import LabelledPixels, Original, mapped
 from dpbench.data.catalog import DatasetInfo
@@ -186,7 +185,7 @@ def test_a_damaged_cache_is_named_and_to_be_deleted(
 def test_a_cache_that_cannot_be_written_is_named(
     original: Original, arrays_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache_folder()
+    arrays_cache.parent.mkdir(parents=True)
     arrays_cache.touch()
     with pytest.raises(UserError, match="cannot write the cache .*XDG_CACHE_HOME"):
         mapped(original, Silent())

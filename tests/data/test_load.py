@@ -114,3 +114,17 @@ def test_what_is_nowhere_says_where_to_get_it_and_where_to_put_it(name: str, roo
 def test_every_data_set_can_be_loaded_by_name() -> None:
     known = {*mnist.IDX_SETS, *load_module.ORIGINALS, catalog.DIGITS.name}
     assert known == set(CATALOG)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("imagenet32", "was found neither"), ("cifar10", "could not be downloaded .*Not a directory")],
+)
+def test_a_cache_that_cannot_be_made_is_an_error_in_one_line(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=message) as error:
+        load(name, None, Silent())
+    assert "\n" not in str(error.value)
