@@ -67,10 +67,10 @@ def test_epsilon_agrees_with_known_noise_multipliers(steps: int) -> None:
 @pytest.mark.parametrize(
     "twin",
     [
-        broken.gaussian_dp,
-        broken.forgets_steps,
-        broken.forgets_the_sampling,
-        broken.takes_the_rate_of_a_loader,
+        broken.accounting.gaussian_dp,
+        broken.accounting.forgets_steps,
+        broken.accounting.forgets_the_sampling,
+        broken.accounting.takes_the_rate_of_a_loader,
         lambda events, delta: epsilon_rdp(events, delta),
     ],
     ids=["gaussian dp", "one step", "no sampling", "rate of a loader", "renyi dp"],
@@ -92,7 +92,7 @@ def test_replacing_one_costs_what_it_is_known_to_cost() -> None:
 
 def test_known_costs_of_replacing_catch_an_accountant_that_ignores_adjacency() -> None:
     with pytest.raises(AssertionError):
-        check_replace_one(broken.ignores_adjacency)
+        check_replace_one(broken.accounting.ignores_adjacency)
 
 
 # Other accountants.
@@ -119,7 +119,9 @@ def test_epsilon_agrees_with_the_prv_accountant() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("twin", [broken.gaussian_dp, broken.takes_the_rate_of_a_loader])
+@pytest.mark.parametrize(
+    "twin", [broken.accounting.gaussian_dp, broken.accounting.takes_the_rate_of_a_loader]
+)
 def test_the_prv_accountant_catches(twin: Epsilon) -> None:
     with pytest.raises(AssertionError):
         check_against_prv(twin)
@@ -135,7 +137,9 @@ def test_renyi_dp_is_looser_by_a_known_amount() -> None:
     check_rdp(epsilon_rdp)
 
 
-@pytest.mark.parametrize("twin", [broken.rdp_of_half_the_rate, broken.gaussian_dp])
+@pytest.mark.parametrize(
+    "twin", [broken.accounting.rdp_of_half_the_rate, broken.accounting.gaussian_dp]
+)
 def test_the_cross_check_catches(twin: Epsilon) -> None:
     with pytest.raises(AssertionError):
         check_rdp(twin)
@@ -169,7 +173,9 @@ def test_one_gaussian_release_costs_what_the_analytic_mechanism_says() -> None:
     check_one_gaussian(epsilon)
 
 
-@pytest.mark.parametrize("twin", [broken.classical_gaussian, broken.ignores_adjacency])
+@pytest.mark.parametrize(
+    "twin", [broken.accounting.classical_gaussian, broken.accounting.ignores_adjacency]
+)
 def test_the_analytic_mechanism_catches(twin: Epsilon) -> None:
     with pytest.raises(AssertionError):
         check_one_gaussian(twin)
@@ -205,7 +211,9 @@ def test_epsilon_falls_with_noise_and_grows_with_rate_and_steps(
     check_monotone(epsilon, DPSGDEvent(rate, sigma, 1.0, steps, "weights"), adjacency)
 
 
-@pytest.mark.parametrize("twin", [broken.forgets_steps, broken.forgets_the_sampling])
+@pytest.mark.parametrize(
+    "twin", [broken.accounting.forgets_steps, broken.accounting.forgets_the_sampling]
+)
 def test_monotonicity_catches(twin: Epsilon) -> None:
     with pytest.raises(AssertionError):
         check_monotone(twin, dp_sgd(2.0, 100), "add_remove")
@@ -310,7 +318,9 @@ def test_calibration_spends_the_budget_and_no_more(
     check_calibration(calibrate, budget, rate, steps, others)
 
 
-@pytest.mark.parametrize("twin", [broken.calibrates_too_low, broken.calibrates_without_the_others])
+@pytest.mark.parametrize(
+    "twin", [broken.accounting.calibrates_too_low, broken.accounting.calibrates_without_the_others]
+)
 def test_asking_the_accountant_again_catches_a_calibration(twin: Calibrate) -> None:
     with pytest.raises(AssertionError):
         check_calibration(twin, *CALIBRATIONS[5])

@@ -53,7 +53,7 @@ BUDGET = PrivacyBudget(10.0)
 TRAINING = DPSGDEvent(0.05, 1.5, 0.3, 30, "weights")
 SUM = GaussianEvent(8.0, 0.7, "sum")
 COUNTS = HistogramEvent(20.0, "counts")
-# broken.divides_by_the_realised_batch expects batches of 1000
+# broken.clipping.divides_by_the_realised_batch expects batches of 1000
 INFO = PrivateSetInfo("images", ImageSpec(1, 4, 4), 10, 20_000)
 
 
@@ -199,7 +199,7 @@ def test_an_alarm_counts_only_if_a_second_audit_repeats_it(
     by_chance = 2  # a seed of which the first audit of an honest mechanism raises an alarm
     assert alarms(audit(mechanism(), by_chance, Notes())) == set()
     assert ["auditing again" in text for text in Notes.said] == [True]
-    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.scaled_by(0.97))
+    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.noise.scaled_by(0.97))
     assert SIGMA in alarms(audit(mechanism(), by_chance, Silent()))
 
 
@@ -271,7 +271,7 @@ def only_on_real_networks(engine: Callable[..., Gradients]) -> Callable[..., Gra
     return twin
 
 
-def missing_on(name: str) -> broken.Noise:
+def missing_on(name: str) -> broken.noise.Noise:
     def noise(like: Gradients, streams: Streams, purpose: str, step: int) -> Gradients:
         drawn = gaussian_noise(like, streams, purpose, step)
         return {n: torch.zeros_like(part) if n == name else part for n, part in drawn.items()}
@@ -284,13 +284,13 @@ def every_other_step(like: Gradients, streams: Streams, purpose: str, step: int)
     return {n: (math.sqrt(2) if step % 2 else 0) * part for n, part in drawn.items()}
 
 
-class QuieterNoise(broken.Quieter):
+class QuieterNoise(broken.noise.Quieter):
     def secret(self, name: str, *path: object) -> object:
-        kind = broken.Quieter if name == "dp-noise" else Streams
+        kind = broken.noise.Quieter if name == "dp-noise" else Streams
         return kind.secret(self, name, *path)
 
 
-samples_twice_as_often = broken._trains_by(
+samples_twice_as_often = broken.training.trains_by(
     lambda e: replace(e, sample_rate=min(1.0, 2 * e.sample_rate))
 )
 SIGMA, SUMMED, TAIL = (
@@ -301,12 +301,12 @@ SIGMA, SUMMED, TAIL = (
 SIGNAL, SPREAD, CLIPPING = "mean signal over qT", "spread of batch sizes", "clipping error"
 OWN_SIGMA, OWN_CLIPPING = "sigma ratio, method's own tensor", "most that one image adds, over C"
 BROKEN = {
-    "noise x 0.97": (dpsgd, "gaussian_noise", broken.scaled_by(0.97), SIGMA),
-    "noise x 0.1": (dpsgd, "gaussian_noise", broken.scaled_by(0.1), SIGMA),
-    "no noise": (dpsgd, "gaussian_noise", broken.scaled_by(0.0), SIGMA),
+    "noise x 0.97": (dpsgd, "gaussian_noise", broken.noise.scaled_by(0.97), SIGMA),
+    "noise x 0.1": (dpsgd, "gaussian_noise", broken.noise.scaled_by(0.1), SIGMA),
+    "no noise": (dpsgd, "gaussian_noise", broken.noise.scaled_by(0.0), SIGMA),
     "noise without the clipping norm": (
         *(dpsgd, "gaussian_noise"),
-        broken.scaled_by(1 / TRAINING.clipping_norm),
+        broken.noise.scaled_by(1 / TRAINING.clipping_norm),
         SIGMA,
     ),
     "noise missing on one tensor": (dpsgd, "gaussian_noise", missing_on("second.weight"), SIGMA),
@@ -315,24 +315,29 @@ BROKEN = {
         missing_on("1.bias"),
         OWN_SIGMA,
     ),
-    "noise reused at every step": (dpsgd, "gaussian_noise", broken.the_same_at_every_step, SUMMED),
+    "noise reused at every step": (
+        dpsgd,
+        "gaussian_noise",
+        broken.noise.the_same_at_every_step,
+        SUMMED,
+    ),
     "noise reused on every tensor": (
         *(dpsgd, "gaussian_noise"),
-        broken.the_same_on_every_tensor,
+        broken.noise.the_same_on_every_tensor,
         SIGMA,
     ),
     "noise at every other step": (dpsgd, "gaussian_noise", every_other_step, TAIL),
-    "uniform noise": (dpsgd, "gaussian_noise", broken.uniform, TAIL),
+    "uniform noise": (dpsgd, "gaussian_noise", broken.noise.uniform, TAIL),
     "noise x 0.97 in one-shot sums too": (auditing, "Streams", QuieterNoise, SIGMA),
-    "no clipping": (dpsgd, "clipped_sum", broken.never_clips, CLIPPING),
+    "no clipping": (dpsgd, "clipped_sum", broken.clipping.never_clips, CLIPPING),
     "no clipping of real networks": (
         *(dpsgd, "clipped_sum"),
-        only_on_real_networks(broken.never_clips),
+        only_on_real_networks(broken.clipping.never_clips),
         OWN_CLIPPING,
     ),
     "each tensor of real networks clipped": (
         *(dpsgd, "clipped_sum"),
-        only_on_real_networks(broken.clips_each_tensor),
+        only_on_real_networks(broken.clipping.clips_each_tensor),
         OWN_CLIPPING,
     ),
     "no clipping of one-shot sums": (
@@ -340,30 +345,40 @@ BROKEN = {
         lambda norms, c: torch.ones_like(norms),
         CLIPPING,
     ),
-    "each copy clipped": (dpsgd, "clipped_sum", broken.clips_each_copy, SIGNAL),
+    "each copy clipped": (dpsgd, "clipped_sum", broken.clipping.clips_each_copy, SIGNAL),
     "each copy clipped and added": (
         *(dpsgd, "clipped_sum"),
-        broken.clips_each_copy_without_mean,
+        broken.clipping.clips_each_copy_without_mean,
         SIGNAL,
     ),
-    "each tensor clipped": (dpsgd, "clipped_sum", broken.clips_each_tensor, CLIPPING),
-    "the batch clipped": (dpsgd, "clipped_sum", broken.clips_the_batch, CLIPPING),
-    "physical batches averaged": (dpsgd, "clipped_sum", broken.averages, CLIPPING),
+    "each tensor clipped": (dpsgd, "clipped_sum", broken.clipping.clips_each_tensor, CLIPPING),
+    "the batch clipped": (dpsgd, "clipped_sum", broken.clipping.clips_the_batch, CLIPPING),
+    "physical batches averaged": (dpsgd, "clipped_sum", broken.clipping.averages, CLIPPING),
     "divided by the realised batch": (
         *(dpsgd, "gradient_sum"),
-        broken.divides_by_the_realised_batch,
+        broken.clipping.divides_by_the_realised_batch,
         CLIPPING,
     ),
-    "shuffled": (dpsgd, "poisson_sample", broken.shuffles, SPREAD),
-    "neighbours together": (dpsgd, "poisson_sample", broken.takes_neighbours_together, SPREAD),
+    "shuffled": (dpsgd, "poisson_sample", broken.sampling.shuffles, SPREAD),
+    "neighbours together": (
+        dpsgd,
+        "poisson_sample",
+        broken.sampling.takes_neighbours_together,
+        SPREAD,
+    ),
     "the first batch again": (
         *(dpsgd, "poisson_sample"),
-        broken.takes_the_first_batch_again,
+        broken.sampling.takes_the_first_batch_again,
         SPREAD,
     ),
     "twice the sample rate": (mechanisms, "train", samples_twice_as_often, SIGNAL),
-    "a tenth less noise": (mechanisms, "train", broken.adds_a_tenth_less_noise, SIGMA),
-    "twice the clipping norm": (mechanisms, "train", broken.clips_at_twice_the_norm, CLIPPING),
+    "a tenth less noise": (mechanisms, "train", broken.training.adds_a_tenth_less_noise, SIGMA),
+    "twice the clipping norm": (
+        mechanisms,
+        "train",
+        broken.training.clips_at_twice_the_norm,
+        CLIPPING,
+    ),
 }
 
 
@@ -378,7 +393,7 @@ def test_an_audit_catches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_guesses_refute_a_small_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
     claim = mechanism(train, (TRAINING,), budget=PrivacyBudget(1.0))
     assert alarms(audit(claim, 0, Silent())) == set()
-    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.scaled_by(0.0))
+    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.noise.scaled_by(0.0))
     found = audit(claim, 0, Silent())
     assert found.epsilon_lower > 2
     assert "epsilon" in alarms(found)
@@ -387,11 +402,11 @@ def test_guesses_refute_a_small_epsilon(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("attribute", "twin"),
     [
-        ("gaussian_noise", broken.from_the_public_seed),
-        ("gaussian_noise", broken.the_same_for_every_purpose),
-        ("poisson_sample", broken.favours_some),
-        ("clipped_sum", broken.lets_nan_through),
-        ("clipped_sum", broken.takes_norms_in_bfloat16),
+        ("gaussian_noise", broken.noise.from_the_public_seed),
+        ("gaussian_noise", broken.noise.the_same_for_every_purpose),
+        ("poisson_sample", broken.sampling.favours_some),
+        ("clipped_sum", broken.clipping.lets_nan_through),
+        ("clipped_sum", broken.clipping.takes_norms_in_bfloat16),
     ],
 )
 def test_an_audit_does_not_see(
@@ -408,7 +423,7 @@ def test_a_choice_is_not_audited() -> None:
 
 
 def test_one_step_more_than_claimed_ends_the_audit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mechanisms, "train", broken.makes_one_step_more)
+    monkeypatch.setattr(mechanisms, "train", broken.training.makes_one_step_more)
     with pytest.raises(RunFailed, match="31 releases were made but 30 are claimed"):
         audit(mechanism(), 0, Silent())
 
@@ -432,7 +447,7 @@ def test_events_that_cost_more_than_is_claimed_end_the_audit() -> None:
 
 
 def test_noise_that_is_not_finite_ends_the_audit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.scaled_by(math.nan))
+    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.noise.scaled_by(math.nan))
     with pytest.raises(RunFailed, match="not finite"):
         audit(mechanism(), 0, Silent())
 
@@ -474,7 +489,7 @@ def test_the_command_says_what_it_can_show_and_what_not(dpbench: Command, toy: M
 def test_an_alarm_is_exit_code_1_and_names_the_check(
     dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.scaled_by(0.9))
+    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.noise.scaled_by(0.9))
     ended = dpbench(*COMMAND, "--eps", "5", "--json")
     assert ended.code == 1
     assert "sigma ratio (mean image)" in ended.err
@@ -501,7 +516,7 @@ def test_a_run_records_the_audit_of_its_certificate(
     assert list(values) == [metric.name for metric in EVALUATOR.metrics]
     assert (values["audit_alarms"], values["audit_epsilon_lower"]) == (0, 0)
     assert values["audit_sigma_ratio_low"] < 1 < values["audit_sigma_ratio_high"]
-    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.scaled_by(0.9))
+    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.noise.scaled_by(0.9))
     assert measured(dpbench, "--overwrite")["audit_alarms"] > 0
 
 

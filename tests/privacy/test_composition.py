@@ -64,7 +64,9 @@ def test_a_histogram_costs_a_gaussian_of_sensitivity_one_or_the_root_of_two() ->
     check_histogram(epsilon)
 
 
-@pytest.mark.parametrize("twin", [broken.ignores_adjacency, broken.doubles_for_replacing])
+@pytest.mark.parametrize(
+    "twin", [broken.accounting.ignores_adjacency, broken.accounting.doubles_for_replacing]
+)
 def test_the_analytic_mechanism_catches_a_histogram_of(twin: Epsilon) -> None:
     with pytest.raises(AssertionError):
         check_histogram(twin)
@@ -97,7 +99,12 @@ def test_a_selection_costs_what_a_neighbour_can_change_its_odds_by() -> None:
 
 
 @pytest.mark.parametrize(
-    "twin", [broken.ignores_adjacency, broken.half_price, broken.selects_like_gaussian_noise]
+    "twin",
+    [
+        broken.accounting.ignores_adjacency,
+        broken.accounting.half_price,
+        broken.accounting.selects_like_gaussian_noise,
+    ],
 )
 def test_asking_for_odds_catches_a_selection_of(twin: Epsilon) -> None:
     with pytest.raises(AssertionError):
@@ -192,7 +199,12 @@ def test_events_compose(events: list[Event], adjacency: Adjacency) -> None:
 
 
 @pytest.mark.parametrize(
-    "twin", [broken.dearest_only, broken.adds_up_twice, broken.forgets_the_last]
+    "twin",
+    [
+        broken.accounting.dearest_only,
+        broken.accounting.adds_up_twice,
+        broken.accounting.forgets_the_last,
+    ],
 )
 def test_the_laws_of_composition_catch(twin: Epsilon) -> None:
     events = (HistogramEvent(4.0, "sizes"), GaussianEvent(3.0, 1.0, "sum"))
@@ -216,7 +228,9 @@ def test_replacing_costs_more_than_adding_and_at_most_removing_and_adding(event:
     check_replacing(epsilon, event)
 
 
-@pytest.mark.parametrize("twin", [broken.ignores_adjacency, broken.triples_for_replacing])
+@pytest.mark.parametrize(
+    "twin", [broken.accounting.ignores_adjacency, broken.accounting.triples_for_replacing]
+)
 def test_the_laws_of_adjacency_catch(twin: Epsilon) -> None:
     with pytest.raises(AssertionError):
         check_replacing(twin, GaussianEvent(3.0, 1.0, "sum"))
@@ -280,7 +294,7 @@ def test_spending_a_split_budget_catches_shares_that_are_not_composed() -> None:
     budget, how = PrivacyBudget(1.0), (RATE, 100, (0.1, 0.3, 0.1))
     check_split(split, budget, *how)
     with pytest.raises(AssertionError):
-        check_split(broken.trains_as_if_alone(split), budget, *how)
+        check_split(broken.accounting.trains_as_if_alone(split), budget, *how)
 
 
 @pytest.mark.parametrize("adjacency", ADJACENCIES)

@@ -235,7 +235,12 @@ def test_in_bfloat16_norms_and_sums_are_single_precision(name: str, multiplicity
 
 
 @pytest.mark.parametrize(
-    "twin", [broken.takes_norms_in_bfloat16, broken.rounds_sums_to_bfloat16, broken.never_clips]
+    "twin",
+    [
+        broken.clipping.takes_norms_in_bfloat16,
+        broken.clipping.rounds_sums_to_bfloat16,
+        broken.clipping.never_clips,
+    ],
 )
 def test_lower_precision_catches(twin: Engine) -> None:
     with pytest.raises(AssertionError):
@@ -309,13 +314,13 @@ def test_physical_batches_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     "twin",
     [
-        broken.clips_each_copy,
-        broken.clips_each_copy_without_mean,
-        broken.clips_the_batch,
-        broken.clips_each_tensor,
-        broken.never_clips,
-        broken.averages,
-        broken.takes_norms_in_bfloat16,
+        broken.clipping.clips_each_copy,
+        broken.clipping.clips_each_copy_without_mean,
+        broken.clipping.clips_the_batch,
+        broken.clipping.clips_each_tensor,
+        broken.clipping.never_clips,
+        broken.clipping.averages,
+        broken.clipping.takes_norms_in_bfloat16,
     ],
 )
 def test_comparing_with_autograd_catches(twin: Engine) -> None:
@@ -323,7 +328,7 @@ def test_comparing_with_autograd_catches(twin: Engine) -> None:
         check_against_autograd(twin, case("convolutions", 8))
 
 
-@pytest.mark.parametrize("twin", [broken.clips_the_batch, broken.averages])
+@pytest.mark.parametrize("twin", [broken.clipping.clips_the_batch, broken.clipping.averages])
 def test_splitting_a_batch_catches(twin: Engine) -> None:
     with pytest.raises(AssertionError):
         check_additive(twin, case("perceptron", 8))
@@ -367,10 +372,10 @@ def test_the_physical_batch_size_does_not_matter(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     "name, twin",
     [
-        ("clipped_sum", broken.averages),
-        ("clipped_sum", broken.clips_the_batch),
-        ("gradient_sum", broken.drops_the_ragged_batch),
-        ("drawn_copies", broken.draws_one_after_another),
+        ("clipped_sum", broken.clipping.averages),
+        ("clipped_sum", broken.clipping.clips_the_batch),
+        ("gradient_sum", broken.clipping.drops_the_ragged_batch),
+        ("drawn_copies", broken.clipping.draws_one_after_another),
     ],
 )
 def test_changing_the_physical_batch_size_catches(
@@ -439,12 +444,12 @@ def test_one_example_moves_the_sum_by_no_more_than_the_clipping_norm(
 @pytest.mark.parametrize(
     "twin",
     [
-        broken.never_clips,
-        broken.clips_each_copy_without_mean,
-        broken.clips_the_batch,
-        broken.clips_each_tensor,
-        broken.lets_nan_through,
-        broken.takes_norms_in_bfloat16,
+        broken.clipping.never_clips,
+        broken.clipping.clips_each_copy_without_mean,
+        broken.clipping.clips_the_batch,
+        broken.clipping.clips_each_tensor,
+        broken.clipping.lets_nan_through,
+        broken.clipping.takes_norms_in_bfloat16,
     ],
 )
 def test_leaving_one_example_out_catches(twin: Engine) -> None:
@@ -492,13 +497,13 @@ def test_a_neighbour_moves_each_release_by_no_more_than_the_clipping_norm(neighb
 @pytest.mark.parametrize(
     "name, twin, neighbour",
     [
-        ("clipped_sum", broken.never_clips, "one more"),
-        ("clipped_sum", broken.lets_nan_through, "one with NaN more"),
-        ("clipped_sum", broken.lets_nan_through, "one beyond float range more"),
-        ("clipped_sum", broken.clips_each_copy_without_mean, "one more"),
-        ("gradient_sum", broken.divides_by_the_realised_batch, "one less"),
-        ("poisson_sample", broken.shuffles, "one less"),
-        ("drawn_copies", broken.draws_one_after_another, "one more"),
+        ("clipped_sum", broken.clipping.never_clips, "one more"),
+        ("clipped_sum", broken.clipping.lets_nan_through, "one with NaN more"),
+        ("clipped_sum", broken.clipping.lets_nan_through, "one beyond float range more"),
+        ("clipped_sum", broken.clipping.clips_each_copy_without_mean, "one more"),
+        ("gradient_sum", broken.clipping.divides_by_the_realised_batch, "one less"),
+        ("poisson_sample", broken.sampling.shuffles, "one less"),
+        ("drawn_copies", broken.clipping.draws_one_after_another, "one more"),
     ],
 )
 def test_replaying_a_neighbour_catches(

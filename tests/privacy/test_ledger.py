@@ -126,12 +126,12 @@ def test_the_ledger_holds(check: Callable[[Ledger, Path], None], tmp_path: Path)
 @pytest.mark.parametrize(
     "check, twin",
     [
-        (check_budget, broken.Lenient),
-        (check_written_first, broken.Unwritten),
-        (check_resume, broken.Forgetful),
-        (check_purposes, broken.Permissive),
-        (check_certificate, broken.Hasty),
-        (check_certificate, broken.LastOnly),
+        (check_budget, broken.ledger.Lenient),
+        (check_written_first, broken.ledger.Unwritten),
+        (check_resume, broken.ledger.Forgetful),
+        (check_purposes, broken.ledger.Permissive),
+        (check_certificate, broken.ledger.Hasty),
+        (check_certificate, broken.ledger.LastOnly),
     ],
 )
 def test_a_check_of_the_ledger_catches(
@@ -310,11 +310,11 @@ def test_a_crash_repeats_the_releases_that_were_made_and_makes_no_others(tmp_pat
 @pytest.mark.parametrize(
     "owner, name, twin, interrupt",
     [
-        (mechanisms, "train", broken.makes_one_step_more, 0),
-        (mechanisms, "train", broken.samples_at_twice_the_rate, 0),
-        (mechanisms, "train", broken.adds_a_tenth_less_noise, 0),
-        (mechanisms, "train", broken.clips_at_twice_the_norm, 0),
-        (Stage, "_load", broken.starts_over, 3),
+        (mechanisms, "train", broken.training.makes_one_step_more, 0),
+        (mechanisms, "train", broken.training.samples_at_twice_the_rate, 0),
+        (mechanisms, "train", broken.training.adds_a_tenth_less_noise, 0),
+        (mechanisms, "train", broken.training.clips_at_twice_the_norm, 0),
+        (Stage, "_load", broken.training.starts_over, 3),
     ],
     ids=["a step more", "twice the rate", "less noise", "twice the norm", "starting over"],
 )

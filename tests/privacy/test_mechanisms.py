@@ -71,7 +71,11 @@ def test_one_image_moves_a_histogram_by_one_and_another_label_by_the_root_of_two
 
 @pytest.mark.parametrize(
     "twin",
-    [broken.counts_twice, broken.counts_pixels_too, broken.as_long_as_the_largest_label],
+    [
+        broken.mechanisms.counts_twice,
+        broken.mechanisms.counts_pixels_too,
+        broken.mechanisms.as_long_as_the_largest_label,
+    ],
 )
 def test_replaying_a_neighbour_catches_a_histogram_that(
     twin: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
@@ -100,7 +104,7 @@ def test_a_histogram_has_fresh_gaussian_noise_of_the_stated_scale_on_every_count
 
 def test_looking_at_the_noise_of_a_histogram_catches_quieter_noise() -> None:
     with pytest.raises(AssertionError):
-        check_histogram_noise(broken.Quieter)
+        check_histogram_noise(broken.noise.Quieter)
 
 
 # The choice.
@@ -143,7 +147,12 @@ def test_one_image_has_one_vote() -> None:
 
 
 @pytest.mark.parametrize(
-    "twin", [broken.scores_without_bound, broken.scores_with_a_floor_only, broken.lets_scores_sink]
+    "twin",
+    [
+        broken.mechanisms.scores_without_bound,
+        broken.mechanisms.scores_with_a_floor_only,
+        broken.mechanisms.lets_scores_sink,
+    ],
 )
 def test_shouting_images_catch_scores(twin: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mechanisms, "_bounded_score", twin)
@@ -166,7 +175,11 @@ def test_a_candidate_is_chosen_with_the_probability_that_was_accounted_for() -> 
 
 @pytest.mark.parametrize(
     "twin",
-    [broken.selects_at_twice_the_sensitivity, broken.selects_the_best, broken.selects_by_gauss],
+    [
+        broken.mechanisms.selects_at_twice_the_sensitivity,
+        broken.mechanisms.selects_the_best,
+        broken.mechanisms.selects_by_gauss,
+    ],
 )
 def test_counting_choices_catches_a_selection_that(
     twin: object, monkeypatch: pytest.MonkeyPatch

@@ -240,7 +240,7 @@ def engine(twin: Any) -> Act:
     return instead(dpsgd, "clipped_sum", twin)
 
 
-def noise(twin: broken.Noise) -> Act:
+def noise(twin: broken.noise.Noise) -> Act:
     return instead(dpsgd, "gaussian_noise", twin)
 
 
@@ -306,21 +306,34 @@ _certificate = ledger.PrivacyLedger.certificate
 
 MUTANTS = (
     # the gradient of an example
-    Mutant("no clipping", "sensitivity", neighbour_replay, engine(broken.never_clips)),
+    Mutant("no clipping", "sensitivity", neighbour_replay, engine(broken.clipping.never_clips)),
     Mutant(
         "clip per copy without mean",
         "sensitivity, K times C",
         neighbour_replay,
-        engine(broken.clips_each_copy_without_mean),
+        engine(broken.clipping.clips_each_copy_without_mean),
     ),
     Mutant(
-        "clip per copy with mean", "the stated gradient", autograd, engine(broken.clips_each_copy)
+        "clip per copy with mean",
+        "the stated gradient",
+        autograd,
+        engine(broken.clipping.clips_each_copy),
     ),
-    Mutant("clip per tensor", "sensitivity", autograd, engine(broken.clips_each_tensor)),
-    Mutant("clip the batch", "sensitivity", physical_batches, engine(broken.clips_the_batch)),
-    Mutant("norms in bfloat16", "sensitivity", autograd, engine(broken.takes_norms_in_bfloat16)),
+    Mutant("clip per tensor", "sensitivity", autograd, engine(broken.clipping.clips_each_tensor)),
     Mutant(
-        "NaN gradient let through", "sensitivity", neighbour_replay, engine(broken.lets_nan_through)
+        "clip the batch", "sensitivity", physical_batches, engine(broken.clipping.clips_the_batch)
+    ),
+    Mutant(
+        "norms in bfloat16",
+        "sensitivity",
+        autograd,
+        engine(broken.clipping.takes_norms_in_bfloat16),
+    ),
+    Mutant(
+        "NaN gradient let through",
+        "sensitivity",
+        neighbour_replay,
+        engine(broken.clipping.lets_nan_through),
     ),
     Mutant(
         "no clipping of a one-shot sum",
@@ -332,120 +345,128 @@ MUTANTS = (
         "divisor by the actual batch",
         "sensitivity",
         neighbour_replay,
-        instead(dpsgd, "gradient_sum", broken.divides_by_the_realised_batch),
+        instead(dpsgd, "gradient_sum", broken.clipping.divides_by_the_realised_batch),
     ),
     # noise
-    Mutant("noise x 0", "noise", noise_statistics, noise(broken.scaled_by(0.0))),
-    Mutant("noise x 0.1", "noise", noise_statistics, noise(broken.scaled_by(0.1))),
-    Mutant("noise x 0.97", "noise", noise_statistics, noise(broken.scaled_by(0.97))),
+    Mutant("noise x 0", "noise", noise_statistics, noise(broken.noise.scaled_by(0.0))),
+    Mutant("noise x 0.1", "noise", noise_statistics, noise(broken.noise.scaled_by(0.1))),
+    Mutant("noise x 0.97", "noise", noise_statistics, noise(broken.noise.scaled_by(0.97))),
     Mutant(
-        "noise missing on one tensor", "noise", noise_statistics, noise(broken.missing_on("bias"))
+        "noise missing on one tensor",
+        "noise",
+        noise_statistics,
+        noise(broken.noise.missing_on("bias")),
     ),
     Mutant(
         "noise seed reused by steps",
         "independent noise",
         noise_statistics,
-        noise(broken.the_same_at_every_step),
+        noise(broken.noise.the_same_at_every_step),
     ),
     Mutant(
         "noise seed reused by purposes",
         "independent noise",
         noise_statistics,
-        noise(broken.the_same_for_every_purpose),
+        noise(broken.noise.the_same_for_every_purpose),
     ),
     Mutant(
         "noise from the public seed",
         "secrecy of noise",
         noise_secrecy,
-        noise(broken.from_the_public_seed),
+        noise(broken.noise.from_the_public_seed),
     ),
     Mutant(
         "average of weights without noise",
         "every release has noise",
         average,
-        training(broken.averages_weights_without_noise),
+        training(broken.training.averages_weights_without_noise),
     ),
     # sampling
     Mutant(
         "shuffling instead of Poisson",
         "amplification by sampling",
         sampler_statistics,
-        sampler(broken.shuffles),
+        sampler(broken.sampling.shuffles),
     ),
     Mutant(
         "one batch again and again",
         "amplification by sampling",
         sampler_statistics,
-        sampler(broken.takes_the_first_batch_again),
+        sampler(broken.sampling.takes_the_first_batch_again),
     ),
     Mutant(
         "empty batches drawn again",
         "amplification by sampling",
         empty_batches,
-        sampler(broken.never_empty),
+        sampler(broken.sampling.never_empty),
     ),
     # accounting
     Mutant(
         "wrong sample rate in the event",
         "what is executed is accounted",
         executed,
-        training(broken.samples_at_twice_the_rate),
+        training(broken.training.samples_at_twice_the_rate),
     ),
     Mutant(
         "wrong noise in the event",
         "what is executed is accounted",
         executed,
-        training(broken.adds_a_tenth_less_noise),
+        training(broken.training.adds_a_tenth_less_noise),
     ),
     Mutant(
         "wrong clipping norm in the event",
         "what is executed is accounted",
         executed,
-        training(broken.clips_at_twice_the_norm),
+        training(broken.training.clips_at_twice_the_norm),
     ),
     Mutant(
         "steps executed > steps accounted",
         "what is executed is accounted",
         executed,
-        training(broken.makes_one_step_more),
+        training(broken.training.makes_one_step_more),
     ),
     Mutant(
         "sample rate of a loader",
         "epsilon",
         golden,
-        instead(accountant, "epsilon", broken.takes_the_rate_of_a_loader),
+        instead(accountant, "epsilon", broken.accounting.takes_the_rate_of_a_loader),
     ),
-    Mutant("epsilon by GDP", "epsilon", golden, instead(accountant, "epsilon", broken.gaussian_dp)),
+    Mutant(
+        "epsilon by GDP",
+        "epsilon",
+        golden,
+        instead(accountant, "epsilon", broken.accounting.gaussian_dp),
+    ),
     Mutant(
         "ledger without a limit",
         "budget",
         budget,
-        instead(ledger, "PrivacyLedger", broken.Lenient),
+        instead(ledger, "PrivacyLedger", broken.ledger.Lenient),
     ),
     Mutant(
         "ledger that writes late",
         "ledger first, release after",
         journal,
-        instead(ledger, "PrivacyLedger", broken.Unwritten),
+        instead(ledger, "PrivacyLedger", broken.ledger.Unwritten),
     ),
     Mutant(
         "one purpose spent twice",
         "independent noise",
         purposes,
-        instead(ledger, "PrivacyLedger", broken.Permissive),
+        instead(ledger, "PrivacyLedger", broken.ledger.Permissive),
     ),
     Mutant(
         "certificate before the end",
         "what is executed is accounted",
         certificate,
-        instead(ledger, "PrivacyLedger", broken.Hasty),
+        instead(ledger, "PrivacyLedger", broken.ledger.Hasty),
     ),
     # resuming
     Mutant(
         "resume from the first step",
         "no release is made twice",
         resumed,
-        instead(Stage, "_load", broken.starts_over),
+        instead(Stage, "_load", broken.training.starts_over),
     ),
     Mutant(
         "resume that forgets its releases",
@@ -457,7 +478,7 @@ MUTANTS = (
         "resume that forgets its ledger",
         "budget",
         spending_again,
-        instead(ledger, "PrivacyLedger", broken.Forgetful),
+        instead(ledger, "PrivacyLedger", broken.ledger.Forgetful),
     ),
     Mutant(
         "resume with a new noise key",
@@ -525,26 +546,26 @@ MUTANTS = (
         "noise of every rank added up",
         "noise",
         several_ranks,
-        noise(broken.of_its_own_added_up),
+        noise(broken.ranks.of_its_own_added_up),
     ),
-    Mutant("each rank its own noise", "noise", several_ranks, noise(broken.of_its_own)),
+    Mutant("each rank its own noise", "noise", several_ranks, noise(broken.ranks.of_its_own)),
     Mutant(
         "each rank its own batch",
         "sampling",
         several_ranks,
-        instead(dpsgd, "gradient_sum", broken.samples_on_every_rank),
+        instead(dpsgd, "gradient_sum", broken.ranks.samples_on_every_rank),
     ),
     Mutant(
         "divisor by a rank's share",
         "sensitivity",
         several_ranks,
-        instead(dpsgd, "gradient_sum", broken.divides_by_its_share),
+        instead(dpsgd, "gradient_sum", broken.ranks.divides_by_its_share),
     ),
     Mutant(
         "copies drawn one after another",
         "one image, one gradient",
         physical_batches,
-        instead(dpsgd, "drawn_copies", broken.draws_one_after_another),
+        instead(dpsgd, "drawn_copies", broken.clipping.draws_one_after_another),
     ),
     # the key
     Mutant("key in the record", "secrecy of noise", key_attack, key_in_the_record),
@@ -571,7 +592,7 @@ MUTANTS = (
         "streams without the key",
         "secrecy of noise",
         key_attack,
-        instead(steps, "Streams", broken.SeededStreams),
+        instead(steps, "Streams", broken.streams.SeededStreams),
     ),
     Mutant(
         "reproducible run certified",

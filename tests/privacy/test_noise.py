@@ -91,16 +91,16 @@ def test_every_weight_gets_fresh_gaussian_noise_of_the_stated_scale_at_every_ste
 @pytest.mark.parametrize(
     "twin",
     [
-        broken.scaled_by(0.97),
-        broken.scaled_by(0.1),
-        broken.scaled_by(0.0),
-        broken.scaled_by(1 / CLIPPING_NORM),
-        broken.missing_on("bias"),
-        broken.missing_on("last"),
-        broken.the_same_at_every_step,
-        broken.the_same_on_every_tensor,
-        broken.the_same_for_every_purpose,
-        broken.uniform,
+        broken.noise.scaled_by(0.97),
+        broken.noise.scaled_by(0.1),
+        broken.noise.scaled_by(0.0),
+        broken.noise.scaled_by(1 / CLIPPING_NORM),
+        broken.noise.missing_on("bias"),
+        broken.noise.missing_on("last"),
+        broken.noise.the_same_at_every_step,
+        broken.noise.the_same_on_every_tensor,
+        broken.noise.the_same_for_every_purpose,
+        broken.noise.uniform,
     ],
     ids=[
         "0.97 of it",
@@ -115,7 +115,9 @@ def test_every_weight_gets_fresh_gaussian_noise_of_the_stated_scale_at_every_ste
         "uniform noise",
     ],
 )
-def test_looking_at_the_noise_catches(twin: broken.Noise, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_looking_at_the_noise_catches(
+    twin: broken.noise.Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dpsgd, "gaussian_noise", twin)
     with pytest.raises(AssertionError):
         check_noise()
@@ -136,7 +138,7 @@ def test_noise_depends_on_the_key_and_not_on_the_seed() -> None:
 
 
 def test_changing_seed_and_key_catches_noise_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.from_the_public_seed)
+    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.noise.from_the_public_seed)
     with pytest.raises(AssertionError):
         check_noise_is_secret()
 
@@ -250,7 +252,7 @@ def test_a_one_shot_sum_has_noise_of_the_stated_scale_whatever_the_number_of_row
 
 def test_looking_at_the_noise_of_a_one_shot_sum_catches_quieter_noise() -> None:
     with pytest.raises(AssertionError):
-        check_one_shot_noise(broken.Quieter)
+        check_one_shot_noise(broken.noise.Quieter)
 
 
 def test_rows_beyond_one_chunk_are_summed_too() -> None:

@@ -44,14 +44,14 @@ def test_any_number_of_ranks_releases_what_one_process_does(
 @pytest.mark.parametrize(
     "name, twin",
     [
-        ("gradient_sum", broken.keeps_its_share),
-        ("gradient_sum", broken.draws_alike_on_every_rank),
-        ("gradient_sum", broken.samples_on_every_rank),
-        ("gradient_sum", broken.divides_by_its_share),
-        ("gaussian_noise", broken.of_every_rank),
-        ("gaussian_noise", broken.of_its_own),
-        ("gaussian_noise", broken.of_its_own_added_up),
-        ("drawn_copies", broken.draws_one_after_another),
+        ("gradient_sum", broken.ranks.keeps_its_share),
+        ("gradient_sum", broken.ranks.draws_alike_on_every_rank),
+        ("gradient_sum", broken.ranks.samples_on_every_rank),
+        ("gradient_sum", broken.ranks.divides_by_its_share),
+        ("gaussian_noise", broken.ranks.of_every_rank),
+        ("gaussian_noise", broken.ranks.of_its_own),
+        ("gaussian_noise", broken.ranks.of_its_own_added_up),
+        ("drawn_copies", broken.clipping.draws_one_after_another),
     ],
 )
 def test_comparing_ranks_with_one_process_catches(

@@ -63,12 +63,12 @@ def test_each_image_is_in_each_batch_independently_at_the_public_rate() -> None:
 @pytest.mark.parametrize(
     "twin",
     [
-        broken.shuffles,
-        broken.replaces,
-        broken.samples_too_often,
-        broken.favours_some,
-        broken.takes_neighbours_together,
-        broken.takes_the_first_batch_again,
+        broken.sampling.shuffles,
+        broken.sampling.replaces,
+        broken.sampling.samples_too_often,
+        broken.sampling.favours_some,
+        broken.sampling.takes_neighbours_together,
+        broken.sampling.takes_the_first_batch_again,
     ],
 )
 def test_looking_at_the_batches_catches(
@@ -96,7 +96,7 @@ def test_an_empty_batch_is_a_step_like_any_other() -> None:
     check_empty_batches()
 
 
-@pytest.mark.parametrize("twin", [broken.never_empty, broken.shuffles])
+@pytest.mark.parametrize("twin", [broken.sampling.never_empty, broken.sampling.shuffles])
 def test_counting_empty_batches_catches(
     twin: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,7 @@ def test_secret_streams_depend_on_every_bit_of_the_key_and_not_on_the_seed() -> 
     check_keyed(Streams)
 
 
-@pytest.mark.parametrize("twin", [broken.SeededStreams, broken.ShortStreams])
+@pytest.mark.parametrize("twin", [broken.streams.SeededStreams, broken.streams.ShortStreams])
 def test_flipping_each_bit_of_the_key_catches(twin: type[Streams]) -> None:
     with pytest.raises(AssertionError):
         check_keyed(twin)
@@ -97,7 +97,7 @@ def test_no_two_paths_share_a_stream() -> None:
 
 def test_comparing_paths_catches_paths_that_are_run_together() -> None:
     with pytest.raises(AssertionError):
-        check_paths(broken.RunTogetherStreams)
+        check_paths(broken.streams.RunTogetherStreams)
 
 
 def test_public_streams_depend_on_the_seed_and_not_on_the_key() -> None:

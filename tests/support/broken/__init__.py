@@ -1,0 +1,25 @@
+"""Deliberately broken twins of the privacy core: each must be caught by the check named for it."""
+
+from tests.support.broken import (
+    accounting,
+    clipping,
+    ledger,
+    mechanisms,
+    noise,
+    ranks,
+    sampling,
+    streams,
+    training,
+)
+
+__all__ = [
+    "accounting",
+    "clipping",
+    "ledger",
+    "mechanisms",
+    "noise",
+    "ranks",
+    "sampling",
+    "streams",
+    "training",
+]

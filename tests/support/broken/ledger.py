@@ -1,0 +1,68 @@
+"""Broken ledgers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.epsilon import epsilon
+from dpbench.privacy.events import Event
+from dpbench.privacy.ledger import Allowance, PrivacyLedger
+
+
+class Lenient(PrivacyLedger):
+    """Spends whatever it is asked to."""
+
+    def spend(self, event: Event) -> Allowance:
+        budget, self.budget = self.budget, PrivacyBudget(math.inf)
+        try:
+            return super().spend(event)
+        finally:
+            self.budget = budget
+
+
+class Forgetful(PrivacyLedger):
+    """Does not read its journal."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._written = []
+
+
+class Unwritten(PrivacyLedger):
+    """Writes nothing down."""
+
+    def __init__(self, budget: PrivacyBudget, journal: object = None) -> None:
+        super().__init__(budget)
+
+
+class Permissive(PrivacyLedger):
+    """Lets a purpose be spent twice."""
+
+    def spend(self, event: Event) -> Allowance:
+        count = len(self.events)
+        allowance = super().spend(replace(event, purpose=f"{event.purpose} {count}"))
+        return allowance
+
+
+class Hasty(PrivacyLedger):
+    """Certifies a run that is not over."""
+
+    def certificate(self, reproducible: bool) -> dict[str, Any]:
+        made = [allowance.released for allowance in self._allowances]
+        for allowance in self._allowances:
+            allowance.released = allowance.event.steps
+        try:
+            return super().certificate(reproducible)
+        finally:
+            for allowance, before in zip(self._allowances, made, strict=True):
+                allowance.released = before
+
+
+class LastOnly(PrivacyLedger):
+    """Adds nothing up."""
+
+    def spent(self) -> float:
+        return epsilon(self.events[-1:], self.budget.delta, self.budget.adjacency)
