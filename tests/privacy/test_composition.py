@@ -23,10 +23,8 @@ from dpbench.privacy.crosschecks import CROSS_CHECKS, cross_checks, epsilon_prv,
 from dpbench.privacy.epsilon import epsilon
 from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEvent, SelectionEvent
 from tests.support import broken
+from tests.support.checks.accounting import DELTA, GOLDEN, RATE, TARGETS, Epsilon
 
-Epsilon = Callable[..., float]
-DELTA = 1e-5
-RATE = 4096 / 60000
 ADJACENCIES: tuple[Adjacency, ...] = ("add_remove", "replace_one")
 FEW = settings(max_examples=8, derandomize=True, database=None, deadline=None)
 
@@ -330,10 +328,8 @@ def test_calibration_asks_the_accountant_a_few_times_also_beside_other_events(
 
 # Cross-checks.
 
-GOLDEN = {0.2: 30.18, 1.0: 6.983, 10.0: 1.166}  # noise multipliers at T = 732
 
-
-@pytest.mark.parametrize("target, sigma", GOLDEN.items())
+@pytest.mark.parametrize("target, sigma", list(zip(TARGETS, GOLDEN[732], strict=True)))
 def test_the_cross_checks_of_a_known_run_bracket_its_epsilon(target: float, sigma: float) -> None:
     prv, rdp = cross_checks([DPSGDEvent(RATE, sigma, 1.0, 732, "weights")], DELTA, "add_remove")
     assert prv["accountant"].startswith("opacus ") and prv["accountant"].endswith(" PRV")

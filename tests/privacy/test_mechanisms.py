@@ -23,7 +23,8 @@ from dpbench.privacy.events import HistogramEvent, SelectionEvent
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from tests.support import broken
-from tests.support.private import KEY, UNLIMITED, assert_refused, handle, some_images
+from tests.support.checks import expect_refused
+from tests.support.private import KEY, UNLIMITED, handle, some_images
 
 CLASSES = 10
 ONE = PrivacyBudget(1.0)
@@ -201,9 +202,9 @@ def test_a_choice_over_no_images_is_noise() -> None:
 
 
 def test_scores_of_another_shape_or_no_candidate_are_refused() -> None:
-    assert_refused(ValueError, lambda: choose(LABELS, 0.0, lambda c, part: torch.zeros(3)))
-    assert_refused(ValueError, lambda: choose(LABELS, 0.0, lambda c, part: torch.zeros(47, 1)))
-    assert_refused(ValueError, lambda: choose(LABELS, 0.0, candidates=()))
+    expect_refused(ValueError, lambda: choose(LABELS, 0.0, lambda c, part: torch.zeros(3)))
+    expect_refused(ValueError, lambda: choose(LABELS, 0.0, lambda c, part: torch.zeros(47, 1)))
+    expect_refused(ValueError, lambda: choose(LABELS, 0.0, candidates=()))
 
 
 # The ledger.
@@ -230,11 +231,11 @@ def test_neither_is_made_over_budget_or_twice() -> None:
         looked.append(candidate)
         return torch.zeros(len(part))
 
-    assert_refused(UserError, lambda: private.label_histogram(HistogramEvent(1.0, "sizes")))
-    assert_refused(UserError, lambda: private.select((0, 1), looking, SelectionEvent(0.5, "best")))
+    expect_refused(UserError, lambda: private.label_histogram(HistogramEvent(1.0, "sizes")))
+    expect_refused(UserError, lambda: private.select((0, 1), looking, SelectionEvent(0.5, "best")))
     assert looked == [] and ledger.events == ()
     private.label_histogram(HistogramEvent(9.0, "sizes"))
-    assert_refused(RunFailed, lambda: private.label_histogram(HistogramEvent(9.0, "sizes")))
-    assert_refused(RunFailed, lambda: private.select((0, 1), looking, SelectionEvent(9.0, "sizes")))
+    expect_refused(RunFailed, lambda: private.label_histogram(HistogramEvent(9.0, "sizes")))
+    expect_refused(RunFailed, lambda: private.select((0, 1), looking, SelectionEvent(9.0, "sizes")))
     assert looked == [] and len(ledger.events) == 1
     assert [each["released"] for each in ledger.certificate(False)["events"]] == [1]

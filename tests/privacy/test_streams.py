@@ -21,7 +21,8 @@ from dpbench.privacy import mechanisms
 from dpbench.privacy.clipping import Predict, check_model
 from dpbench.privacy.events import DPSGDEvent
 from tests.support import broken
-from tests.support.private import KEY, Coordinates, Copies, Steps, assert_refused, flat, some_images
+from tests.support.checks import expect_refused
+from tests.support.private import KEY, Coordinates, Copies, Steps, flat, some_images
 
 
 def secret(streams: Streams, *path: object) -> np.ndarray:
@@ -74,10 +75,10 @@ def test_public_and_secret_streams_refuse_each_others_names() -> None:
     assert not PUBLIC_STREAMS & SECRET_STREAMS
     assert {"poisson", "dp-noise"} <= SECRET_STREAMS
     for name in (*SECRET_STREAMS, "nonsense"):
-        assert_refused(ValueError, lambda name=name: streams.public(name))  # type: ignore[misc]
-        assert_refused(ValueError, lambda name=name: streams.seed(name))  # type: ignore[misc]
+        expect_refused(ValueError, lambda name=name: streams.public(name))  # type: ignore[misc]
+        expect_refused(ValueError, lambda name=name: streams.seed(name))  # type: ignore[misc]
     for name in (*PUBLIC_STREAMS, "nonsense"):
-        assert_refused(ValueError, lambda name=name: streams.secret(name))  # type: ignore[misc]
+        expect_refused(ValueError, lambda name=name: streams.secret(name))  # type: ignore[misc]
 
 
 def check_paths(kind: type[Streams]) -> None:
@@ -176,7 +177,7 @@ class KeepsMean(nn.Module):
 )
 def test_layers_that_mix_examples_or_remember_them_are_refused(layer: nn.Module) -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.ReLU(), layer))
-    refusal = assert_refused(UserError, lambda: check_model(model))
+    refusal = expect_refused(UserError, lambda: check_model(model))
     assert "1.1" in refusal
     assert "\n" not in refusal
 
@@ -191,7 +192,7 @@ def test_layers_that_treat_examples_one_by_one_are_not(layer: nn.Module) -> None
 def test_training_refuses_a_model_that_mixes_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     def check() -> None:
         steps = Steps(nn.BatchNorm1d(1), RandomSign(), DPSGDEvent(0.5, 1.0, 1.0, 1, "weights"))
-        assert_refused(UserError, lambda: steps(some_images(4)))
+        expect_refused(UserError, lambda: steps(some_images(4)))
 
     check()
     monkeypatch.setattr(mechanisms, "check_model", lambda model: None)

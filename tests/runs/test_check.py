@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from types import ModuleType
 
 import pytest
@@ -17,36 +16,17 @@ from dpbench.core.progress import Silent
 from dpbench.core.registry import entries, load
 from dpbench.data.catalog import CATALOG
 from dpbench.data.load import load as load_dataset
-from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
+from dpbench.privacy.mechanisms import PrivateImages
 from dpbench.privacy.replay.handle import Comparison
 from dpbench.privacy.replay.neighbours import Neighbour, neighbours
 from dpbench.runs.check import replay
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.request import private_set_info
+from tests.support.checks.replay import failures, replayed
 from tests.support.command import Command
 from tests.support.methods import CHEATS, SUM, TRAINING, Honest, stolen
-from tests.support.private import rng
 
 pytestmark = pytest.mark.usefixtures("accounted_once")
-
-
-def small_set() -> Images:
-    # darker than white and brighter than black, so that the neighbours are no strangers' copies
-    pixels = torch.randint(20, 200, (30, 1, 4, 4), generator=rng()).byte()
-    return Images(pixels, torch.arange(30) % 3)
-
-
-def replayed(method: Honest, *names: str) -> tuple[Comparison, ...]:
-    """On a small set; with ``names``, on these neighbours only."""
-    images = small_set()
-    info = PrivateSetInfo("images", images.spec, 3, len(images))
-    original, *others = neighbours(images)
-    chosen = [each for each in others if not names or each.name in names]
-    return replay(method, info, [original, *chosen], Silent())
-
-
-def failures(comparisons: Sequence[Comparison]) -> set[str]:
-    return {each.purpose for each in comparisons if not each.ok}
 
 
 def test_an_honest_method_passes_and_its_neighbours_make_a_difference() -> None:

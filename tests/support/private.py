@@ -6,10 +6,11 @@ import itertools
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (its customary name)
 from torch import Tensor, nn
 
 from dpbench.core.images import Images
@@ -18,6 +19,7 @@ from dpbench.core.streams import Streams
 from dpbench.parallel.ranks import ALONE, Ranks
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective, Predict, as_rows, of_examples, trainable
+from dpbench.privacy.clipping.selection import Execution, Executions
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.events import DPSGDEvent
 from dpbench.privacy.ledger import PrivacyLedger
@@ -41,14 +43,6 @@ def flat(gradients: Gradients) -> Tensor:
     return torch.cat([part.flatten() for part in gradients.values()])
 
 
-def assert_refused(error: type[Exception], call: Callable[[], object]) -> str:
-    try:
-        call()
-    except error as refusal:
-        return str(refusal)
-    raise AssertionError(f"no {error.__name__}")
-
-
 def some_images(count: int, side: int = 4, seed: int = 0) -> Images:
     """Random images; the label of each is its index, so that it can be told from the others."""
     pixels = torch.randint(0, 200, (count, 1, side, side), generator=rng(seed)).byte()
@@ -60,17 +54,24 @@ def handle(
     ledger: PrivacyLedger | None = None,
     streams: Streams | None = None,
     nominal_size: int | None = None,
+    executions: Executions | None = None,
 ) -> PrivateImages:
     info = PrivateSetInfo("images", images.spec, 10, nominal_size or len(images))
     ledger = ledger if ledger is not None else PrivacyLedger(UNLIMITED)
-    return PrivateImages(images, info, ledger, streams or Streams(0, KEY))
+    return PrivateImages(images, info, ledger, streams or Streams(0, KEY), executions)
+
+
+def executed_by(engine: str, event: DPSGDEvent, physical_batch: int) -> Executions:
+    """The executions of one training, decided beforehand: nothing is timed."""
+    return Executions(engine, {event.purpose: asdict(Execution(engine, physical_batch))})
 
 
 @dataclass
 class Steps:
     """Runs private training and keeps what is released: noisy sums, as the optimizer sees them.
 
-    The learning rate is 0, so that every step of every run is at the same weights.
+    The learning rate is 0, so that every step of every run is at the same weights. The engine is
+    the one that trains networks.
     """
 
     model: nn.Module
@@ -79,6 +80,7 @@ class Steps:
     nominal_size: int = 1000
     after_step: Callable[[int], None] = lambda step: None
     ranks: Ranks = ALONE
+    engine: str = "folded"
 
     def __call__(
         self,
@@ -110,7 +112,8 @@ class Steps:
 
         optimizer.register_step_post_hook(keep)
         learner = Learner(self.model, optimizer, ExponentialAverage(self.model, 0.9))
-        private = handle(images, ledger, streams, self.nominal_size)
+        executions = executed_by(self.engine, self.event, 128 // self.objective.multiplicity)
+        private = handle(images, ledger, streams, self.nominal_size, executions)
         with tempfile.TemporaryDirectory() as scratch:
             file = (folder or Path(scratch)) / "private.stage"
             stage = Stage("training", file, Silent(), self.ranks)
@@ -122,10 +125,10 @@ class Coordinates(nn.Module):
 
     def __init__(self, images: int, spare: int = 0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(images + spare))
+        self.weight = nn.Parameter(torch.zeros(images + spare, 1))
 
     def forward(self, labels: Tensor) -> Tensor:
-        return self.weight[labels]
+        return F.embedding(labels, self.weight).squeeze(1)
 
 
 @dataclass(frozen=True)

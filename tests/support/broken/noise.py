@@ -27,7 +27,7 @@ def scaled_by(factor: float) -> Noise:
 def missing_on(name: str) -> Noise:
     def noise(like: Gradients, streams: Streams, purpose: str, step: int) -> Gradients:
         drawn = gaussian_noise(like, streams, purpose, step)
-        return {**drawn, name: torch.zeros_like(drawn[name])}
+        return {n: torch.zeros_like(part) if n == name else part for n, part in drawn.items()}
 
     return noise
 
@@ -43,6 +43,11 @@ def the_same_for_every_purpose(like: Gradients, s: Streams, purpose: str, step: 
 def the_same_on_every_tensor(like: Gradients, s: Streams, purpose: str, step: int) -> Gradients:
     drawn = flat(gaussian_noise(like, s, purpose, step))
     return {name: drawn[: part.numel()].view(part.shape) for name, part in like.items()}
+
+
+def at_every_other_step(like: Gradients, s: Streams, purpose: str, step: int) -> Gradients:
+    drawn = gaussian_noise(like, s, purpose, step)
+    return {n: (math.sqrt(2) if step % 2 else 0) * part for n, part in drawn.items()}
 
 
 def uniform(like: Gradients, streams: Streams, purpose: str, step: int) -> Gradients:
@@ -70,3 +75,11 @@ class Quieter(Streams):
                 return np.float32(0.97) * honest.standard_normal(size, dtype=dtype)  # type: ignore[call-overload]
 
         return Generator()
+
+
+class QuieterDPNoise(Quieter):
+    """Secret noise of 0.97 times the scale; the other secret streams are honest."""
+
+    def secret(self, name: str, *path: object) -> Any:
+        kind = Quieter if name == "dp-noise" else Streams
+        return kind.secret(self, name, *path)

@@ -72,7 +72,7 @@ def averages_weights_without_noise(
     learner.average.load_state_dict(clean.average.state_dict())
 
 
-samples_at_twice_the_rate = trains_by(lambda e: replace(e, sample_rate=2 * e.sample_rate))
+samples_at_twice_the_rate = trains_by(lambda e: replace(e, sample_rate=min(1.0, 2 * e.sample_rate)))
 
 
 adds_a_tenth_less_noise = trains_by(lambda e: replace(e, noise_multiplier=0.9 * e.noise_multiplier))

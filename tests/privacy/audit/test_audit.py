@@ -1,42 +1,27 @@
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import ClassVar
 
-import numpy as np
 import pytest
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.images import ImageSpec
 from dpbench.core.progress import Silent
-from dpbench.core.streams import Streams
-from dpbench.evaluators.audit import EVALUATOR
 from dpbench.privacy import audit as auditing
 from dpbench.privacy import clipping, dpsgd, mechanisms
 from dpbench.privacy.audit import Audit, Mechanism, audit, level_of_each
-from dpbench.privacy.audit.bounds import (
-    gaussian_dp_epsilon,
-    one_run_epsilon,
-    proportion_interval,
-    scale_interval,
-)
-from dpbench.privacy.audit.canaries import Canaries, rows_of
-from dpbench.privacy.audit.decide import GUESSES, judge
-from dpbench.privacy.audit.transcript import CANARIES, Audited, OwnNoise, OwnReleases, Transcript
+from dpbench.privacy.audit.canaries import Canaries
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective, Predict, as_rows, of_examples
 from dpbench.privacy.clipping.selection import Executions
 from dpbench.privacy.clipping.vmap import clipped_sum
-from dpbench.privacy.dpsgd import Learner, gaussian_noise
-from dpbench.privacy.epsilon import epsilon
+from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEvent, SelectionEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from dpbench.runs.audited import audited_mechanism
@@ -44,7 +29,6 @@ from dpbench.runs.request import RunRequest, plan
 from dpbench.training.averaging import ExponentialAverage
 from dpbench.training.loop import Stage
 from tests.support import broken
-from tests.support.command import TOY, Command
 from tests.support.private import Copies, Gradients, perceptron
 
 pytestmark = pytest.mark.usefixtures("accounted_once")
@@ -96,61 +80,6 @@ def mechanism(
 
 def alarms(found: Audit) -> set[str]:
     return {check.name for check in found.alarms}
-
-
-# Bounds.
-
-
-def test_the_bound_from_one_run_has_the_values_that_are_known() -> None:
-    # 500 and 1000 perfect guesses of 1000 canaries: even they do not reach epsilon = 10
-    assert one_run_epsilon(1000, 500, 500, 1e-5) == pytest.approx(5.09, abs=0.005)
-    assert one_run_epsilon(1000, 1000, 1000, 1e-5) == pytest.approx(5.78, abs=0.005)
-    assert one_run_epsilon(1000, 500, 250, 1e-5) == 0
-    assert one_run_epsilon(1000, 500, 0, 1e-5) == 0
-
-
-@pytest.mark.parametrize(
-    ("canaries", "guesses", "correct", "delta"),
-    [(1000, 500, 400, 1e-5), (300, 100, 99, 1e-6), (1000, 1000, 700, 1e-3)],
-)
-def test_the_bound_from_one_run_is_where_the_theorems_probability_is_the_level(
-    canaries: int, guesses: int, correct: int, delta: float
-) -> None:
-    """Against the theorem written down term by term."""
-    eps = one_run_epsilon(canaries, guesses, correct, delta, level=0.05)
-    w = stats.binom(guesses, math.exp(eps) / (1 + math.exp(eps)))
-    worst = max((w.cdf(correct - 1) - w.cdf(correct - i - 1)) / i for i in range(1, correct + 1))
-    assert w.sf(correct - 1) + 2 * canaries * delta * worst == pytest.approx(0.05, rel=1e-6)
-    # with pure differential privacy it is the log-odds of the exact limit of a proportion
-    share = stats.beta.ppf(0.05, correct, guesses - correct + 1)
-    assert 0 < eps < math.log(share / (1 - share))
-    pure = one_run_epsilon(canaries, guesses, correct, 0.0, level=0.05)
-    assert pure == pytest.approx(math.log(share / (1 - share)))
-
-
-def test_the_gaussian_bound_is_the_epsilon_of_one_gaussian_release() -> None:
-    for noise_multiplier in (0.5, 1.0, 5.0):
-        exact = gaussian_dp_epsilon(1 / noise_multiplier, 1e-5)
-        assert exact == pytest.approx(
-            epsilon([GaussianEvent(noise_multiplier, 1.0, "")], 1e-5), rel=1e-3
-        )
-    assert gaussian_dp_epsilon(0.0, 1e-5) == gaussian_dp_epsilon(-1.0, 1e-5) == 0
-    assert gaussian_dp_epsilon(1e-9, 1e-5) == 0
-
-
-def test_intervals_miss_as_often_as_they_say() -> None:
-    rng = np.random.default_rng(0)
-    missed = sum(
-        not low <= 2.0 <= high
-        for low, high in (
-            scale_interval(float(np.square(2 * rng.standard_normal(20)).sum()), 20, 0.1)
-            for _ in range(4000)
-        )
-    )
-    assert stats.binomtest(missed, 4000, 0.1).pvalue > 1e-3
-    for successes in (0, 3, 10):
-        exact = stats.binomtest(successes, 10).proportion_ci(0.9, "exact")
-        assert proportion_interval(successes, 10, 0.1) == pytest.approx((exact.low, exact.high))
 
 
 # Honest mechanisms.
@@ -214,53 +143,6 @@ def test_the_laptop_plan_of_a_real_method_is_audited_in_seconds(eps: float) -> N
     assert found.checks[-2].low == pytest.approx(1, abs=1e-3)
 
 
-def simulated(
-    event: Audited, members: np.ndarray, rng: np.random.Generator, scale: float = 1.0
-) -> Transcript:
-    """What an honest mechanism releases, drawn from its definition."""
-    rate = event.sample_rate if isinstance(event, DPSGDEvent) else 1.0
-    rows = rows_of(event)
-    contributed = np.zeros((event.steps, rows), np.float32)
-    contributed[:, :CANARIES] = (rng.random((event.steps, CANARIES)) < rate) & members
-    noise = rng.standard_normal((event.steps, rows), np.float32)
-    return Transcript(event, contributed + scale * event.noise_multiplier * noise, contributed)
-
-
-def simulated_audits(events: tuple[Audited, ...], count: int, scale: float = 1.0) -> list[Audit]:
-    budget = PrivacyBudget(epsilon(events, 1e-5))
-    found = []
-    for seed in range(count):
-        rng = np.random.default_rng([7, seed])
-        members = rng.random(CANARIES) < 0.5
-        sizes = (16, 300, 5000)
-        own = [OwnNoise(str(n), scale**2 * float(rng.chisquare(4 * n)), 4 * n) for n in sizes]
-        transcripts = [simulated(event, members, rng, scale) for event in events]
-        releases = OwnReleases(tuple(own), (1.0,))
-        level = level_of_each(len(events))
-        found.append(judge(transcripts, members, releases, budget, level, rng))
-    return found
-
-
-LAPTOP = DPSGDEvent(1024 / 60_000, 1.0823, 0.5, 100, "weights")
-
-
-def test_simulated_audits_catch_what_is_3_percent_off() -> None:
-    assert all(found.alarms for found in simulated_audits((LAPTOP,), 20, scale=0.97))
-    assert all(found.alarms for found in simulated_audits((SUM,), 20, scale=0.97))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("events", [(LAPTOP,), (SUM,), (SUM, TRAINING)], ids=["sgd", "sum", "both"])
-def test_one_honest_audit_raises_alarms_in_no_more_than_5_percent(
-    events: tuple[Audited, ...],
-) -> None:
-    found = simulated_audits(events, 1000)
-    alarmed = sum(bool(each.alarms) for each in found)
-    assert stats.binomtest(alarmed, 1000, 0.05, "greater").pvalue > 0.01, alarmed
-    # nor is it so quiet that it could not speak
-    assert alarmed > 5, alarmed
-
-
 # Broken mechanisms, and which check sees them.
 
 
@@ -271,28 +153,6 @@ def only_on_real_networks(engine: Callable[..., Gradients]) -> Callable[..., Gra
     return twin
 
 
-def missing_on(name: str) -> broken.noise.Noise:
-    def noise(like: Gradients, streams: Streams, purpose: str, step: int) -> Gradients:
-        drawn = gaussian_noise(like, streams, purpose, step)
-        return {n: torch.zeros_like(part) if n == name else part for n, part in drawn.items()}
-
-    return noise
-
-
-def every_other_step(like: Gradients, streams: Streams, purpose: str, step: int) -> Gradients:
-    drawn = gaussian_noise(like, streams, purpose, step)
-    return {n: (math.sqrt(2) if step % 2 else 0) * part for n, part in drawn.items()}
-
-
-class QuieterNoise(broken.noise.Quieter):
-    def secret(self, name: str, *path: object) -> object:
-        kind = broken.noise.Quieter if name == "dp-noise" else Streams
-        return kind.secret(self, name, *path)
-
-
-samples_twice_as_often = broken.training.trains_by(
-    lambda e: replace(e, sample_rate=min(1.0, 2 * e.sample_rate))
-)
 SIGMA, SUMMED, TAIL = (
     "sigma ratio",
     "sigma ratio, summed over steps",
@@ -309,10 +169,15 @@ BROKEN = {
         broken.noise.scaled_by(1 / TRAINING.clipping_norm),
         SIGMA,
     ),
-    "noise missing on one tensor": (dpsgd, "gaussian_noise", missing_on("second.weight"), SIGMA),
+    "noise missing on one tensor": (
+        dpsgd,
+        "gaussian_noise",
+        broken.noise.missing_on("second.weight"),
+        SIGMA,
+    ),
     "noise missing on one real tensor": (
         *(dpsgd, "gaussian_noise"),
-        missing_on("1.bias"),
+        broken.noise.missing_on("1.bias"),
         OWN_SIGMA,
     ),
     "noise reused at every step": (
@@ -326,9 +191,9 @@ BROKEN = {
         broken.noise.the_same_on_every_tensor,
         SIGMA,
     ),
-    "noise at every other step": (dpsgd, "gaussian_noise", every_other_step, TAIL),
+    "noise at every other step": (dpsgd, "gaussian_noise", broken.noise.at_every_other_step, TAIL),
     "uniform noise": (dpsgd, "gaussian_noise", broken.noise.uniform, TAIL),
-    "noise x 0.97 in one-shot sums too": (auditing, "Streams", QuieterNoise, SIGMA),
+    "noise x 0.97 in one-shot sums too": (auditing, "Streams", broken.noise.QuieterDPNoise, SIGMA),
     "no clipping": (dpsgd, "clipped_sum", broken.clipping.never_clips, CLIPPING),
     "no clipping of real networks": (
         *(dpsgd, "clipped_sum"),
@@ -371,7 +236,12 @@ BROKEN = {
         broken.sampling.takes_the_first_batch_again,
         SPREAD,
     ),
-    "twice the sample rate": (mechanisms, "train", samples_twice_as_often, SIGNAL),
+    "twice the sample rate": (
+        mechanisms,
+        "train",
+        broken.training.samples_at_twice_the_rate,
+        SIGNAL,
+    ),
     "a tenth less noise": (mechanisms, "train", broken.training.adds_a_tenth_less_noise, SIGMA),
     "twice the clipping norm": (
         mechanisms,
@@ -461,65 +331,3 @@ def test_without_a_claim_there_is_nothing_to_audit(
 ) -> None:
     with pytest.raises(UserError, match=message):
         audit(mechanism(events=events, budget=budget), 0, Silent())
-
-
-# The command, and the evaluator.
-
-COMMAND = ("audit", "--method", "toy", "--dataset", "digits", "--profile", "smoke")
-
-
-def test_the_command_audits_what_is_planned(dpbench: Command, toy: ModuleType) -> None:
-    ended = dpbench(*COMMAND, "--eps", "5", "--json")
-    assert ended.code == 0
-    found = json.loads(ended.out)
-    assert (found["epsilon"], found["adjacency"], found["alarms"]) == (5.0, "add_remove", [])
-    assert found["sigma_low"] < 1 < found["sigma_high"]
-    assert found["epsilon_lower"] <= 5
-    assert (found["guesses"], found["canaries"]) == (GUESSES, CANARIES)
-    assert not Path("runs").exists()
-
-
-def test_the_command_says_what_it_can_show_and_what_not(dpbench: Command, toy: ModuleType) -> None:
-    ended = dpbench(*COMMAND, "--eps", "50")
-    assert ended.code == 0
-    assert "no check refutes the claim" in ended.out
-    assert "cannot refute epsilon = 50" in ended.out
-
-
-def test_an_alarm_is_exit_code_1_and_names_the_check(
-    dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.noise.scaled_by(0.9))
-    ended = dpbench(*COMMAND, "--eps", "5", "--json")
-    assert ended.code == 1
-    assert "sigma ratio (mean image)" in ended.err
-    assert "sigma ratio (mean image)" in json.loads(ended.out)["alarms"]
-
-
-def test_what_is_not_private_has_no_audit(dpbench: Command) -> None:
-    ended = dpbench("audit", "--method", "real", "--dataset", "digits")
-    assert ended.code == 2
-    assert "no privacy claim" in ended.err
-
-
-def measured(dpbench: Command, *arguments: str) -> dict[str, float | None]:
-    ended = dpbench(*TOY, *arguments, "--evaluators", "audit", "--json")
-    assert ended.code == 0
-    return {m["metric"]: m["value"] for m in json.loads(ended.out)["measurements"]}
-
-
-@pytest.mark.usefixtures("toy")
-def test_a_run_records_the_audit_of_its_certificate(
-    dpbench: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values = measured(dpbench)
-    assert list(values) == [metric.name for metric in EVALUATOR.metrics]
-    assert (values["audit_alarms"], values["audit_epsilon_lower"]) == (0, 0)
-    assert values["audit_sigma_ratio_low"] < 1 < values["audit_sigma_ratio_high"]
-    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.noise.scaled_by(0.9))
-    assert measured(dpbench, "--overwrite")["audit_alarms"] > 0
-
-
-@pytest.mark.usefixtures("toy")
-def test_a_run_without_a_claim_says_so(dpbench: Command) -> None:
-    assert set(measured(dpbench, "--eps", "inf").values()) == {None}

@@ -1,0 +1,66 @@
+"""A logical batch, cut into physical batches and into chunks of draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from dpbench.privacy import dpsgd, draws
+from tests.support import broken
+from tests.support.checks import Detected
+from tests.support.checks.clipping import (
+    check_physical_batches,
+)
+from tests.support.private import (
+    Copies,
+    NoisyRegression,
+    Regression,
+    rng,
+    some_images,
+)
+
+
+def test_the_physical_batch_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_physical_batches(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "name, twin",
+    [
+        ("clipped_sum", broken.clipping.averages),
+        ("clipped_sum", broken.clipping.clips_the_batch),
+        ("gradient_sum", broken.clipping.drops_the_ragged_batch),
+        ("drawn_copies", broken.clipping.draws_one_after_another),
+    ],
+)
+def test_changing_the_physical_batch_size_catches(
+    name: str, twin: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dpsgd, name, twin)
+    with pytest.raises(Detected):
+        check_physical_batches(monkeypatch)
+
+
+def test_the_draws_of_a_place_depend_on_nothing_but_the_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(draws, "COPIES_DRAWN_TOGETHER", 16)
+    images, device = some_images(60), torch.device("cpu")
+
+    def drawn(batch: Tensor) -> Callable[[int, int], Copies]:
+        return draws.drawn_copies(NoisyRegression(2), images, batch, rng, device)
+
+    batch = torch.arange(3, 53)
+    whole = drawn(batch)(0, 50)
+    assert [part.shape[:2] for part in whole] == [(50, 2), (50, 2)]
+    for first, last in ((0, 1), (0, 8), (7, 9), (3, 33), (48, 50), (49, 50), (8, 16)):
+        for shorter in (batch, batch[:last]):
+            for part, expected in zip(drawn(shorter)(first, last), whole, strict=True):
+                assert torch.equal(part, expected[first:last])
+    part = images[batch]
+    clean, _ = Regression(2).draw(part.pixels, part.labels, rng())
+    noise = (whole[0] - clean).flatten(1)
+    assert torch.pdist(noise).min() > 0.1, "two places have the same draws"
