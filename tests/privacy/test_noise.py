@@ -16,7 +16,7 @@ from dpbench.privacy.events import GaussianEvent
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages
 from tests.support import broken
-from tests.support.checks import Detected, expect_refused
+from tests.support.checks import Detected, expect, expect_close, expect_refused
 from tests.support.checks.noise import (
     CLIPPING_NORM,
     SIGMA,
@@ -114,14 +114,15 @@ def one_shot(
 def check_one_shot_rows() -> None:
     images = some_images(40)
     everybody = one_shot(images, 0.0)
-    assert bool(everybody.isfinite().all())
+    expect(bool(everybody.isfinite().all()), "rows without a length are dropped")
     expected = (2.0 ** (torch.arange(50) - 5).double()).clamp(max=CLIPPING_NORM)
     expected[[3, 4, 5]] = 0
     expected[40:] = 0
-    torch.testing.assert_close(everybody, expected, rtol=1e-5, atol=0)
+    expect_close(everybody, expected, 1e-5, 0, "each row is shortened to the clipping norm")
     for left_out in range(40):
         without = one_shot(images[images.labels != left_out], 0.0)
-        assert float((everybody - without).norm()) <= CLIPPING_NORM * (1 + 1e-5)
+        moved = float((everybody - without).norm())
+        expect(moved <= CLIPPING_NORM * (1 + 1e-5), "no row moves the sum by more than C")
 
 
 def test_each_row_of_a_one_shot_sum_is_clipped_and_rows_without_a_length_are_dropped() -> None:
@@ -153,7 +154,7 @@ def check_one_shot_noise(kind: type[Streams]) -> None:
         return private.gaussian_sum(lambda part: torch.zeros(len(part), WIDTH), event)
 
     expect_gaussian(noise(3), SIGMA * CLIPPING_NORM)
-    assert torch.equal(noise(3), noise(17))  # its scale does not know how many rows there are
+    expect(torch.equal(noise(3), noise(17)), "the noise does not depend on the number of rows")
     expect_unrelated(noise(3), noise(3, "another sum"))
 
 
@@ -188,7 +189,7 @@ def check_that_rounding_does_not_show() -> None:
 
     totals = [total(count) for count in range(5000, 5012)]
     steps = [float((more - less).norm()) for less, more in itertools.pairwise(totals)]
-    assert max(steps) <= 1 + 1e-6
+    expect(max(steps) <= 1 + 1e-6, "rounding does not show")
 
 
 def test_rounding_does_not_show_beside_what_one_image_may_change() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dpbench.core.images import Images
 from dpbench.privacy.clipping import Objective, trainable
 from dpbench.privacy.clipping.vmap import clipped_sum
-from dpbench.privacy.dpsgd import gradient_sum, physical_batch_size
+from dpbench.privacy.dpsgd import gradient_sum
 from dpbench.privacy.draws import Draws
 from tests.support.private import Copies, Gradients, copy_gradients, shaped, shortened
 
@@ -61,17 +61,17 @@ def rounds_sums_to_bfloat16(m: nn.Module, o: Objective, copies: Copies, c: float
 
 
 def drops_the_ragged_batch(
-    m: nn.Module, o: Objective, images: Images, batch: Tensor, *rest: Any
+    m: nn.Module, o: Objective, images: Images, batch: Tensor, size: int, **how: Any
 ) -> Gradients:
-    size = physical_batch_size(o.multiplicity)
-    return gradient_sum(m, o, images, batch[: len(batch) // size * size], *rest)
+    whole = batch[: len(batch) // size * size]
+    return gradient_sum(m, o, images, whole, size=size, **how)
 
 
 def divides_by_the_realised_batch(
-    m: nn.Module, o: Objective, images: Images, batch: Tensor, *rest: Any
+    m: nn.Module, o: Objective, images: Images, batch: Tensor, *how: Any, **named: Any
 ) -> Gradients:
     # the loop divides by the expected batch, 1000 here: taken back
-    total = gradient_sum(m, o, images, batch, *rest)
+    total = gradient_sum(m, o, images, batch, *how, **named)
     return {name: part * 1000 / max(1, len(batch)) for name, part in total.items()}
 
 

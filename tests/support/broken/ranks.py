@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from dpbench.core.images import Images
 from dpbench.core.streams import Streams
-from dpbench.parallel.ranks import Ranks
+from dpbench.parallel.ranks import ALONE, Ranks
 from dpbench.privacy.clipping import Objective
 from dpbench.privacy.dpsgd import gaussian_noise, gradient_sum
-from dpbench.privacy.draws import Draws
 from tests.support.private import KEY, Gradients
 from tests.support.ranks import here
 
@@ -19,36 +20,45 @@ def _share(batch: Tensor, ranks: Ranks) -> Tensor:
     return batch[share.start : share.stop]
 
 
-def keeps_its_share(
-    m: nn.Module, o: Objective, i: Images, batch: Tensor, c: float, draws: Draws, ranks: Ranks
+def _alone(
+    m: nn.Module, o: Objective, images: Images, batch: Tensor, *how: Any, **named: Any
 ) -> Gradients:
-    return gradient_sum(m, o, i, _share(batch, ranks), c, draws)
+    """The sum of one process over ``batch``, whatever the ranks that were named."""
+    how = tuple(ALONE if isinstance(each, Ranks) else each for each in how)
+    named = {key: ALONE if isinstance(each, Ranks) else each for key, each in named.items()}
+    return gradient_sum(m, o, images, batch, *how, **named)
+
+
+def keeps_its_share(
+    m: nn.Module, o: Objective, images: Images, batch: Tensor, *how: Any, **named: Any
+) -> Gradients:
+    return _alone(m, o, images, _share(batch, here()), *how, **named)
 
 
 def draws_alike_on_every_rank(
-    m: nn.Module, o: Objective, i: Images, batch: Tensor, c: float, draws: Draws, ranks: Ranks
+    m: nn.Module, o: Objective, images: Images, batch: Tensor, *how: Any, **named: Any
 ) -> Gradients:
-    total = gradient_sum(m, o, i, _share(batch, ranks), c, draws)
-    ranks.add_up(list(total.values()))
+    total = _alone(m, o, images, _share(batch, here()), *how, **named)
+    here().add_up(list(total.values()))
     return total
 
 
 def samples_on_every_rank(
-    m: nn.Module, o: Objective, i: Images, batch: Tensor, c: float, draws: Draws, ranks: Ranks
+    m: nn.Module, o: Objective, images: Images, batch: Tensor, *how: Any, **named: Any
 ) -> Gradients:
     """A batch for each rank, each of the whole sample rate."""
-    own = ((batch + ranks.rank) % len(i)).sort().values
-    total = gradient_sum(m, o, i, own, c, draws)
-    ranks.add_up(list(total.values()))
+    own = ((batch + here().rank) % len(images)).sort().values
+    total = _alone(m, o, images, own, *how, **named)
+    here().add_up(list(total.values()))
     return total
 
 
 def divides_by_its_share(
-    m: nn.Module, o: Objective, i: Images, batch: Tensor, c: float, draws: Draws, ranks: Ranks
+    m: nn.Module, o: Objective, images: Images, batch: Tensor, *how: Any, **named: Any
 ) -> Gradients:
     # the loop divides by the expected batch, 20 here: taken back
-    total = gradient_sum(m, o, i, batch, c, draws, ranks)
-    count = max(1, len(ranks.share(len(batch)))) * ranks.size
+    total = gradient_sum(m, o, images, batch, *how, **named)
+    count = max(1, len(here().share(len(batch)))) * here().size
     return {name: part * 20 / count for name, part in total.items()}
 
 

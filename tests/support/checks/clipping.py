@@ -116,10 +116,10 @@ def check_physical_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = []
     for size in (1, 5, 32, 500):
         total = dpsgd.gradient_sum(
-            model=perceptron(),
-            objective=NoisyRegression(2),
-            images=images,
-            batch=batch,
+            perceptron(),
+            NoisyRegression(2),
+            images,
+            batch,
             clipping_norm=0.5,
             draws=rng,
             clipped=engine("folded"),
