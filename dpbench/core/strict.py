@@ -44,7 +44,7 @@ OrInfinity = Annotated[
 ]
 
 
-def document(name: str, kind: type, **more: Any) -> type[BaseModel]:
+def document(name: str, kind: type, /, **more: Any) -> type[BaseModel]:
     """Make the model of a JSON object: a dataclass's fields, and others before them.
 
     Args:
@@ -93,4 +93,5 @@ def _explained(error: Any) -> str:
         return message
     if kind in _WORDS:
         return _WORDS[kind]
-    return f"{message.removeprefix('Input ')}, got {reprlib.repr(error['input'])}"
+    should = message.find("should ")  # what comes before is "Input", "List" or "String"
+    return f"{message[max(should, 0) :]}, got {reprlib.repr(error['input'])}"

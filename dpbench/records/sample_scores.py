@@ -9,20 +9,23 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, get_args
 
 from pydantic import BaseModel
 
 from dpbench.core.canonical import sha256_of, to_json
 from dpbench.core.errors import UserError
 from dpbench.core.metrics import Measurement
-from dpbench.core.strict import document, parse_document
+from dpbench.core.strict import STRICT, document, parse_document
 from dpbench.records.run_record import digest
 
-SCHEMA_VERSION: Literal[1] = 1
-KIND: Literal["scores of samples"] = "scores of samples"
+SchemaVersion = Literal[1]
+SCHEMA_VERSION: SchemaVersion = 1
+Kind = Literal["scores of samples"]
+(KIND,) = get_args(Kind)
+NotClaimed = Literal["not claimed"]
+(NOT_CLAIMED,) = get_args(NotClaimed)
 UNKNOWN = "unknown"
-NOT_CLAIMED: Literal["not claimed"] = "not claimed"
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,10 @@ class Scores:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-class _NoClaim(TypedDict):
-    release: Literal[NOT_CLAIMED]
+class _NoClaim(BaseModel):
+    model_config = STRICT
+
+    release: NotClaimed
     epsilon: None
 
 
@@ -103,8 +108,8 @@ def document_model() -> type[BaseModel]:
     return document(
         "scores.json",
         Scores,
-        schema_version=(Literal[SCHEMA_VERSION], ...),
-        kind=(Literal[KIND], ...),
+        schema_version=(SchemaVersion, ...),
+        kind=(Kind, ...),
         id=(str, ...),
         privacy=(_NoClaim, ...),
         digest=(str, ...),
