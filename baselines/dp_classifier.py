@@ -93,11 +93,6 @@ class DPClassifier:
             {"network": "cnn", "batch_size": 2048, "steps": 122, "learning_rate": 4.0},
         ),
         Preset(
-            "claims",
-            "as laptop, with half the batch and a third of the steps; nothing was tuned",
-            {"network": "cnn", "batch_size": 1024, "steps": 40, "learning_rate": 4.0},
-        ),
-        Preset(
             "smoke",
             "the smallest that runs",
             {"network": "cnn", "batch_size": 128, "steps": 20, "learning_rate": 1.0},

@@ -154,13 +154,6 @@ class DPMERF:
         Preset("laptop", _LAPTOP, {"kernel_variance": 105 / 784, **_SMALL}, datasets=("mnist",)),
         Preset("laptop", _LAPTOP, _SMALL),
         Preset(
-            "claims",
-            "as published, but a tenth of the features, and 128 steps of 3000, which is all "
-            "that the profile's compute allows: far from trained",
-            {**_SMALL, "generator_steps": 128},
-            datasets=("fashionmnist",),
-        ),
-        Preset(
             "smoke",
             "the smallest that runs",
             {"features": 200, "generator_steps": 20, "generator_batch_size": 50},

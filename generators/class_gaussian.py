@@ -52,7 +52,6 @@ class ClassGaussian(MomentReleases):
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset("paper", f"no paper states this; {TUNED}"),
         Preset("laptop", TUNED),
-        Preset("claims", TUNED),
         Preset("smoke", "the smallest that runs", {"frequencies": 36, "rank": 8}),
     )
 

@@ -35,12 +35,14 @@ class Profile:
         compute: What training may cost.
         samples: Number of synthetic images drawn and scored.
         description: One line for people.
+        presets: Name of the profile whose presets its runs start from; ``""`` for its own.
     """
 
     name: str
     compute: ComputeBudget
     samples: int
     description: str
+    presets: str = ""
 
 
 SMOKE = Profile(
@@ -54,6 +56,7 @@ CLAIMS = Profile(
     compute=ComputeBudget(private_evaluations=40_960, public_evaluations=12_800, train_seconds=90),
     samples=2500,
     description="two CPU cores, at most 3 minutes a run: many seeds and small differences",
+    presets="laptop",  # made smaller by the settings of each claim's runs
 )
 LAPTOP = Profile(
     name="laptop",

@@ -20,12 +20,13 @@ class Arm:
     Attributes:
         method: CLI name.
         epsilon: Of the budget.
-        settings: What is set by hand, as the hyper-parameter's name and value.
+        settings: What this arm sets, as the hyper-parameter's name and value.
         profile: Name.
         dataset: Name.
         delta: Of the budget.
         adjacency: Of the budget.
         seeds: Public seeds. Stated beforehand: runs with others decide nothing.
+        base: What all arms of its method set, likewise; ``settings`` win over it.
 
     Raises:
         ValueError: Of a profile or a data set that decides nothing.
@@ -39,6 +40,7 @@ class Arm:
     delta: float = 1e-5
     adjacency: str = "add_remove"
     seeds: tuple[int, ...] = SEEDS
+    base: tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse runs whose scores mean nothing."""
@@ -47,9 +49,14 @@ class Arm:
                 raise ValueError(f"{field} {value} decides no claim")
 
     @property
+    def values(self) -> dict[str, object]:
+        """Everything that is set by hand: base and settings, by the hyper-parameter's name."""
+        return {**dict(self.base), **dict(self.settings)}
+
+    @property
     def assignments(self) -> tuple[str, ...]:
-        """The settings as ``--set`` takes them."""
-        return tuple(f"{name}={value}" for name, value in self.settings)
+        """The values as ``--set`` takes them."""
+        return tuple(f"{name}={value}" for name, value in self.values.items())
 
     def has(self, record: RunRecord) -> bool:
         """Whether a record is of one of these runs."""
@@ -62,12 +69,16 @@ class Arm:
                 for name in ("method", "epsilon", "profile", "dataset", "delta", "adjacency")
             )
             and spec.seed in self.seeds
-            and set(record.resolved.get("by_hand", [])) == {name for name, _ in self.settings}
+            # values may also come from a preset, as those of the base once did
+            and set(record.resolved.get("by_hand", [])) <= self.values.keys()
+            # a switch that the method did not have yet was off
             and all(
-                to_json(spec.method_args[name]) == to_json(value) for name, value in self.settings
+                to_json(spec.method_args.get(name, False)) == to_json(value)
+                for name, value in self.values.items()
             )
         )
 
     def __str__(self) -> str:
-        """The arm as people call it."""
-        return " ".join((self.method, f"epsilon={self.epsilon:g}", *self.assignments))
+        """Name the method, epsilon and settings; the base is common to arms."""
+        settings = (f"{name}={value}" for name, value in self.settings)
+        return " ".join((self.method, f"epsilon={self.epsilon:g}", *settings))

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from dpbench.api.method import Method, Preset
+from dpbench.api.profiles import PROFILES
 from dpbench.core.errors import UserError
 
 _UNIONS = (Union, UnionType)  # Optional[X] and X | None
@@ -80,8 +81,9 @@ def hyperparameters(kind: type[Method]) -> list[str]:
 
 
 def _preset(kind: type[Method], name: str, profile: str, dataset: str, epsilon: float) -> Preset:
+    start = PROFILES[profile].presets or profile
     for preset in kind.presets:
-        if preset.fits(profile, dataset, epsilon):
+        if preset.fits(start, dataset, epsilon):
             return preset
     if not kind.presets:
         return Preset(profile, "the method's defaults")
