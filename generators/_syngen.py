@@ -7,87 +7,147 @@ tau1). Programmatic images, which cost no privacy, train what is common to all i
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-import torch
+from torch import nn
 
-from dpbench.api.method import Plan, Preset, RunContext
-from dpbench.api.sources import PublicSource
+from dpbench.api.method import Plan, Preset, RunContext, Sampler
 from dpbench.core.checks import check_counts, check_positive
 from dpbench.core.errors import UserError
+from dpbench.core.images import Precision
 from dpbench.core.registry import load
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.mechanisms import PrivateSetInfo
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
-from .diffusion.continuous import ContinuousDiffusion
-from .diffusion.denoisers import Denoiser, Experts, Interval
-from .diffusion.method import CENTRED_CLAIMS, CENTRED_LAPTOP, SMOKE_TRAINING, TUNED
-from .diffusion.training import opened_once, train_public_once
+from .diffusion.denoiser import Denoiser, Experts
+from .diffusion.model import DiffusionModel, continuous_model, pick
+from .diffusion.preconditioning import EVERYWHERE, Interval
+from .diffusion.presets import CENTRED, TUNED, laptop, smoke
+from .diffusion.samplers import SolverName
+from .diffusion.training import PrivateTraining, PublicTraining, opened_once, public_recipe
 
-PAPER = Preset(
-    "paper",
-    "Choi et al. 2024 and its released configurations for MNIST and Fashion-MNIST; the number of "
-    "synthetic images is our choice",
-    datasets=("mnist", "fashionmnist"),
-)
-LAPTOP = Preset(
-    "laptop",
-    "sized for two CPU cores; departs from the paper in network (patches, centres), batch size, "
-    "steps, multiplicity, learning rates, clipping norm, sampler, and in synthetic images with "
-    f"classes of their own; {TUNED}",
-    {
-        **CENTRED_LAPTOP,
-        "synthetic": "class-recipes",
-        "synthetic_labels": "recipe",
-        "synthetic_images": 20_000,
-        "synthetic_steps": 400,
-        "synthetic_multiplicity": 1,
-        "synthetic_learning_rate": 1e-3,
-    },
-)
-CLAIMS = Preset(
-    "claims",
-    "as laptop, with half the channels, a quarter of the private batch, fewer private steps, a "
-    "quarter of the synthetic steps and a fifth of the synthetic images",
-    {
-        **LAPTOP.values,
-        **CENTRED_CLAIMS,
-        "synthetic_images": 4000,
-        "synthetic_steps": 100,
-    },
-)
-SMOKE = Preset(
-    "smoke",
-    "the smallest that runs",
-    {
-        **SMOKE_TRAINING,
-        "synthetic_images": 256,
-        "synthetic_steps": 20,
-        "synthetic_batch_size": 32,
-        "synthetic_multiplicity": 1,
-    },
-)
+
+def syngen_presets(**laptop_only: object) -> tuple[Preset, ...]:
+    """The presets of a variant.
+
+    Args:
+        laptop_only: Values of the variant's own hyper-parameters in the laptop preset.
+    """
+    return (
+        Preset(
+            "paper",
+            "Choi et al. 2024 and its released configurations for MNIST and Fashion-MNIST; the "
+            "number of synthetic images is our choice",
+            datasets=("mnist", "fashionmnist"),
+        ),
+        laptop(
+            TUNED,
+            **CENTRED,
+            synthetic="class-recipes",
+            synthetic_labels="recipe",
+            synthetic_images=20_000,
+            synthetic_steps=400,
+            synthetic_multiplicity=1,
+            synthetic_learning_rate=1e-3,
+            **laptop_only,
+        ),
+        smoke(
+            synthetic_images=256,
+            synthetic_steps=20,
+            synthetic_batch_size=32,
+            synthetic_multiplicity=1,
+        ),
+    )
 
 
 @dataclass(frozen=True)
-class SynGen(ContinuousDiffusion):
-    """Hyper-parameters of DP-SynGen; defaults as in the paper for 28-pixel images.
+class Stages:
+    """Which noise levels are trained on which images.
 
     Attributes:
+        synthetic: Range of ln sigma that programmatic images train.
+        private: Range of ln sigma that private images train.
+        experts: Whether each range has a network of its own, switched on sigma when sampling.
+            Otherwise the network of the programmatic images is trained on.
+    """
+
+    synthetic: Interval
+    private: Interval = EVERYWHERE
+    experts: bool = False
+
+    def combine(self, synthetic: Denoiser, private: Denoiser) -> nn.Module:
+        """The denoiser to sample from."""
+        if not self.experts:
+            return private
+        threshold = math.exp(max(self.synthetic[0], self.private[0]))
+        if self.synthetic[0] > self.private[0]:
+            return Experts(below=private, above=synthetic, threshold=threshold)
+        return Experts(below=synthetic, above=private, threshold=threshold)
+
+
+@dataclass(frozen=True)
+class SynGen(ABC):
+    """DP-SynGen; defaults as in the paper for 28-pixel images.
+
+    Attributes:
+        channels: Channels of the U-Net's first level.
+        channel_mult: Channel factor of each level.
+        blocks: Residual blocks at each level.
+        attention_resolutions: Heights, after patching, with attention.
+        patch: Pixels on the side of a patch; 1 is no patching.
+        batch_size: Expected size of a Poisson batch, images.
+        steps: DP-SGD steps.
+        multiplicity: K, noise levels for each image of a batch.
+        learning_rate: Adam's.
+        centre_learning_rate: Adam's for a learnt image of each class, from which its denoised
+            images start (``diffusion.denoiser.Centres``); 0: there is none.
+        centre_widths: Whether each pixel of a centre has a learnt variance.
+        clipping_norm: C.
+        average_decay: Decay of the weights' exponential moving average.
+        sampling_steps: Noise levels when sampling.
+        precision: Precision of the network's activations, ``float32`` or ``bfloat16``. Norms, sums
+            and noise are float32 in any case.
+        parameterization: ``edm`` or ``v``.
+        label_dropout: Probability of training an image without its label.
+        solver: ``ddim``, ``ddim-stochastic`` or ``heun``.
+        churn: S_churn of ``heun``.
+        churn_min: S_min of ``heun``.
+        guidance: Classifier-free guidance weight w.
         synthetic: Programmatic source of the public images.
         synthetic_labels: ``recipe`` (the source's own classes) or ``random`` (uniform).
-        synthetic_images: How many are made. The paper does not say; as many as there are private
-            images is our choice.
+        synthetic_images: Number of programmatic images. The paper does not say; as many as there
+            are private images is our choice.
         synthetic_steps: Optimizer steps on them.
-        synthetic_batch_size: Images a step.
+        synthetic_batch_size: Images in a step.
         synthetic_multiplicity: Noise levels for each image.
         synthetic_learning_rate: Adam's.
     """
 
+    private: ClassVar[bool] = True
+
+    channels: int = 32
+    channel_mult: tuple[int, ...] = (1, 2, 2)
+    blocks: int = 2
+    attention_resolutions: tuple[int, ...] = (7,)
+    patch: int = 1
+    batch_size: int = 4096
     steps: int = 2930
     multiplicity: int = 8
+    learning_rate: float = 3e-4
+    centre_learning_rate: float = 0.0
+    centre_widths: bool = False
+    clipping_norm: float = 1.0
+    average_decay: float = 0.999
+    sampling_steps: int = 50
+    precision: Precision = "float32"
+    parameterization: str = "edm"
+    label_dropout: float = 0.1
+    solver: SolverName = "ddim"
+    churn: float = 0.0
+    churn_min: float = 0.0
+    guidance: float = 0.0
     synthetic: str = "dead-leaves"
     synthetic_labels: Literal["random", "recipe"] = "random"
     synthetic_images: int = 60_000
@@ -102,7 +162,8 @@ class SynGen(ContinuousDiffusion):
         Raises:
             UserError: A value is out of its range.
         """
-        super().__post_init__()
+        self.model()
+        self.training()
         check_counts(
             self,
             "synthetic_images",
@@ -118,86 +179,85 @@ class SynGen(ContinuousDiffusion):
                 "--set synthetic_labels=random, or --set synthetic=class-recipes"
             )
 
+    @property
+    @abstractmethod
+    def stages(self) -> Stages:
+        """Which noise levels this variant trains on which images."""
+
+    def model(self) -> DiffusionModel:
+        """The hyper-parameters of the model, grouped."""
+        return continuous_model(self)
+
+    def training(self) -> PrivateTraining:
+        """The hyper-parameters of private training, grouped."""
+        return pick(PrivateTraining, self)
+
+    def public_training(self) -> PublicTraining:
+        """The hyper-parameters of training on programmatic images, grouped."""
+        return PublicTraining(
+            name="synthetic",
+            label=f"public training on {self.synthetic}",
+            steps=self.synthetic_steps,
+            batch_size=self.synthetic_batch_size,
+            multiplicity=self.synthetic_multiplicity,
+            learning_rate=self.synthetic_learning_rate,
+        )
+
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """A public stage on programmatic images, then a private one."""
-        self._network().check(info.spec)
-        public = self._public_stage(
-            info,
-            f"public training on {self.synthetic}",
-            self.synthetic_steps,
-            self.synthetic_batch_size,
-            self.synthetic_multiplicity,
-        )
+        model = self.model()
         return Plan(
-            stages=(public, self._private_stage(info)),
-            events=(self._event(info, budget),),
-            parameters=self._parameters(info),
+            parameters=model.parameters(info),
+            stages=(
+                self.public_training().stage(model, info),
+                self.training().stage(model, info),
+            ),
+            events=(self.training().event(info, budget),),
             public=self.synthetic,
         )
 
-    @property
-    @abstractmethod
-    def _synthetic_interval(self) -> Interval:
-        """The range of ln sigma that programmatic images train."""
+    def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
+        """Train on programmatic images, then on private ones."""
+        info, model, training = private.info, self.model(), self.training()
+        event = training.event(info, private.budget)
+        synthetic = denoiser = self.pretrain(info, run)
+        if self.stages.experts:
+            denoiser = model.denoiser(info, run.streams, "private denoiser").to(run.device)
+        training.train(model, denoiser, private, event, run, self.stages.private)
+        return model.sampler(info, self.stages.combine(synthetic, denoiser))
 
     def pretrain(self, info: PrivateSetInfo, run: RunContext) -> Denoiser:
-        """Train on programmatic images, or take the weights that were made so before."""
+        """Train on programmatic images, or load the weights that an equal training left."""
         source = run.public
         assert source is not None, "the plan names the programmatic source"
-        pretraining = run.pretraining(
-            self._recipe(info, source), f"public training on {self.synthetic}"
-        )
-        denoiser = self._denoiser(info, pretraining.streams, "denoiser").to(run.device)
-        train_public_once(
-            pretraining,
-            opened_once(
-                *(source, self.synthetic_images, info.classes, self.synthetic_labels == "recipe"),
-                *(pretraining.streams, run.progress),
-            ),
-            self._learner(denoiser, self.synthetic_learning_rate),
-            self._objective(info.classes, self.synthetic_multiplicity, self._synthetic_interval),
-            self.synthetic_steps,
-            self.synthetic_batch_size,
-            "synthetic",
-        )
-        return denoiser
-
-    def _recipe(self, info: PrivateSetInfo, source: PublicSource) -> dict[str, object]:
-        synthetic = [name for name in self.__dataclass_fields__ if name.startswith("synthetic_")]
-        return self._recipe_of_public(
+        model, training = self.model(), self.public_training()
+        names = [name for name in self.__dataclass_fields__ if name.startswith("synthetic_")]
+        recipe = public_recipe(
+            self,
             info,
             source,
-            *("parameterization", "label_dropout", *synthetic),
+            *("parameterization", "label_dropout", *names),
             method="dpsyngen",
-            interval=self._synthetic_interval,
+            interval=self.stages.synthetic,
         )
-
-
-@dataclass(frozen=True)
-class StagedSynGen(SynGen):
-    """The variants in which one end of the noise levels never sees a private image.
-
-    Attributes:
-        experts: Two networks, one for each range, switched on sigma when sampling. Otherwise one
-            network is trained on programmatic images and then on private ones, each in its range.
-            The paper does not say which; experts cannot unlearn each other's range.
-    """
-
-    experts: bool = True
-
-    def _combine(
-        self, synthetic: Denoiser, private: Denoiser, threshold: float, synthetic_is_above: bool
-    ) -> torch.nn.Module:
-        """What to sample from: the experts, or the one network that both names mean."""
-        if not self.experts:
-            return private
-        below, above = (private, synthetic) if synthetic_is_above else (synthetic, private)
-        return Experts(below, above, math.exp(threshold))
-
-    def _private_start(
-        self, synthetic: Denoiser, info: PrivateSetInfo, run: RunContext
-    ) -> Denoiser:
-        """The network that private training starts from."""
-        if not self.experts:
-            return synthetic
-        return self._denoiser(info, run.streams, "private denoiser").to(run.device)
+        pretraining = run.pretraining(recipe, training.label)
+        denoiser = model.denoiser(info, pretraining.streams, "denoiser").to(run.device)
+        if not pretraining.load(denoiser):
+            training.train(
+                model,
+                denoiser,
+                images=opened_once(
+                    source,
+                    count=self.synthetic_images,
+                    classes=info.classes,
+                    labelled=self.synthetic_labels == "recipe",
+                    streams=pretraining.streams,
+                    progress=run.progress,
+                ),
+                streams=pretraining.streams,
+                stage=pretraining.stage,
+                classes=info.classes,
+                interval=self.stages.synthetic,
+            )
+            pretraining.save(denoiser)
+        return denoiser

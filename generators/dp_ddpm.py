@@ -8,7 +8,7 @@ so no label is ever dropped.
 Where the paper leaves room or contradicts itself, table 3 is followed:
 
 - Its text injects embeddings by adaptive GroupNorm, which is the default here, but the sizes that
-  it states (80.4M, 4.2M) are those of added embeddings: see ``diffusion.ddpm_unet``.
+  it states (80.4M, 4.2M) are those of added embeddings: see ``diffusion.networks.ddpm``.
 - Attention is at resolution 16 for all data sets; images of 28 pixels never have it, and 4.2M
   parameters leave no room for attention elsewhere than in the middle.
 - For CIFAR-10 the text has weights .15, .785, .2 at 0, 30, 60 (then 600), 1000, which add up to
@@ -26,6 +26,7 @@ Steps are proportional to epsilon (section 5.5), and stated for 10; the paper ha
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -35,18 +36,19 @@ from dpbench.api.method import Plan, Preset, RunContext, Sampler, Workload
 from dpbench.api.sources import NO_PUBLIC, PublicSource
 from dpbench.core.checks import check_counts, check_not_negative, check_positive
 from dpbench.core.errors import UserError
+from dpbench.core.images import Precision
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
-from dpbench.training.augmentation import Augmentation
+from dpbench.training.augmentation import PLAIN, Augmentation
 
-from .diffusion.ddpm import DDPM
-from .diffusion.ddpm_unet import DDPMLayers, EmbeddingName
-from .diffusion.denoisers import EVERYWHERE, STATE_OF_CLASSES, Denoiser, Interval, Parameterization
-from .diffusion.method import CENTRED_CLAIMS, CENTRED_LAPTOP, SMOKE_TRAINING, TUNED, DiffusionMethod
-from .diffusion.objective import DenoisingObjective
-from .diffusion.samplers import DDPMSolverName, SamplerSettings
-from .diffusion.training import opened_once, train_public_once
-from .diffusion.unet import Layers
+from .diffusion.denoiser import STATE_OF_CLASSES, Denoiser
+from .diffusion.model import DiffusionModel, pick
+from .diffusion.networks.ddpm import BY_EMBEDDING, EmbeddingName
+from .diffusion.networks.unet import UNetSettings
+from .diffusion.preconditioning import DDPM
+from .diffusion.presets import CENTRED, TUNED, laptop, smoke
+from .diffusion.samplers import DDPMSolverName, SamplerSettings, ddpm_levels
+from .diffusion.training import PrivateTraining, PublicTraining, opened_once, public_recipe
 from .diffusion.workloads import DDPM_WORKLOADS
 
 _FINE_TUNED: Mapping[str, Any] = {
@@ -78,42 +80,40 @@ def _paper(dataset: str, source: str, values: Mapping[str, Any]) -> tuple[Preset
     )
 
 
-_LAPTOP = Preset(
-    "laptop",
-    "sized for two CPU cores; departs from the paper in network (patches, centres), batch size, "
-    "steps, multiplicity, learning rate, clipping norm, decay of the average, sampler, and in "
-    f"being pre-trained on images made by a program; {TUNED}",
-    {
-        **CENTRED_LAPTOP,
-        "channels": 32,
-        "public": "class-recipes",
-        "public_images": 20_000,
-        "public_steps": 400,
-        "public_batch_size": 128,
-        "public_learning_rate": 1e-3,
-        "public_warmup_steps": 50,
-        "solver": "ddim",
-    },
-)
-
-
 @dataclass(frozen=True)
-class DPDDPM(DiffusionMethod):
+class DPDDPM:
     """DP fine-tuned DDPM; defaults as in the paper for MNIST, and for ImageNet32 in public.
 
     Attributes:
+        channels: Channels of the U-Net's first level.
+        channel_mult: Channel factor of each level.
+        blocks: Residual blocks at each level.
+        attention_resolutions: Heights, after patching, with attention.
+        patch: Pixels on the side of a patch; 1 is no patching.
+        batch_size: Expected size of a Poisson batch, images.
+        steps: DP-SGD steps.
+        multiplicity: K, noise levels for each image of a batch.
+        learning_rate: Adam's.
+        centre_learning_rate: Adam's for a learnt image of each class, from which its denoised
+            images start (``diffusion.denoiser.Centres``); 0: there is none.
+        centre_widths: Whether each pixel of a centre has a learnt variance.
+        clipping_norm: C.
+        average_decay: Decay of the weights' exponential moving average.
+        sampling_steps: Noise levels when sampling.
+        precision: Precision of the network's activations, ``float32`` or ``bfloat16``. Norms, sums
+            and noise are float32 in any case.
         embedding: How time and class enter a block: ``adaptive`` (GroupNorm's scale and shift) or
             ``additive``.
         mixture_weights: Shares of the time steps between ``mixture_breakpoints``.
-        mixture_breakpoints: From 0 to 1000.
+        mixture_breakpoints: Bounds of the mixture's parts, from 0 to 1000.
         flip: Whether each copy is mirrored with probability 1/2.
-        crop: Pixels that each copy is shifted by, at most.
+        crop: Largest shift of each copy, in pixels.
         solver: ``ancestral`` or ``ddim``.
         public: Public images to pre-train on: a data set, imagefolder:PATH or a programmatic
             source; none: from scratch.
-        public_images: How many of them, at most.
+        public_images: Number of public images, at most.
         public_steps: Optimizer steps on them.
-        public_batch_size: Images a step.
+        public_batch_size: Images in a step.
         public_multiplicity: Time steps for each image.
         public_learning_rate: Adam's, after the warm-up.
         public_warmup_steps: Steps in which it rises from 0.
@@ -124,6 +124,7 @@ class DPDDPM(DiffusionMethod):
     summary: ClassVar[str] = (
         "DDPM pre-trained on public images, fine-tuned with large DP-SGD batches"
     )
+    private: ClassVar[bool] = True
     presets: ClassVar[tuple[Preset, ...]] = (
         *_paper("mnist", "section 5.3 and table 3", {"steps": 4000}),
         *_paper(
@@ -133,49 +134,49 @@ class DPDDPM(DiffusionMethod):
         ),
         *_paper("cifar10", "section 5.5 and table 3", _FINE_TUNED),
         *_paper("camelyon17", "section 5.4 and table 3", _FINE_TUNED),
-        _LAPTOP,
-        Preset(
-            "claims",
-            "as laptop, with half the channels, a quarter of the private batch, fewer private "
-            "steps, a quarter of the public steps and a fifth of the public images",
-            {
-                **_LAPTOP.values,
-                **CENTRED_CLAIMS,
-                "public_images": 4000,
-                "public_steps": 100,
-                "public_warmup_steps": 12,
-            },
+        laptop(
+            TUNED,
+            **CENTRED,
+            channels=32,
+            public="class-recipes",
+            public_images=20_000,
+            public_steps=400,
+            public_batch_size=128,
+            public_learning_rate=1e-3,
+            public_warmup_steps=50,
+            solver="ddim",
         ),
-        Preset(
-            "smoke",
-            "the smallest that runs",
-            {
-                **SMOKE_TRAINING,
-                "average_decay": 0.9,
-                "public_images": 256,
-                "public_steps": 20,
-                "public_batch_size": 32,
-                "public_warmup_steps": 5,
-            },
+        smoke(
+            average_decay=0.9,
+            public_images=256,
+            public_steps=20,
+            public_batch_size=32,
+            public_warmup_steps=5,
         ),
     )
     workloads: ClassVar[tuple[Workload, ...]] = DDPM_WORKLOADS
 
     channels: int = 64
+    channel_mult: tuple[int, ...] = (1, 2, 2)
     blocks: int = 1
     attention_resolutions: tuple[int, ...] = (16,)
-    embedding: EmbeddingName = "adaptive"
+    patch: int = 1
+    batch_size: int = 4096
     steps: int = 4000
     multiplicity: int = 128
     learning_rate: float = 5e-4
+    centre_learning_rate: float = 0.0
+    centre_widths: bool = False
     clipping_norm: float = 1e-3
     average_decay: float = 0.9999
+    sampling_steps: int = 1000
+    precision: Precision = "float32"
+    embedding: EmbeddingName = "adaptive"
     mixture_weights: tuple[float, ...] = (0.05, 0.9, 0.05)
     mixture_breakpoints: tuple[int, ...] = (0, 200, 800, 1000)
     flip: bool = False
     crop: int = 0
     solver: DDPMSolverName = "ancestral"
-    sampling_steps: int = 1000
     public: str = NO_PUBLIC
     public_images: int = 1_281_167
     public_steps: int = 200_000
@@ -192,41 +193,74 @@ class DPDDPM(DiffusionMethod):
         Raises:
             UserError: A value is out of its range.
         """
-        super().__post_init__()
+        self.model()
+        self.training()
         check_counts(
             self, "public_images", "public_steps", "public_batch_size", "public_multiplicity"
         )
         check_positive(self, "public_learning_rate")
         check_not_negative(self, "crop", "public_warmup_steps")
-        self._public_objective(classes=1)
+        self.public_model()
+
+    def model(self) -> DiffusionModel:
+        """The hyper-parameters of the model, grouped."""
+        network = BY_EMBEDDING[self.embedding]
+        return DiffusionModel(
+            network=functools.partial(network, settings=pick(UNetSettings, self)),
+            parameterization=DDPM(self.mixture_weights, self.mixture_breakpoints),
+            sampling=SamplerSettings(
+                solver=self.solver, steps=self.sampling_steps, levels=ddpm_levels, clip=True
+            ),
+            precision=self.precision,
+            average_decay=self.average_decay,
+            centre_learning_rate=self.centre_learning_rate,
+            centre_widths=self.centre_widths,
+            augmentation=Augmentation(self.flip, self.crop),
+        )
+
+    def public_model(self) -> DiffusionModel:
+        """The model as it is trained in public: other time steps, and images as they are."""
+        mixture = DDPM(self.public_mixture_weights, self.public_mixture_breakpoints)
+        return replace(self.model(), parameterization=mixture, augmentation=PLAIN)
+
+    def training(self) -> PrivateTraining:
+        """The hyper-parameters of private training, grouped."""
+        return pick(PrivateTraining, self)
+
+    def public_training(self) -> PublicTraining:
+        """The hyper-parameters of public training, grouped."""
+        return PublicTraining(
+            name="public",
+            label=f"public training on {self.public}",
+            steps=self.public_steps,
+            batch_size=self.public_batch_size,
+            multiplicity=self.public_multiplicity,
+            learning_rate=self.public_learning_rate,
+            warmup_steps=self.public_warmup_steps,
+        )
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """A public stage where there are public images, then a private one."""
-        self._network().check(info.spec)
-        public = self._public_stage(
-            info,
-            f"public training on {self.public}",
-            self.public_steps,
-            self.public_batch_size,
-            self.public_multiplicity,
-        )
+        stages = [self.training().stage(self.model(), info)]
+        if self._pretrains:
+            stages.insert(0, self.public_training().stage(self.public_model(), info))
         return Plan(
-            stages=(*([public] if self._pretrains else []), self._private_stage(info)),
-            events=(self._event(info, budget),),
-            parameters=self._parameters(info),
+            parameters=self.model().parameters(info),
+            stages=tuple(stages),
+            events=(self.training().event(info, budget),),
             public=self.public,
         )
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Pre-train, or start from scratch, and train privately."""
-        info = private.info
-        event = self._event(info, private.budget)
+        info, model, training = private.info, self.model(), self.training()
+        event = training.event(info, private.budget)
         denoiser = self.pretrain(info, run) if self._pretrains else self._scratch(info, run)
-        self._train_privately(private, event, denoiser, run)
-        return self._sampler(private, denoiser)
+        training.train(model, denoiser, private, event, run)
+        return model.sampler(info, denoiser)
 
     def pretrain(self, info: PrivateSetInfo, run: RunContext) -> Denoiser:
-        """Train on public images, or take the weights that were made so before.
+        """Train on public images, or load the weights that an equal training left.
 
         Classes are embedded anew where the public images have no labels that mean something, or
         not as many as the private ones: they are other classes then.
@@ -241,35 +275,38 @@ class DPDDPM(DiffusionMethod):
                 f"--set public={NO_PUBLIC} trains from scratch"
             )
         classes = source.classes or info.classes
+        model, training = self.public_model(), self.public_training()
         pretraining = run.pretraining(
             self._recipe(info, source, classes), f"public training on {source.name}"
         )
-        denoiser = self._denoiser(
-            replace(info, classes=classes), pretraining.streams, "denoiser"
-        ).to(run.device)
-        train_public_once(
-            pretraining,
-            opened_once(
-                *(source, self.public_images, classes, source.classes is not None),
-                *(pretraining.streams, run.progress),
-            ),
-            self._learner(denoiser, self.public_learning_rate),
-            self._public_objective(classes),
-            self.public_steps,
-            self.public_batch_size,
-            "public",
-            self._warmup,
-        )
-        if source.classes == info.classes:
-            return denoiser
+        public_info = replace(info, classes=classes)
+        denoiser = model.denoiser(public_info, pretraining.streams, "denoiser").to(run.device)
+        if not pretraining.load(denoiser):
+            training.train(
+                model,
+                denoiser,
+                images=opened_once(
+                    source,
+                    count=self.public_images,
+                    classes=classes,
+                    labelled=source.classes is not None,
+                    streams=pretraining.streams,
+                    progress=run.progress,
+                ),
+                streams=pretraining.streams,
+                stage=pretraining.stage,
+                classes=classes,
+            )
+            pretraining.save(denoiser)
         own = self._scratch(info, run)
         learned = denoiser.state_dict()
-        of_classes = {
-            name: state
-            for name, state in own.state_dict().items()
-            if name.startswith(STATE_OF_CLASSES)
-        }
-        own.load_state_dict(learned | of_classes)
+        if source.classes != info.classes:
+            learned |= {
+                name: state
+                for name, state in own.state_dict().items()
+                if name.startswith(STATE_OF_CLASSES)
+            }
+        own.load_state_dict(learned)
         return own
 
     @property
@@ -277,44 +314,20 @@ class DPDDPM(DiffusionMethod):
         return self.public != NO_PUBLIC
 
     def _scratch(self, info: PrivateSetInfo, run: RunContext) -> Denoiser:
-        return self._denoiser(info, run.streams, "denoiser").to(run.device)
+        return self.model().denoiser(info, run.streams, "denoiser").to(run.device)
 
     def _recipe(
         self, info: PrivateSetInfo, source: PublicSource, classes: int
     ) -> dict[str, object]:
-        public = [name for name in self.__dataclass_fields__ if name.startswith("public_")]
-        return self._recipe_of_public(
+        names = [name for name in self.__dataclass_fields__ if name.startswith("public_")]
+        return public_recipe(
+            self,
             replace(info, classes=classes),
             source,
-            *("embedding", *public),
+            *("embedding", *names),
             method="dp-ddpm",
             labelled=source.classes is not None,
         )
-
-    def _warmup(self, step: int) -> float:
-        return min(1.0, (step + 1) / max(1, self.public_warmup_steps))
-
-    def _layers(self) -> Layers:
-        return DDPMLayers(self.embedding)
-
-    def _parameterization(self) -> Parameterization:
-        return self._schedule()
-
-    def _schedule(self) -> DDPM:
-        return DDPM(self.mixture_weights, self.mixture_breakpoints)
-
-    def _sampling(self) -> SamplerSettings:
-        return SamplerSettings(self.solver, self.sampling_steps, self._schedule(), clip=True)
-
-    def _objective(
-        self, classes: int, multiplicity: int, interval: Interval = EVERYWHERE
-    ) -> DenoisingObjective:
-        copies = Augmentation(self.flip, self.crop)
-        return DenoisingObjective(self._schedule(), multiplicity, classes, 0.0, interval, copies)
-
-    def _public_objective(self, classes: int) -> DenoisingObjective:
-        schedule = DDPM(self.public_mixture_weights, self.public_mixture_breakpoints)
-        return DenoisingObjective(schedule, self.public_multiplicity, classes, label_dropout=0.0)
 
 
 METHOD = DPDDPM

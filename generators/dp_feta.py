@@ -29,19 +29,17 @@ from dpbench.privacy.calibration import calibrated
 from dpbench.privacy.events import DPSGDEvent, GaussianEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 
-from .diffusion.continuous import ContinuousDiffusion
-from .diffusion.method import CLAIMS_TRAINING, LAPTOP_TRAINING, SMOKE_TRAINING
-from .diffusion.training import train_public
-
-_STAGE = "warming up on central images"
+from .diffusion.presets import laptop, smoke
+from .diffusion.training import PublicTraining
+from .dpdm import DPDM
 
 
 @dataclass(frozen=True)
-class DPFETA(ContinuousDiffusion):
-    """DP-FETA; fields as in ``ContinuousDiffusion``.
+class DPFETA(DPDM):
+    """DP-FETA; other fields as in ``DPDM``.
 
     Attributes:
-        central_share: Share of epsilon that the central images cost by themselves.
+        central_share: Share of epsilon spent on the central images.
         central_norm: Clipping norm of an image at half its resolution, intensities in [0, 1], as a
             root mean square over pixels; 1 clips nothing.
         warmup_steps: Optimizer steps on the central images.
@@ -57,18 +55,8 @@ class DPFETA(ContinuousDiffusion):
             "images is our choice, for theirs come from other queries",
             datasets=("mnist", "fashionmnist"),
         ),
-        Preset(
-            "laptop",
-            "sized for two CPU cores; departs from the paper in network (patches), batch size, "
-            "steps, multiplicity, learning rate and clipping norm; nothing was tuned",
-            {**LAPTOP_TRAINING, "warmup_steps": 400, "warmup_learning_rate": 1e-3},
-        ),
-        Preset(
-            "claims",
-            "as laptop, in a smaller network and fewer steps",
-            {**CLAIMS_TRAINING, "warmup_steps": 200, "warmup_learning_rate": 1e-3},
-        ),
-        Preset("smoke", "the smallest that runs", {**SMOKE_TRAINING, "warmup_steps": 10}),
+        laptop("nothing was tuned", clipping_norm=0.5, warmup_steps=400, warmup_learning_rate=1e-3),
+        smoke(warmup_steps=10),
     )
 
     channel_mult: tuple[int, ...] = (2, 2)
@@ -92,16 +80,23 @@ class DPFETA(ContinuousDiffusion):
         check_positive(self, "central_norm", "warmup_learning_rate")
         check_parts(self, "central_share")
 
+    def _warmup(self) -> PublicTraining:
+        return PublicTraining(
+            name="central",
+            label="warming up on central images",
+            steps=self.warmup_steps,
+            batch_size=self.warmup_batch_size,
+            multiplicity=1,
+            learning_rate=self.warmup_learning_rate,
+        )
+
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """A release, training on what was released, and a private stage."""
-        self._network().check(info.spec)
-        warmup = self._public_stage(
-            info, _STAGE, self.warmup_steps, self.warmup_batch_size, multiplicity=1
-        )
+        model = self.model()
         return Plan(
-            stages=(warmup, self._private_stage(info)),
+            parameters=model.parameters(info),
+            stages=(self._warmup().stage(model, info), self.training().stage(model, info)),
             events=self._events(info, budget),
-            parameters=self._parameters(info),
         )
 
     def _events(
@@ -110,31 +105,27 @@ class DPFETA(ContinuousDiffusion):
         values = info.spec.channels * math.prod(_half(info.spec))
         event = GaussianEvent(1.0, self.central_norm * math.sqrt(values), "central images")
         central = calibrated(event, budget.part(self.central_share))
-        return central, self._event(info, budget, (central,))
+        return central, self.training().event(info, budget, (central,))
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Release the central images, learn them, then train privately."""
-        info = private.info
+        info, model, warmup = private.info, self.model(), self._warmup()
         for_central, for_training = self._events(info, private.budget)
         central = self._central_images(private, for_central)
-        denoiser = self._denoiser(info, run.streams, "denoiser").to(run.device)
-        learner = self._learner(denoiser, self.warmup_learning_rate)
-        train_public(
-            lambda: central,
-            learner,
-            self._objective(info.classes, multiplicity=1),
-            self.warmup_steps,
-            self.warmup_batch_size,
-            run.streams,
-            "central",
-            run.stage("central", _STAGE),
+        denoiser = model.denoiser(info, run.streams, "denoiser").to(run.device)
+        warmup.train(
+            model,
+            denoiser,
+            images=lambda: central,
+            streams=run.streams,
+            stage=run.stage(warmup.name, warmup.label),
+            classes=info.classes,
         )
-        learner.average.copy_to(denoiser)
-        self._train_privately(private, for_training, denoiser, run)
-        return self._sampler(private, denoiser)
+        self.training().train(model, denoiser, private, for_training, run)
+        return model.sampler(info, denoiser)
 
     def _central_images(self, private: PrivateImages, event: GaussianEvent) -> Images:
-        """The mean of each class at half the resolution, enlarged to an image."""
+        """Release the mean of each class at half the resolution, enlarged to an image."""
         info = private.info
         half = _half(info.spec)
 

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dpbench.api.method import Plan, Preset, RunContext, Sampler, Workload
+from dpbench.core.images import Precision
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
-from .diffusion.continuous import ContinuousDiffusion
-from .diffusion.method import CENTRED_CLAIMS, CENTRED_LAPTOP, SMOKE_TRAINING, TUNED
+from .diffusion.model import DiffusionModel, continuous_model, pick
+from .diffusion.presets import CENTRED, TUNED, laptop, smoke
+from .diffusion.samplers import SolverName
+from .diffusion.training import PrivateTraining
 from .diffusion.workloads import WORKLOADS
 
 _PAPER = "Dockhorn et al. 2022, tables 9 to 12"
@@ -27,10 +30,37 @@ _CHURN = {"solver": "heun", "sampling_steps": 1000}
 
 
 @dataclass(frozen=True)
-class DPDM(ContinuousDiffusion):
-    """DPDM; fields as in ``ContinuousDiffusion``."""
+class DPDM:
+    """DPDM; defaults as in the paper.
+
+    Attributes:
+        channels: Channels of the U-Net's first level.
+        channel_mult: Channel factor of each level.
+        blocks: Residual blocks at each level.
+        attention_resolutions: Heights, after patching, with attention.
+        patch: Pixels on the side of a patch; 1 is no patching.
+        batch_size: Expected size of a Poisson batch, images.
+        steps: DP-SGD steps.
+        multiplicity: K, noise levels for each image of a batch.
+        learning_rate: Adam's.
+        centre_learning_rate: Adam's for a learnt image of each class, from which its denoised
+            images start (``diffusion.denoiser.Centres``); 0: there is none.
+        centre_widths: Whether each pixel of a centre has a learnt variance.
+        clipping_norm: C.
+        average_decay: Decay of the weights' exponential moving average.
+        sampling_steps: Noise levels when sampling.
+        precision: Precision of the network's activations, ``float32`` or ``bfloat16``. Norms, sums
+            and noise are float32 in any case.
+        parameterization: ``edm`` or ``v``.
+        label_dropout: Probability of training an image without its label.
+        solver: ``ddim``, ``ddim-stochastic`` or ``heun``.
+        churn: S_churn of ``heun``.
+        churn_min: S_min of ``heun``.
+        guidance: Classifier-free guidance weight w.
+    """
 
     summary: ClassVar[str] = "diffusion model trained from scratch with DP-SGD"
+    private: ClassVar[bool] = True
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset(
             "paper",
@@ -74,38 +104,65 @@ class DPDM(ContinuousDiffusion):
             datasets=("fashionmnist",),
             epsilons=(1.0, float("inf")),
         ),
-        Preset(
-            "laptop",
-            "sized for two CPU cores; departs from the paper in network (patches, centres with "
-            "widths), batch size, steps, multiplicity, learning rate, clipping norm and sampler; "
-            f"{TUNED}",
-            {**CENTRED_LAPTOP, "centre_widths": True},
-        ),
-        Preset(
-            "claims",
-            "as laptop, with half the channels, a quarter of the batch, fewer steps and centres "
-            "without widths; EDM at every epsilon",
-            CENTRED_CLAIMS,
-        ),
-        Preset("smoke", "the smallest that runs", SMOKE_TRAINING),
+        laptop(TUNED, **CENTRED, centre_widths=True),
+        smoke(),
     )
     workloads: ClassVar[tuple[Workload, ...]] = WORKLOADS
 
+    channels: int = 32
+    channel_mult: tuple[int, ...] = (1, 2, 2)
+    blocks: int = 2
+    attention_resolutions: tuple[int, ...] = (7,)
+    patch: int = 1
+    batch_size: int = 4096
+    steps: int = 4395
+    multiplicity: int = 32
+    learning_rate: float = 3e-4
+    centre_learning_rate: float = 0.0
+    centre_widths: bool = False
+    clipping_norm: float = 1.0
+    average_decay: float = 0.999
+    sampling_steps: int = 50
+    precision: Precision = "float32"
+    parameterization: str = "edm"
+    label_dropout: float = 0.1
+    solver: SolverName = "ddim"
+    churn: float = 0.0
+    churn_min: float = 0.0
+    guidance: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without images.
+
+        Raises:
+            UserError: A value is out of its range.
+        """
+        self.model()
+        self.training()
+
+    def model(self) -> DiffusionModel:
+        """The hyper-parameters of the model, grouped."""
+        return continuous_model(self)
+
+    def training(self) -> PrivateTraining:
+        """The hyper-parameters of private training, grouped."""
+        return pick(PrivateTraining, self)
+
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """One private stage."""
-        self._network().check(info.spec)
         return Plan(
-            stages=(self._private_stage(info),),
-            events=(self._event(info, budget),),
-            parameters=self._parameters(info),
+            parameters=self.model().parameters(info),
+            stages=(self.training().stage(self.model(), info),),
+            events=(self.training().event(info, budget),),
         )
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Train the denoiser."""
-        denoiser = self._denoiser(private.info, run.streams, "denoiser")
-        denoiser.to(run.device)
-        self._train_privately(private, self._event(private.info, private.budget), denoiser, run)
-        return self._sampler(private, denoiser)
+        model, training = self.model(), self.training()
+        denoiser = model.denoiser(private.info, run.streams, "denoiser").to(run.device)
+        event = training.event(private.info, private.budget)
+        training.train(model, denoiser, private, event, run)
+        return model.sampler(private.info, denoiser)
 
 
 METHOD = DPDM

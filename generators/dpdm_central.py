@@ -20,9 +20,9 @@ from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
 from ._moments import ClassGaussians, MomentReleases, Releases
 from .class_gaussian import TUNED
-from .diffusion.continuous import ContinuousDiffusion
-from .diffusion.denoisers import Denoiser
-from .diffusion.method import CLAIMS_TRAINING, LAPTOP_TRAINING, SMOKE_TRAINING
+from .diffusion.denoiser import Denoiser
+from .diffusion.presets import laptop, smoke
+from .dpdm import DPDM
 
 
 class CentralDenoiser(Denoiser):
@@ -54,7 +54,7 @@ class CentralDenoiser(Denoiser):
         self.register_buffer("rest", torch.tensor(4 * gaussians.rest))
 
     def untrained(self, x: Tensor, sigma: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """See ``Denoiser``."""
+        """Start from the posterior mean of the label's Gaussian, as ``Denoiser.untrained``."""
         known = labels < self.classes
         of_class = labels.clamp(max=self.classes - 1)
         noise = sigma[:, None] ** 2
@@ -70,11 +70,11 @@ class CentralDenoiser(Denoiser):
 
 
 @dataclass(frozen=True)
-class DPDMCentral(ContinuousDiffusion, MomentReleases):
-    """DPDM on top of class Gaussians; fields as in ``ContinuousDiffusion`` and ``MomentReleases``.
+class DPDMCentral(DPDM, MomentReleases):
+    """DPDM on top of class Gaussians; fields as in ``DPDM`` and ``MomentReleases``.
 
     Attributes:
-        central_share: Share of epsilon that the Gaussians cost by themselves.
+        central_share: Share of epsilon spent on the Gaussians.
     """
 
     summary: ClassVar[str] = "class Gaussians by noisy sums, refined with DP-SGD (ours)"
@@ -85,16 +85,12 @@ class DPDMCentral(ContinuousDiffusion, MomentReleases):
             f"2022); no paper states this; {TUNED}",
             datasets=("mnist", "fashionmnist"),
         ),
-        Preset(
-            "laptop",
-            f"sized for two CPU cores as dpdm's; {TUNED}; one trial of the training at epsilon 1 "
-            "and one at 10 were looked at on the same images",
-            LAPTOP_TRAINING,
+        laptop(
+            f"{TUNED}; one trial of the training at epsilon 1 and one at 10 were looked at on the "
+            "same images",
+            clipping_norm=0.5,
         ),
-        Preset(
-            "claims", f"as laptop, in a smaller network and fewer steps; {TUNED}", CLAIMS_TRAINING
-        ),
-        Preset("smoke", "the smallest that runs", SMOKE_TRAINING),
+        smoke(),
     )
 
     # no hyper-parameter of this method: images start from the means of the Gaussians
@@ -115,27 +111,26 @@ class DPDMCentral(ContinuousDiffusion, MomentReleases):
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """Releases, then a private stage."""
-        self._network().check(info.spec)
         moments, training = self._events(info, budget)
         return Plan(
-            stages=(self._private_stage(info),),
+            parameters=self.model().parameters(info),
+            stages=(self.training().stage(self.model(), info),),
             events=(*moments, training),
-            parameters=self._parameters(info),
         )
 
     def _events(self, info: PrivateSetInfo, budget: PrivacyBudget) -> tuple[Releases, DPSGDEvent]:
         moments = self.releases(info, budget.part(self.central_share))
-        return moments, self._event(info, budget, moments)
+        return moments, self.training().event(info, budget, moments)
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Release the moments, then train the denoiser."""
-        moments, training = self._events(private.info, private.budget)
+        model = self.model()
+        moments, event = self._events(private.info, private.budget)
         gaussians = self.release(private, moments)
-        denoiser = CentralDenoiser(
-            self._denoiser(private.info, run.streams, "denoiser"), gaussians
-        ).to(run.device)
-        self._train_privately(private, training, denoiser, run)
-        return self._sampler(private, denoiser)
+        plain = model.denoiser(private.info, run.streams, "denoiser")
+        denoiser = CentralDenoiser(plain, gaussians).to(run.device)
+        self.training().train(model, denoiser, private, event, run)
+        return model.sampler(private.info, denoiser)
 
 
 METHOD = DPDMCentral

@@ -6,19 +6,17 @@ Pre-train on programmatic images, which cost no privacy, then train all noise le
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
-from dpbench.api.method import Preset, RunContext, Sampler
-from dpbench.privacy.mechanisms import PrivateImages
+from dpbench.api.method import Preset
 
-from ._syngen import CLAIMS, LAPTOP, PAPER, SMOKE, SynGen
-from .diffusion.denoisers import Interval
+from ._syngen import Stages, SynGen, syngen_presets
 
 
 @dataclass(frozen=True)
 class DPSynGen(SynGen):
-    """DP-SynGen FineTune.
+    """DP-SynGen FineTune; other fields as in ``SynGen``.
 
     Attributes:
         pretrain_above: Pre-training covers ln sigma above this. The paper's text names the coarse
@@ -26,27 +24,14 @@ class DPSynGen(SynGen):
     """
 
     summary: ClassVar[str] = "pre-trained on programmatic images, then DP-SGD at all noise levels"
-    presets: ClassVar[tuple[Preset, ...]] = (
-        PAPER,
-        *(
-            replace(preset, values={**preset.values, "pretrain_above": -math.inf})
-            for preset in (LAPTOP, CLAIMS)
-        ),
-        SMOKE,
-    )
+    presets: ClassVar[tuple[Preset, ...]] = syngen_presets(pretrain_above=-math.inf)
 
     pretrain_above: float = -3.0
 
     @property
-    def _synthetic_interval(self) -> Interval:
-        return self.pretrain_above, math.inf
-
-    def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
-        """Pre-train, then train privately."""
-        event = self._event(private.info, private.budget)
-        denoiser = self.pretrain(private.info, run)
-        self._train_privately(private, event, denoiser, run)
-        return self._sampler(private, denoiser)
+    def stages(self) -> Stages:
+        """Programmatic images first train the levels that private images then train further."""
+        return Stages(synthetic=(self.pretrain_above, math.inf))
 
 
 METHOD = DPSynGen

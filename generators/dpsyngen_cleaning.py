@@ -10,38 +10,34 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dpbench.api.method import Preset, RunContext, Sampler
-from dpbench.privacy.mechanisms import PrivateImages
+from dpbench.api.method import Preset
 
-from ._syngen import CLAIMS, LAPTOP, PAPER, SMOKE, StagedSynGen
-from .diffusion.denoisers import Interval
+from ._syngen import Stages, SynGen, syngen_presets
 
 
 @dataclass(frozen=True)
-class DPSynGenCleaning(StagedSynGen):
-    """DP-SynGen Cleaning.
+class DPSynGenCleaning(SynGen):
+    """DP-SynGen Cleaning; other fields as in ``SynGen``.
 
     Attributes:
+        experts: Two networks, one for each range, switched on sigma when sampling. Otherwise one
+            network is trained on programmatic images and then on private ones, each in its range.
+            The paper does not say which; experts cannot unlearn each other's range.
         tau1: The cleaning stage is ln sigma below this.
     """
 
     summary: ClassVar[str] = "the lowest noise levels from programmatic images, the rest DP-SGD"
-    presets: ClassVar[tuple[Preset, ...]] = (PAPER, LAPTOP, CLAIMS, SMOKE)
+    presets: ClassVar[tuple[Preset, ...]] = syngen_presets()
 
+    experts: bool = True
     tau1: float = -3.0
 
     @property
-    def _synthetic_interval(self) -> Interval:
-        return -math.inf, self.tau1
-
-    def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
-        """Train both ranges."""
-        event = self._event(private.info, private.budget)
-        synthetic = self.pretrain(private.info, run)
-        denoiser = self._private_start(synthetic, private.info, run)
-        self._train_privately(private, event, denoiser, run, (self.tau1, math.inf))
-        combined = self._combine(synthetic, denoiser, self.tau1, synthetic_is_above=False)
-        return self._sampler(private, combined)
+    def stages(self) -> Stages:
+        """Programmatic images train the cleaning stage, private ones the rest."""
+        return Stages(
+            synthetic=(-math.inf, self.tau1), private=(self.tau1, math.inf), experts=self.experts
+        )
 
 
 METHOD = DPSynGenCleaning

@@ -10,38 +10,34 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dpbench.api.method import Preset, RunContext, Sampler
-from dpbench.privacy.mechanisms import PrivateImages
+from dpbench.api.method import Preset
 
-from ._syngen import CLAIMS, LAPTOP, PAPER, SMOKE, StagedSynGen
-from .diffusion.denoisers import Interval
+from ._syngen import Stages, SynGen, syngen_presets
 
 
 @dataclass(frozen=True)
-class DPSynGenCoarse(StagedSynGen):
-    """DP-SynGen Coarse.
+class DPSynGenCoarse(SynGen):
+    """DP-SynGen Coarse; other fields as in ``SynGen``.
 
     Attributes:
+        experts: Two networks, one for each range, switched on sigma when sampling. Otherwise one
+            network is trained on programmatic images and then on private ones, each in its range.
+            The paper does not say which; experts cannot unlearn each other's range.
         tau2: The coarse stage is ln sigma above this.
     """
 
     summary: ClassVar[str] = "the highest noise levels from programmatic images, the rest DP-SGD"
-    presets: ClassVar[tuple[Preset, ...]] = (PAPER, LAPTOP, CLAIMS, SMOKE)
+    presets: ClassVar[tuple[Preset, ...]] = syngen_presets()
 
+    experts: bool = True
     tau2: float = 2.0
 
     @property
-    def _synthetic_interval(self) -> Interval:
-        return self.tau2, math.inf
-
-    def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
-        """Train both ranges."""
-        event = self._event(private.info, private.budget)
-        synthetic = self.pretrain(private.info, run)
-        denoiser = self._private_start(synthetic, private.info, run)
-        self._train_privately(private, event, denoiser, run, (-math.inf, self.tau2))
-        combined = self._combine(synthetic, denoiser, self.tau2, synthetic_is_above=True)
-        return self._sampler(private, combined)
+    def stages(self) -> Stages:
+        """Programmatic images train the coarse stage, private ones the rest."""
+        return Stages(
+            synthetic=(self.tau2, math.inf), private=(-math.inf, self.tau2), experts=self.experts
+        )
 
 
 METHOD = DPSynGenCoarse

@@ -180,7 +180,7 @@ def test_a_right_import_is_not(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("depth", "source"),
     [
-        (0, "from dpbench.generators.diffusion import unet"),
+        (0, "from dpbench.generators.diffusion import samplers"),
         (0, "from dpbench.evaluators import fidelity"),
         (0, "from dpbench import baselines"),
         (0, "import generators.dpdm"),

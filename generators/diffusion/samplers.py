@@ -1,7 +1,8 @@
 """From noise to images: DDIM, ancestral sampling, Heun and Heun with churn.
 
 Source: Karras et al. 2022, algorithm 2, and the DPDM code; Ho et al. 2020, algorithm 2, and Song et
-al. 2021 (DDIM, arXiv 2010.02502), equation 12, in terms of x / sqrt(abar) and sigma: see ``ddpm``.
+al. 2021 (DDIM, arXiv 2010.02502), equation 12, in terms of x / sqrt(abar) and sigma: see
+``preconditioning.DDPM``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,40 +20,33 @@ from dpbench.core.images import ImageSpec
 from dpbench.core.pixels import to_pixels
 from dpbench.parallel.cores import map_on_cores
 
-# The solvers of DPDM, and those of DDPM.
+from .preconditioning import SIGMA, STEPS
+
 SolverName = Literal["ddim", "ddim-stochastic", "heun"]
 DDPMSolverName = Literal["ancestral", "ddim"]
 SOLVERS = frozenset(get_args(SolverName) + get_args(DDPMSolverName))
 
 
-class Spacing(Protocol):
-    """Where the noise levels lie."""
+def karras_levels(steps: int) -> list[float]:
+    """Noise levels of Karras et al. 2022, equation 5: ``steps`` values of sigma, falling.
 
-    def levels(self, steps: int) -> list[float]:
-        """``steps`` values of sigma, falling."""
-
-
-@dataclass(frozen=True)
-class Karras:
-    """Karras et al. 2022, equation 5: evenly spaced in sigma^(1 / rho).
-
-    Attributes:
-        sigma_min: Lowest noise level, in units of [-1, 1] images.
-        sigma_max: Highest noise level.
-        rho: Larger puts more levels low.
+    They are evenly spaced in sigma^(1 / rho), from 80 to 0.002 in units of [-1, 1] images.
     """
-
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    rho: float = 7.0
-
-    def levels(self, steps: int) -> list[float]:
-        """See ``Spacing``."""
-        top, bottom = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
-        return [(top + i / (steps - 1) * (bottom - top)) ** self.rho for i in range(steps)]
+    sigma_min, sigma_max, rho = 0.002, 80.0, 7.0
+    top, bottom = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return [(top + i / (steps - 1) * (bottom - top)) ** rho for i in range(steps)]
 
 
-KARRAS = Karras()
+def ddpm_levels(steps: int) -> list[float]:
+    """Noise levels of DDPM: sigma at ``steps`` evenly spaced time steps, falling.
+
+    Raises:
+        UserError: The schedule has fewer time steps.
+    """
+    if steps > STEPS:
+        raise UserError(f"the schedule has {STEPS} time steps, got {steps} sampling steps")
+    places = torch.linspace(STEPS - 1, 0, steps, dtype=torch.float64).round().long()
+    return [float(sigma) for sigma in SIGMA[places]]
 
 
 @dataclass(frozen=True)
@@ -63,18 +57,18 @@ class SamplerSettings:
         solver: ``ddim`` (Euler), ``ddim-stochastic`` (a step of twice the length, and noise),
             ``ancestral`` (DDPM's posterior) or ``heun`` (second order, two network evaluations a
             step).
-        steps: Noise levels.
-        spacing: Where they lie.
+        steps: Number of noise levels.
+        levels: From their number to the noise levels, values of sigma, falling.
         churn: S_churn of ``heun``: 0 is deterministic.
         churn_min: S_min: churn only at noise levels above it.
         churn_max: S_max: churn only at noise levels below it.
         guidance: w of (1 + w) D(x; label) - w D(x; no label); 0 is none.
-        clip: Whether denoised images are clipped to [-1, 1] on the way.
+        clip: Whether denoised images are clipped to [-1, 1] at every step.
     """
 
     solver: SolverName | DDPMSolverName = "ddim"
     steps: int = 50
-    spacing: Spacing = KARRAS
+    levels: Callable[[int], list[float]] = karras_levels
     churn: float = 0.0
     churn_min: float = 0.0
     churn_max: float = 50.0
@@ -96,7 +90,7 @@ class SamplerSettings:
 
     def noise_levels(self) -> list[float]:
         """``steps`` values of sigma, falling."""
-        return self.spacing.levels(self.steps)
+        return self.levels(self.steps)
 
 
 @dataclass(frozen=True)
@@ -106,9 +100,9 @@ class DiffusionSampler:
     Attributes:
         denoiser: ``(x, sigma (B,), labels (B,)) -> denoised``.
         spec: Shape of the images.
-        null_label: The label that means no label.
+        null_label: Index of the null (unconditional) class.
         settings: How to draw.
-        batch_size: Images drawn at once.
+        batch_size: Number of images drawn at once.
     """
 
     denoiser: nn.Module
@@ -118,25 +112,27 @@ class DiffusionSampler:
     batch_size: int = 250
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """One image for each label: ``(N,)`` int64 to ``(N, C, H, W)`` uint8, on the CPU."""
+        """Draw one image for each label: ``(N,)`` int64 to ``(N, C, H, W)`` uint8, on the CPU."""
         self.denoiser.to(rng.device).eval()
 
-        def draw(work: tuple[Tensor, torch.Generator]) -> Tensor:
-            return to_pixels(self._draw(*work)).cpu()
+        def drawn(work: tuple[Tensor, torch.Generator]) -> Tensor:
+            return to_pixels(self.draw(*work)).cpu()
 
-        batches = list(map_on_cores(draw, self._batches(labels, rng), rng.device))
+        batches = list(map_on_cores(drawn, self._batches(labels, rng), rng.device))
         return torch.cat(batches) if batches else torch.empty(0, *self.spec.shape).byte()
 
     def _batches(
         self, labels: Tensor, rng: torch.Generator
     ) -> Iterator[tuple[Tensor, torch.Generator]]:
-        """Batches of labels, each with a generator of its own: they are drawn at the same time."""
+        """Split labels into batches, each with its own generator, to be drawn concurrently."""
         for part in torch.split(labels, self.batch_size):
             seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
             yield part.to(rng.device), torch.Generator(rng.device).manual_seed(seed)
 
     @torch.no_grad()  # here, because it holds for the calling thread only
-    def _draw(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+    def draw(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw one batch on the device of ``rng``: ``(B,)`` int64 to ``(B, C, H, W)`` float32."""
+
         def noise() -> Tensor:
             shape = (len(labels), *self.spec.shape)
             return torch.randn(shape, generator=rng, device=rng.device)

@@ -1,105 +1,183 @@
-"""Public training of a denoiser: plain optimizer steps, no privacy mechanism."""
+"""How a denoiser is trained: privately with DP-SGD, or on public images by plain steps."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from dpbench.api.method import PlannedStage, RunContext
 from dpbench.api.sources import PublicSource
+from dpbench.core.checks import check_counts, check_positive
 from dpbench.core.images import Images
 from dpbench.core.progress import Progress
 from dpbench.core.streams import Streams
 from dpbench.parallel.cores import map_on_cores
+from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective, trainable
-from dpbench.privacy.dpsgd import Learner
-from dpbench.privacy.mechanisms import PrivateSetInfo
-from dpbench.privacy.throughput import blank_images, examples_per_second
+from dpbench.privacy.events import DPSGDEvent, Event
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
+from dpbench.privacy.throughput import blank_images, examples_per_second, private_speed
 from dpbench.training.loop import Stage, Stateful
-from dpbench.training.pretraining import Pretraining
+
+from .denoiser import Denoiser
+from .model import DiffusionModel
+from .preconditioning import EVERYWHERE, Interval
 
 PIECES = 2
+_PRIVATE = "private training"
 
 
-def train_public(
-    images: Callable[[], Images],
-    learner: Learner,
-    objective: Objective,
-    steps: int,
-    batch_size: int,
-    streams: Streams,
-    name: str,
-    stage: Stage,
-    warmup: Callable[[int], float] | None = None,
-) -> None:
-    """Minimise the objective on images that are no secret.
+@dataclass(frozen=True)
+class PrivateTraining:
+    """DP-SGD on a denoiser.
 
-    Args:
-        images: Gives public images; called only if there are steps to do, then once a step.
-        learner: What is trained, in place.
-        objective: Loss and multiplicity.
+    Attributes:
+        batch_size: Expected size of a Poisson batch, images.
+        steps: DP-SGD steps.
+        multiplicity: K, noise levels for each image of a batch.
+        learning_rate: Adam's.
+        clipping_norm: C.
+    """
+
+    batch_size: int
+    steps: int
+    multiplicity: int
+    learning_rate: float
+    clipping_norm: float
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: A value is out of its range.
+        """
+        check_counts(self, "batch_size", "steps", "multiplicity")
+        check_positive(self, "learning_rate", "clipping_norm")
+
+    def event(
+        self, info: PrivateSetInfo, budget: PrivacyBudget, others: tuple[Event, ...] = ()
+    ) -> DPSGDEvent:
+        """The event, calibrated to what the other events leave of the budget."""
+        return info.training(
+            budget,
+            batch_size=self.batch_size,
+            steps=self.steps,
+            clipping_norm=self.clipping_norm,
+            purpose="denoiser weights",
+            others=others,
+        )
+
+    def stage(self, model: DiffusionModel, info: PrivateSetInfo) -> PlannedStage:
+        """The stage as planned."""
+
+        def probe(device: torch.device) -> float:
+            denoiser = model.denoiser(info, Streams(0), "probe").to(device)
+            # more copies would take a large network minutes, and are at most a quarter faster each
+            objective = model.objective(info.classes, multiplicity=1)
+            return private_speed(denoiser, objective, info, self.clipping_norm)
+
+        evaluations = self.steps * self.batch_size * self.multiplicity
+        return PlannedStage(_PRIVATE, self.steps, evaluations, private=True, probe=probe)
+
+    def train(
+        self,
+        model: DiffusionModel,
+        denoiser: Denoiser,
+        private: PrivateImages,
+        event: DPSGDEvent,
+        run: RunContext,
+        interval: Interval = EVERYWHERE,
+    ) -> None:
+        """Spend the event, and leave the averaged weights in ``denoiser``."""
+        learner = model.learner(denoiser, self.learning_rate)
+        objective = model.objective(private.info.classes, self.multiplicity, interval)
+        private.dp_sgd(learner, objective, event, run.stage("private", _PRIVATE))
+        learner.average.copy_to(denoiser)
+
+
+@dataclass(frozen=True)
+class PublicTraining:
+    """Plain optimizer steps on a denoiser.
+
+    Attributes:
+        name: Names the random streams.
+        label: Name of the stage, for people.
         steps: Optimizer steps.
         batch_size: Images in a step, drawn with replacement.
-        streams: ``public-data`` and ``diffusion-noise``.
-        name: Names the stage's random streams.
-        stage: Resumes, reports and checkpoints.
-        warmup: Factor of the learning rates at each step, from 0; None leaves them as they are.
+        multiplicity: Noise levels for each of them.
+        learning_rate: Adam's, after the warm-up.
+        warmup_steps: Steps in which the learning rates rise from 0.
     """
-    device = next(learner.model.parameters()).device
-    state: dict[str, Stateful] = {
-        "model": learner.model,
-        "optimizer": learner.optimizer,
-        "average": learner.average,
-    }
-    rates = [group["lr"] for group in learner.optimizer.param_groups]  # before any are resumed
-    for step in stage.steps(steps, state, per_step=batch_size * objective.multiplicity):
-        source = images()
-        choice = torch.randint(
-            len(source), (batch_size,), generator=streams.public("public-data", name, step)
-        )
-        batch = source[choice]
-        rng = streams.public("diffusion-noise", name, step, device=device)
-        copies = objective.draw(batch.pixels.to(device), batch.labels.to(device), rng)
-        set_gradients(learner.model, objective, copies)
-        if warmup is not None:
-            for group, rate in zip(learner.optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * warmup(step)
-        learner.optimizer.step()
-        learner.average.update(learner.model)
 
+    name: str
+    label: str
+    steps: int
+    batch_size: int
+    multiplicity: int
+    learning_rate: float
+    warmup_steps: int = 0
 
-def train_public_once(
-    pretraining: Pretraining,
-    images: Callable[[], Images],
-    learner: Learner,
-    objective: Objective,
-    steps: int,
-    batch_size: int,
-    name: str,
-    warmup: Callable[[int], float] | None = None,
-) -> None:
-    """Take the weights that the same training left before, or train and keep the averaged ones.
+    def stage(
+        self, model: DiffusionModel, info: PrivateSetInfo, private: bool = False
+    ) -> PlannedStage:
+        """The stage as planned; ``private`` where the images are private nevertheless."""
 
-    Args:
-        pretraining: Of the recipe that tells all that these weights depend on.
-        images: As for ``train_public``.
-        learner: As for ``train_public``.
-        objective: As for ``train_public``.
-        steps: As for ``train_public``.
-        batch_size: As for ``train_public``.
-        name: As for ``train_public``.
-        warmup: As for ``train_public``.
-    """
-    if pretraining.load(learner.model):
-        return
-    train_public(
-        *(images, learner, objective, steps, batch_size),
-        *(pretraining.streams, name, pretraining.stage, warmup),
-    )
-    learner.average.copy_to(learner.model)
-    pretraining.save(learner.model)
+        def probe(device: torch.device) -> float:
+            denoiser = model.denoiser(info, Streams(0), "probe").to(device)
+            objective = model.objective(info.classes, multiplicity=1)
+            return public_speed(denoiser, objective, info, self.batch_size)
+
+        evaluations = self.steps * self.batch_size * self.multiplicity
+        return PlannedStage(self.label, self.steps, evaluations, private=private, probe=probe)
+
+    def train(
+        self,
+        model: DiffusionModel,
+        denoiser: Denoiser,
+        images: Callable[[], Images],
+        streams: Streams,
+        stage: Stage,
+        classes: int,
+        interval: Interval = EVERYWHERE,
+    ) -> None:
+        """Minimise the loss, and leave the averaged weights in ``denoiser``.
+
+        Args:
+            model: Gives the loss and the optimizer.
+            denoiser: Trained in place.
+            images: Gives the images; called only if there are steps to do, then once a step.
+            streams: ``public-data`` and ``diffusion-noise`` are drawn from.
+            stage: Resumes, reports and checkpoints.
+            classes: Number of classes of the denoiser.
+            interval: Range of ln sigma that is trained.
+        """
+        learner = model.learner(denoiser, self.learning_rate)
+        objective = model.objective(classes, self.multiplicity, interval)
+        optimizer, average = learner.optimizer, learner.average
+        device = next(denoiser.parameters()).device
+        state: dict[str, Stateful] = {
+            "model": denoiser,
+            "optimizer": optimizer,
+            "average": average,
+        }
+        rates = [group["lr"] for group in optimizer.param_groups]  # before any are resumed
+        for step in stage.steps(self.steps, state, per_step=self.batch_size * self.multiplicity):
+            source = images()
+            rng = streams.public("public-data", self.name, step)
+            batch = source[torch.randint(len(source), (self.batch_size,), generator=rng)]
+            rng = streams.public("diffusion-noise", self.name, step, device=device)
+            copies = objective.draw(batch.pixels.to(device), batch.labels.to(device), rng)
+            set_gradients(denoiser, objective, copies)
+            if self.warmup_steps:
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * min(1.0, (step + 1) / self.warmup_steps)
+            optimizer.step()
+            average.update(denoiser)
+        average.copy_to(denoiser)
 
 
 def opened_once(
@@ -110,15 +188,15 @@ def opened_once(
     streams: Streams,
     progress: Progress,
 ) -> Callable[[], Images]:
-    """Public images for ``train_public``: opened when the first step asks, never on a resume.
+    """Public images for ``PublicTraining``: opened when the first step asks, never on a resume.
 
     Args:
-        source: Of the images.
-        count: How many of them, at most.
+        source: Source of the images.
+        count: Number of images, at most.
         classes: Number of classes.
-        labelled: Whether their labels are kept; uniformly random ones take their place otherwise.
-        streams: ``public-data``.
-        progress: Who is told.
+        labelled: Whether the source's labels are kept, rather than drawn uniformly at random.
+        streams: ``public-data`` is drawn from.
+        progress: Receives progress updates.
     """
 
     @functools.cache
@@ -158,13 +236,13 @@ def set_gradients(model: nn.Module, objective: Objective, copies: tuple[Tensor, 
 def public_speed(
     model: nn.Module, objective: Objective, info: PrivateSetInfo, batch_size: int
 ) -> float:
-    """Gradient evaluations per second of the public step, on black images.
+    """Measure a public step's gradient evaluations per second, on black images.
 
     Args:
         model: On the device to compute on; its gradients are set.
-        objective: Loss; its multiplicity is 1.
+        objective: Loss, with multiplicity 1.
         info: Gives the shape of the images.
-        batch_size: Images of a step.
+        batch_size: Images in a step.
     """
     images = blank_images(info, batch_size)
     device = next(model.parameters()).device
@@ -177,3 +255,38 @@ def public_speed(
         next(model.parameters()).sum().item()  # waits for the device
 
     return examples_per_second(step, len(images))
+
+
+def public_recipe(
+    method: object, info: PrivateSetInfo, source: PublicSource, /, *names: str, **others: object
+) -> dict[str, object]:
+    """Everything that the weights of public training depend on, for ``RunContext.pretraining``.
+
+    Args:
+        method: Holds the hyper-parameters.
+        info: Shape and classes of the denoiser.
+        source: Source of the images.
+        names: Hyper-parameters besides those of ``RECIPE``.
+        others: Values that are not hyper-parameters.
+    """
+    return {
+        "images": source.identity,
+        "shape": info.spec.shape,
+        "classes": info.classes,
+        **{name: getattr(method, name) for name in (*RECIPE, *names)},
+        **others,
+    }
+
+
+# The hyper-parameters that the public weights of every diffusion method depend on.
+RECIPE = (
+    "channels",
+    "channel_mult",
+    "blocks",
+    "attention_resolutions",
+    "patch",
+    "precision",
+    "average_decay",
+    "centre_learning_rate",
+    "centre_widths",
+)

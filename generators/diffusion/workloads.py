@@ -14,13 +14,14 @@ from dpbench.core.streams import initialised
 from dpbench.privacy.clipping import Objective
 from dpbench.training.augmentation import PLAIN, Augmentation
 
-from .ddpm import DDPM
-from .ddpm_unet import DDPMLayers
-from .denoisers import EDM, Denoiser
-from .method import LAPTOP_TRAINING
-from .objective import DenoisingObjective
-from .samplers import DiffusionSampler, SamplerSettings
-from .unet import DDPMPP, Layers, UNet, UNetSettings
+from .denoiser import Denoiser
+from .loss import DenoisingObjective
+from .networks.ddpm import ADMUNet
+from .networks.ddpmpp import DDPMPP
+from .networks.unet import UNet, UNetSettings
+from .preconditioning import DDPM, EDM
+from .presets import LAPTOP
+from .samplers import DiffusionSampler, SamplerSettings, ddpm_levels
 
 # Fewer than any method takes, which changes the time of a sample but not that of a step.
 NOISE_LEVELS = 10
@@ -36,17 +37,17 @@ def _workload(
     *,
     parameterization: EDM | DDPM,
     samplers: Iterable[SamplerSettings],
-    layers: Layers = DDPMPP,
+    network: type[UNet] = DDPMPP,
     label_dropout: float = 0.0,
     augmentation: Augmentation = PLAIN,
     quick: bool = False,
 ) -> Workload:
     def build(multiplicity: int, precision: Precision) -> tuple[nn.Module, Objective]:
-        network = initialised(UNet, spec, CLASSES, settings, layers, seed=0)
+        built = initialised(network, spec, CLASSES, settings, seed=0)
         objective = DenoisingObjective(
             parameterization, multiplicity, CLASSES, label_dropout, augmentation=augmentation
         )
-        return Denoiser(network, parameterization, precision), objective
+        return Denoiser(built, parameterization, precision), objective
 
     def sampler(settings: SamplerSettings, model: nn.Module) -> DiffusionSampler:
         return DiffusionSampler(model, spec, CLASSES, settings)
@@ -56,11 +57,7 @@ def _workload(
 
 
 _LAPTOP = UNetSettings(
-    **{
-        field.name: LAPTOP_TRAINING[field.name]
-        for field in fields(UNetSettings)
-        if field.name in LAPTOP_TRAINING
-    }
+    **{field.name: LAPTOP[field.name] for field in fields(UNetSettings) if field.name in LAPTOP}
 )
 _dpdm = functools.partial(
     _workload,
@@ -72,9 +69,10 @@ _ddpm = functools.partial(
     _workload,
     parameterization=DDPM(),
     samplers=[
-        SamplerSettings(solver, NOISE_LEVELS, DDPM(), clip=True) for solver in ("ddim", "ancestral")
+        SamplerSettings(solver, NOISE_LEVELS, ddpm_levels, clip=True)
+        for solver in ("ddim", "ancestral")
     ],
-    layers=DDPMLayers(),
+    network=ADMUNet,
 )
 WORKLOADS = (
     _dpdm(

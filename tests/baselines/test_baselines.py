@@ -26,6 +26,8 @@ from dpbench.core.registry import entries, load
 from dpbench.core.streams import Streams, reproducible_key
 from dpbench.data.catalog import CATALOG
 from dpbench.data.load import load as load_dataset
+from dpbench.generators.diffusion.model import pick
+from dpbench.generators.diffusion.networks.unet import UNetSettings
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import engine
 from dpbench.privacy.epsilon import epsilon
@@ -126,7 +128,7 @@ def test_nonprivate_has_no_clipping_norm_to_set() -> None:
 def test_nonprivate_takes_the_network_and_compute_of_dpdm() -> None:
     for profile in ("laptop", "paper"):
         own, dpdm = (preset(name, profile, "fashionmnist") for name in ("nonprivate", "dpdm"))
-        assert own._network() == dpdm._network()
+        assert pick(UNetSettings, own) == pick(UNetSettings, dpdm)
         if profile == "paper":
             info, budget = private_set_info(CATALOG["fashionmnist"]), PrivacyBudget(math.inf)
             spent = [each.plan(info, budget).evaluations(private=True) for each in (own, dpdm)]

@@ -18,7 +18,8 @@ from dpbench.generators._moments import (
     outer_products,
     symmetric,
 )
-from dpbench.generators.diffusion.denoisers import EDM, Denoiser
+from dpbench.generators.diffusion.denoiser import Denoiser
+from dpbench.generators.diffusion.preconditioning import EDM
 from dpbench.generators.dpdm_central import CentralDenoiser
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.epsilon import epsilon

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import torch
 
 from dpbench.baselines.class_mean import ClassMean
-from dpbench.generators.diffusion import objective as adapter
+from dpbench.generators.diffusion import loss as adapter
 from dpbench.privacy import dpsgd, ledger, mechanisms
 from dpbench.privacy.ledger import Allowance
 from dpbench.runs import steps

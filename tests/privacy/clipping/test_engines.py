@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from dpbench.bench.workloads import chosen, random_images
 from dpbench.core.errors import UserError
-from dpbench.generators.diffusion.denoisers import EDM, Denoiser
+from dpbench.generators.diffusion.denoiser import Denoiser
+from dpbench.generators.diffusion.preconditioning import EDM
 from dpbench.privacy import dpsgd
 from dpbench.privacy.clipping import ENGINES, clip_factors, engine
 from dpbench.privacy.clipping.vmap import clipped_sum

@@ -11,9 +11,11 @@ import torch.nn.functional as F  # noqa: N812 (its customary name)
 from torch import Tensor, nn
 
 from dpbench.core.images import Images, ImageSpec
-from dpbench.generators.diffusion.denoisers import EDM, Centres, Denoiser
-from dpbench.generators.diffusion.objective import DenoisingObjective
-from dpbench.generators.diffusion.unet import UNet, UNetSettings
+from dpbench.generators.diffusion.denoiser import Centres, Denoiser
+from dpbench.generators.diffusion.loss import DenoisingObjective
+from dpbench.generators.diffusion.networks.ddpmpp import DDPMPP
+from dpbench.generators.diffusion.networks.unet import UNetSettings
+from dpbench.generators.diffusion.preconditioning import EDM
 from dpbench.privacy import dpsgd, draws
 from dpbench.privacy.clipping import Objective, engine
 from tests.support.checks import expect
@@ -82,7 +84,7 @@ def case(network: str, multiplicity: int, images: Images | None = None) -> Case:
     images = images or some_images(EXAMPLES)
     if network in ("unet", "centred unet"):
         settings, spec = UNetSettings(8, (1,), 1, (), 2), ImageSpec(1, 4, 4)
-        unet = randomised(UNet(spec, EXAMPLES, settings), 0.2)
+        unet = randomised(DDPMPP(spec, EXAMPLES, settings), 0.2)
         centres = None
         if network == "centred unet":
             centres = randomised(Centres(spec, EXAMPLES, widths=True), 0.02)

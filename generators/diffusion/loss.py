@@ -14,7 +14,7 @@ from dpbench.core.pixels import from_pixels
 from dpbench.privacy.clipping import Predict, as_rows, of_examples
 from dpbench.training.augmentation import PLAIN, Augmentation
 
-from .denoisers import EVERYWHERE, Interval, Parameterization
+from .preconditioning import EVERYWHERE, Interval, Parameterization
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class DenoisingObjective:
     Attributes:
         parameterization: Loss weight and distribution of sigma.
         multiplicity: K.
-        null_label: The label that means no label: the number of classes.
-        label_dropout: Probability of hiding an image's label (once for all its copies).
+        null_label: Index of the null class, which is the number of classes.
+        label_dropout: Probability of hiding an image's label, in all its copies at once.
         interval: Range of ln sigma that is trained.
-        augmentation: Changes every copy by itself.
+        augmentation: Applied to every copy independently.
     """
 
     parameterization: Parameterization
@@ -43,7 +43,7 @@ class DenoisingObjective:
         Args:
             pixels: ``(B, C, H, W)``, uint8.
             labels: ``(B,)``, int64.
-            rng: On their device.
+            rng: Source of randomness, on the same device.
 
         Returns:
             Clean images ``(B, K, C, H, W)``, noisy images of the same shape, sigma ``(B, K)`` and
@@ -60,7 +60,7 @@ class DenoisingObjective:
         return clean, clean + sigma[:, :, None, None, None] * noise, sigma, labels
 
     def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
-        """Mean loss of each image over its copies, ``(B,)``."""
+        """Return the mean loss of each image over its copies, ``(B,)``."""
         clean, noisy, sigma, labels = copies
         denoised = of_examples(predict(*map(as_rows, (noisy, sigma, labels))), len(clean))
         error = (denoised - clean).square().mean(dim=(2, 3, 4))

@@ -1,0 +1,169 @@
+"""A diffusion model: what its network is, how it is trained and how images are drawn from it.
+
+Methods keep their hyper-parameters as flat fields, for ``--set``; this toolkit takes them grouped.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from dpbench.core.checks import check_not_negative, check_shares
+from dpbench.core.errors import UserError
+from dpbench.core.images import ImageSpec, Precision
+from dpbench.core.streams import Streams, initialised
+from dpbench.privacy.dpsgd import Learner
+from dpbench.privacy.mechanisms import PrivateSetInfo
+from dpbench.training.augmentation import PLAIN, Augmentation
+from dpbench.training.averaging import ExponentialAverage
+
+from .denoiser import Centres, Denoiser
+from .loss import DenoisingObjective
+from .networks.ddpmpp import DDPMPP
+from .networks.unet import UNetSettings
+from .preconditioning import CONTINUOUS, EVERYWHERE, Interval, Parameterization
+from .samplers import DiffusionSampler, SamplerSettings
+
+_Settings = TypeVar("_Settings")
+
+
+@dataclass(frozen=True)
+class DiffusionModel:
+    """A denoiser that can be built, trained and sampled from.
+
+    Attributes:
+        network: Builds the network from the shape of images and the number of classes.
+        parameterization: Preconditioning, loss weight and distribution of noise levels.
+        sampling: How images are drawn.
+        precision: Precision of the network's activations.
+        label_dropout: Probability of training an image without its label.
+        augmentation: Applied to every noisy copy of an image.
+        average_decay: Decay of the weights' exponential moving average.
+        centre_learning_rate: Adam's learning rate of the classes' centres; 0: there are none.
+        centre_widths: Whether each pixel of a centre has a learnt variance.
+    """
+
+    network: Callable[[ImageSpec, int], nn.Module]
+    parameterization: Parameterization
+    sampling: SamplerSettings
+    precision: Precision
+    average_decay: float
+    centre_learning_rate: float
+    centre_widths: bool
+    label_dropout: float = 0.0
+    augmentation: Augmentation = PLAIN
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: A value is out of its range.
+        """
+        check_shares(self, "average_decay", "label_dropout")
+        check_not_negative(self, "centre_learning_rate")
+        if self.centre_widths and not self.centre_learning_rate:
+            raise UserError("centre_widths needs centres: --set centre_learning_rate=0.004")
+        if self.sampling.guidance and not self.label_dropout:
+            raise UserError(
+                "guidance needs images without label, which label_dropout = 0 never trains: "
+                "--set label_dropout=0.1"
+            )
+
+    def denoiser(self, info: PrivateSetInfo, streams: Streams, name: str) -> Denoiser:
+        """Build a denoiser whose initial weights are drawn from the stream of that name."""
+        seed = streams.seed("initial", name)
+        network = initialised(self.network, info.spec, info.classes, seed=seed)
+        return Denoiser(network, self.parameterization, self.precision, self._centres(info))
+
+    def parameters(self, info: PrivateSetInfo) -> int:
+        """Count the parameters of a denoiser.
+
+        Raises:
+            UserError: The network does not fit the images.
+        """
+        with torch.device("meta"):
+            network = self.network(info.spec, info.classes)
+            denoiser = Denoiser(network, self.parameterization, centres=self._centres(info))
+        return sum(parameter.numel() for parameter in denoiser.parameters())
+
+    def _centres(self, info: PrivateSetInfo) -> Centres | None:
+        if not self.centre_learning_rate:
+            return None
+        return Centres(info.spec, info.classes, self.centre_widths)
+
+    def objective(
+        self, classes: int, multiplicity: int, interval: Interval = EVERYWHERE
+    ) -> DenoisingObjective:
+        """The loss at ``multiplicity`` noise levels with ln sigma in ``interval``."""
+        return DenoisingObjective(
+            parameterization=self.parameterization,
+            multiplicity=multiplicity,
+            null_label=classes,
+            label_dropout=self.label_dropout,
+            interval=interval,
+            augmentation=self.augmentation,
+        )
+
+    def learner(self, denoiser: Denoiser, learning_rate: float) -> Learner:
+        """Adam and a moving average of the weights; centres have their own learning rate."""
+        groups = [{"params": list(denoiser.network.parameters()), "lr": learning_rate}]
+        if denoiser.centres is not None:
+            centres = list(denoiser.centres.parameters())
+            groups.append({"params": centres, "lr": self.centre_learning_rate})
+        return Learner(
+            denoiser,
+            torch.optim.Adam(groups, fused=True),
+            ExponentialAverage(denoiser, self.average_decay),
+        )
+
+    def sampler(self, info: PrivateSetInfo, denoiser: nn.Module) -> DiffusionSampler:
+        """Draws images from a trained denoiser."""
+        return DiffusionSampler(denoiser, info.spec, info.classes, self.sampling)
+
+
+def continuous_model(method: Any) -> DiffusionModel:
+    """The model of a method with DDPM++, EDM or v, and guidance.
+
+    Args:
+        method: Has the fields of ``dpdm.DPDM`` that are not of private training.
+
+    Raises:
+        UserError: A value is out of its range.
+    """
+    if method.parameterization not in CONTINUOUS:
+        raise UserError(
+            f"unknown parameterization {method.parameterization!r}: "
+            f"choose one of {', '.join(CONTINUOUS)}"
+        )
+    return DiffusionModel(
+        network=functools.partial(DDPMPP, settings=pick(UNetSettings, method)),
+        parameterization=CONTINUOUS[method.parameterization],
+        sampling=SamplerSettings(
+            solver=method.solver,
+            steps=method.sampling_steps,
+            churn=method.churn,
+            churn_min=method.churn_min,
+            guidance=method.guidance,
+        ),
+        precision=method.precision,
+        average_decay=method.average_decay,
+        centre_learning_rate=method.centre_learning_rate,
+        centre_widths=method.centre_widths,
+        label_dropout=method.label_dropout,
+    )
+
+
+def pick(kind: Callable[..., _Settings], method: object) -> _Settings:
+    """Build grouped settings from a method's fields of the same names.
+
+    Args:
+        kind: A dataclass; the method has all of its fields.
+        method: Where the values are taken from.
+    """
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: getattr(method, name) for name in names})

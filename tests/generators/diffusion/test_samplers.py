@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpbench.core.errors import UserError
+from dpbench.core.images import ImageSpec
+from dpbench.generators.diffusion.denoiser import Denoiser
+from dpbench.generators.diffusion.preconditioning import ALPHA_BAR, DDPM, STEPS
+from dpbench.generators.diffusion.samplers import DiffusionSampler, SamplerSettings, ddpm_levels
+from tests.support.private import rng
+
+
+class GaussianDenoiser(nn.Module):
+    """The best denoiser of images whose pixels are N(mean, std^2), mean given by the label."""
+
+    means = torch.tensor([-0.4, 0.4, 0.0])
+    std = 0.2
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
+        share = self.std**2 / (self.std**2 + sigma**2)[:, None, None, None]
+        mean = self.means[labels][:, None, None, None]
+        return mean + share * (x - mean)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SamplerSettings("ddim", 50),
+        SamplerSettings("ddim-stochastic", 200),
+        SamplerSettings("heun", 30),
+        SamplerSettings("heun", 60, churn=20.0, churn_min=0.05),
+    ],
+)
+def test_every_solver_draws_the_distribution_that_its_denoiser_knows(settings):
+    sampler = DiffusionSampler(GaussianDenoiser(), ImageSpec(1, 8, 8), 2, settings)
+    images = sampler.sample(torch.arange(400) % 2, rng()).float() / 127.5 - 1
+    for label, mean in ((0, -0.4), (1, 0.4)):
+        own = images[label::2]
+        assert own.mean().item() == pytest.approx(mean, abs=0.02)
+        assert own.std().item() == pytest.approx(0.2, abs=0.03)
+
+
+def test_heun_is_more_accurate_than_ddim_at_the_same_number_of_noise_levels():
+    def spread_error(settings: SamplerSettings) -> float:
+        sampler = DiffusionSampler(GaussianDenoiser(), ImageSpec(1, 8, 8), 2, settings)
+        images = sampler.sample(torch.zeros(400, dtype=torch.int64), rng()).float() / 127.5 - 1
+        return abs(images.std().item() - 0.2)
+
+    heun, ddim = (spread_error(SamplerSettings(name, 20)) for name in ("heun", "ddim"))
+    assert heun < 0.5 * ddim
+
+
+def test_guidance_moves_away_from_the_unconditional_mean():
+    def mean(guidance: float) -> float:
+        settings = SamplerSettings("heun", 20, guidance=guidance)
+        sampler = DiffusionSampler(GaussianDenoiser(), ImageSpec(1, 8, 8), 2, settings)
+        return sampler.sample(torch.ones(200, dtype=torch.int64), rng()).float().mean().item()
+
+    assert mean(0.5) > mean(0.0) + 10
+
+
+def test_noise_levels_fall_from_the_highest_to_the_lowest():
+    levels = SamplerSettings(steps=50).noise_levels()
+    assert levels == sorted(levels, reverse=True)
+    assert levels[0] == pytest.approx(80)
+    assert levels[-1] == pytest.approx(0.002)
+    # of DPDM's 50 levels, 19 lie in the coarse and 9 in the cleaning stage of DP-SynGen
+    assert sum(math.log(level) > 2 for level in levels) == 19
+    assert sum(math.log(level) < -3 for level in levels) == 9
+
+
+def test_samples_do_not_depend_on_the_number_of_cores(monkeypatch):
+    sampler = DiffusionSampler(
+        GaussianDenoiser(), ImageSpec(1, 8, 8), 2, SamplerSettings(steps=5), batch_size=10
+    )
+    labels = torch.arange(40) % 2
+    several = sampler.sample(labels, rng())
+    monkeypatch.setattr("dpbench.parallel.cores.core_count", lambda: 1)
+    assert torch.equal(sampler.sample(labels, rng()), several)
+
+
+class KnownNoise(nn.Module):
+    """The best prediction of the noise in images whose pixels are N(mean, 0.2^2), by label."""
+
+    means = torch.tensor([-0.4, 0.4])
+    std = 0.2
+
+    def forward(self, x: Tensor, step: Tensor, labels: Tensor) -> Tensor:
+        alpha_bar = ALPHA_BAR[step.long()].float()[:, None, None, None]
+        mean = self.means[labels][:, None, None, None]
+        variance = alpha_bar * self.std**2 + 1 - alpha_bar
+        return (1 - alpha_bar).sqrt() * (x - alpha_bar.sqrt() * mean) / variance
+
+
+def ddpm_moments(settings: SamplerSettings) -> list[tuple[float, float]]:
+    """Mean and standard deviation of each label's samples."""
+    sampler = DiffusionSampler(Denoiser(KnownNoise(), DDPM()), ImageSpec(1, 8, 8), 2, settings)
+    images = sampler.sample(torch.arange(200) % 2, rng()).float() / 127.5 - 1
+    return [(images[label::2].mean().item(), images[label::2].std().item()) for label in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SamplerSettings("ddim", 250, ddpm_levels, clip=True),
+        SamplerSettings("ancestral", 1000, ddpm_levels, clip=True),
+    ],
+)
+def test_both_solvers_draw_the_distribution_whose_noise_is_known(settings):
+    for (mean, std), expected in zip(ddpm_moments(settings), (-0.4, 0.4), strict=True):
+        assert mean == pytest.approx(expected, abs=0.02)
+        assert std == pytest.approx(0.2, abs=0.02)
+
+
+def by_the_book(
+    predict: Callable[[Tensor, int], Tensor], x: Tensor, noises: list[Tensor]
+) -> Tensor:
+    """Ho et al. 2020, algorithm 2, with the posterior variance of equation 7."""
+    beta = 1 - ALPHA_BAR / torch.cat([torch.ones(1).double(), ALPHA_BAR[:-1]])
+    for step in range(STEPS - 1, -1, -1):
+        share = beta[step] / (1 - ALPHA_BAR[step]).sqrt()
+        x = (x - share * predict(x, step)) / (1 - beta[step]).sqrt()
+        if step:
+            before = 1 - ALPHA_BAR[step - 1]
+            x = x + (before / (1 - ALPHA_BAR[step]) * beta[step]).sqrt() * noises.pop(0)
+    return x
+
+
+def test_ancestral_sampling_is_the_algorithm_of_ho_et_al():
+    network, label = KnownNoise(), torch.tensor([1])
+
+    def predict(x: Tensor, step: int) -> Tensor:
+        return network(x.float(), torch.tensor([step]), label).double()
+
+    settings = SamplerSettings("ancestral", STEPS, ddpm_levels)
+    sampler = DiffusionSampler(Denoiser(network, DDPM()), ImageSpec(1, 4, 4), 2, settings)
+    drawn = sampler.draw(label, rng(5))
+    again = rng(5)
+    start, *noises = [torch.randn(1, 1, 4, 4, generator=again).double() for _ in range(STEPS)]
+    # ours starts from sigma_T noise, which is x_T up to a factor of 1.00002
+    expected = by_the_book(predict, start * (1 - ALPHA_BAR[-1]).sqrt(), noises)
+    torch.testing.assert_close(drawn.double(), expected, atol=1e-3, rtol=0)
+
+
+def test_denoised_images_are_clipped_on_the_way():
+    class Wild(nn.Module):
+        def forward(self, x: Tensor, step: Tensor, labels: Tensor) -> Tensor:
+            return -x
+
+    def largest(clip: bool) -> float:
+        settings = SamplerSettings("ddim", 10, ddpm_levels, clip=clip)
+        sampler = DiffusionSampler(Denoiser(Wild(), DDPM()), ImageSpec(1, 4, 4), 2, settings)
+        return sampler.draw(torch.tensor([0]), rng()).abs().max().item()
+
+    assert largest(clip=True) <= 1
+    assert largest(clip=False) > 1
+
+
+def test_sampling_steps_are_spread_over_the_whole_schedule():
+    levels = SamplerSettings("ddim", 25, ddpm_levels).noise_levels()
+    places = DDPM().coefficients(torch.tensor(levels))[3].long()
+    assert places[0] == STEPS - 1 and places[-1] == 0
+    assert (places[:-1] - places[1:]).unique().numel() <= 2
+    assert len(SamplerSettings("ddim", STEPS, ddpm_levels).noise_levels()) == STEPS
+    with pytest.raises(UserError, match="has 1000 time steps"):
+        SamplerSettings("ddim", STEPS + 1, ddpm_levels)
