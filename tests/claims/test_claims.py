@@ -38,7 +38,7 @@ def run(arm: Arm, seed: int, *measured: Measurement, **spec: object) -> RunRecor
     asked = RunSpec(
         method=arm.method,
         method_version="toy 1.0",
-        method_args={"steps": 3, **dict(arm.settings)},
+        method_args={"steps": 3, **arm.values},
         dataset=arm.dataset,
         dataset_hash="00ff",
         epsilon=arm.epsilon,
@@ -50,7 +50,7 @@ def run(arm: Arm, seed: int, *measured: Measurement, **spec: object) -> RunRecor
         samples=10,
     )
     record = RunRecord(replace(asked, **spec), status="complete")  # type: ignore[arg-type]
-    record.resolved = {"by_hand": [name for name, _ in arm.settings]}
+    record.resolved = {"by_hand": list(arm.values)}
     record.privacy = {"epsilon": arm.epsilon, "release": "valid"}
     record.cost = {"private_evaluations": 9, "public_evaluations": 0}
     record.timings = {"fit": 1.5}
@@ -300,6 +300,23 @@ def test_settings_must_be_those_of_the_arm_and_no_others() -> None:
     assert not NEW.has(by_hand)
 
 
+def test_values_of_the_base_may_come_from_a_preset_or_by_hand() -> None:
+    arm = replace(NEW, settings=(("weights", 1),), base=(("width", 16), ("weights", 2)))
+    assert arm.assignments == ("width=16", "weights=1") and str(arm) == "new epsilon=1 weights=1"
+    record = run(arm, 0)
+    assert arm.has(record)
+    record.resolved = {"by_hand": ["weights"]}
+    assert arm.has(record)
+    record.spec.method_args["width"] = 32
+    assert not arm.has(record)
+
+
+def test_a_switch_that_came_after_a_record_was_off_in_it() -> None:
+    record = run(NEW, 0)
+    assert replace(NEW, base=(("late", False),)).has(record)
+    assert not replace(NEW, base=(("late", True),)).has(record)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_arm_of_two_versions_resolves_nothing_until_one_is_removed(seed: int) -> None:
     records = [*distances(NEW, 2.0), *distances(OLD, 3.0, OFF)]
@@ -376,7 +393,7 @@ def test_every_setting_is_a_departure_from_the_preset() -> None:
             resolve(kind, arm.method, *where, assignments).arguments
             for assignments in (arm.assignments, ())
         )
-        assert all(own[name] != bare[name] for name, _ in arm.settings), arm
+        assert all(own[name] != bare[name] for name in arm.values), arm
 
 
 def test_fine_tuning_and_scratch_take_the_same_compute(uncalibrated: None) -> None:

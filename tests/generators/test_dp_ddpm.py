@@ -19,8 +19,8 @@ from dpbench.core.registry import load
 from dpbench.core.streams import Streams
 from dpbench.data.catalog import CATALOG
 from dpbench.generators.diffusion.denoiser import STATE_OF_CLASSES, Denoiser
-from dpbench.runs.request import private_set_info
 from dpbench.runs.hyperparameters import resolve
+from dpbench.runs.request import private_set_info
 
 INFO = private_set_info(CATALOG["digits"])
 

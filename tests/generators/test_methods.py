@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.public_images import open_public
-from dpbench.runs.request import private_set_info
+from dpbench.runs.request import RunRequest, plan, private_set_info
 
 METHODS = sorted(entries("method"))
 INFO = private_set_info(CATALOG["digits"])
@@ -104,6 +105,17 @@ def test_presets_fit_the_compute_budget_of_their_profile(name, profile):
     plan = method.plan(private_set_info(CATALOG[dataset]), budget)
     assert plan.evaluations(private=True) <= PROFILES[profile].compute.private_evaluations
     assert plan.evaluations(private=False) <= PROFILES[profile].compute.public_evaluations
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_profile_claims_by_hand_works_or_is_refused_in_one_line(name):
+    try:
+        planned = plan(RunRequest(name, "fashionmnist", math.inf, profile="claims"))
+    except UserError as error:
+        assert re.search("profile claims( allows|: there are)", str(error)), error
+        assert "\n" not in str(error)
+    else:
+        assert planned.resolved.source
 
 
 def paper(name: str, dataset: str, epsilon: float):
