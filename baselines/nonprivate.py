@@ -14,7 +14,7 @@ from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
 
 @dataclass(frozen=True)
-class NonPrivate(DPDM):  # type: ignore[misc]  # the type checker knows generators by another name
+class NonPrivate(DPDM):  # type: ignore[misc]  # the type checker cannot follow the import
     """DPDM trained with plain Adam; fields as in ``DPDM``.
 
     Its gradient evaluations count as private ones. A batch has exactly ``batch_size`` images,
