@@ -226,7 +226,14 @@ def _step(load: Workload, case: Case, name: str, device: torch.device) -> Callab
 
     def step() -> None:
         sums = gradient_sum(
-            model, objective, images, batch, CLIPPING_NORM, draws, clipped=method, size=size
+            model,
+            objective,
+            images,
+            batch,
+            CLIPPING_NORM,
+            draws,
+            clipped=method,
+            size=size,
         )
         next(iter(sums.values())).sum().item()  # waits for the device
 

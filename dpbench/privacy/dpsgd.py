@@ -18,9 +18,7 @@ from dpbench.core.streams import Streams
 from dpbench.parallel.cores import map_on_cores
 from dpbench.parallel.ranks import ALONE, Ranks
 from dpbench.privacy.clipping import Engine, Objective, engine, trainable
-from dpbench.privacy.clipping.selection import CPU_COPIES as PHYSICAL_COPIES
 from dpbench.privacy.clipping.selection import Execution
-from dpbench.privacy.clipping.vmap import clipped_sum
 from dpbench.privacy.draws import Copies, Draws, drawn_copies
 from dpbench.privacy.events import DPSGDEvent
 from dpbench.privacy.ledger import Allowance
@@ -44,11 +42,6 @@ class Learner:
     average: ExponentialAverage
 
 
-def physical_batch_size(multiplicity: int) -> int:
-    """Examples that go through the network at once."""
-    return max(1, PHYSICAL_COPIES // multiplicity)
-
-
 def train(
     images: Images,
     nominal_size: int,
@@ -58,7 +51,7 @@ def train(
     streams: Streams,
     stage: Stage,
     note: Callable[[int], str],
-    execution: Execution | None = None,
+    execution: Execution,
 ) -> None:
     """Run the DP-SGD steps of ``allowance.event``, resuming where ``stage`` stopped.
 
@@ -72,7 +65,7 @@ def train(
         streams: ``poisson``, ``private-copies`` and ``dp-noise``.
         stage: Resumes, reports and checkpoints; its ranks share the work of each step.
         note: What to show after a number of steps.
-        execution: How gradients are computed; None for what works for every model.
+        execution: Engine and physical batch size.
     """
     event = allowance.event
     assert isinstance(event, DPSGDEvent)
@@ -86,7 +79,7 @@ def train(
         "allowance": allowance,
     }
     per_step = round(batch_size) * objective.multiplicity
-    chosen = (engine(execution.engine), execution.physical_batch) if execution else ()
+    clipped = engine(execution.engine)
     for step in stage.steps(event.steps, state, per_step=per_step, note=note):
         allowance.release(step)
         batch = poisson_sample(
@@ -94,8 +87,15 @@ def train(
         )
         draws = partial(streams.secret_torch, "private-copies", event.purpose, step, device=device)
         total = gradient_sum(
-            *(learner.model, objective, images, batch, event.clipping_norm, draws, stage.ranks),
-            *chosen,
+            learner.model,
+            objective,
+            images,
+            batch,
+            event.clipping_norm,
+            draws,
+            clipped=clipped,
+            size=execution.physical_batch,
+            ranks=stage.ranks,
         )
         noise = gaussian_noise(total, streams, event.purpose, step)
         scale = event.noise_multiplier * event.clipping_norm
@@ -113,9 +113,10 @@ def gradient_sum(
     batch: Tensor,
     clipping_norm: float,
     draws: Draws,
+    *,
+    clipped: Engine,
+    size: int,
     ranks: Ranks = ALONE,
-    clipped: Engine | None = None,
-    size: int | None = None,
 ) -> dict[str, Tensor]:
     """The sum of clipped gradients over a logical batch, physical batch by physical batch.
 
@@ -129,9 +130,9 @@ def gradient_sum(
         batch: ``(B,)``, int64 indices; B may be 0.
         clipping_norm: C, above 0.
         draws: For the objective's draws; see ``drawn_copies``.
-        ranks: Those that were given the same batch and draws. Each sums a part.
-        clipped: The engine; None for the one that works for every model.
-        size: Examples of a physical batch; None for ``physical_batch_size``.
+        clipped: The engine.
+        size: Examples of a physical batch, which the engine gets at once; at least 1.
+        ranks: Processes that were given the same batch and draws; each sums a part of the batch.
 
     Returns:
         For each trainable parameter, a float32 tensor of its shape: the sum over the whole batch,
@@ -140,14 +141,14 @@ def gradient_sum(
     total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in trainable(model).items()}
     device = next(iter(total.values())).device
     copies = drawn_copies(objective, images, batch, draws, device)
-    size, share = size or physical_batch_size(objective.multiplicity), ranks.share(len(batch))
+    share = ranks.share(len(batch))
 
     def physical_batches() -> Iterator[Copies]:
         for start in share[::size]:
             yield copies(start, min(start + size, share.stop))
 
     def sum_of_one(copies: Copies) -> dict[str, Tensor]:
-        return (clipped or clipped_sum)(model, objective, copies, clipping_norm)
+        return clipped(model, objective, copies, clipping_norm)
 
     for partial_sum in map_on_cores(sum_of_one, physical_batches(), device):
         torch._foreach_add_(list(total.values()), list(partial_sum.values()))

@@ -19,7 +19,7 @@ from dpbench.core.streams import Streams
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.calibration import calibrate
 from dpbench.privacy.clipping import Objective, check_model, clip_factors, zero_rows
-from dpbench.privacy.clipping.selection import Executions
+from dpbench.privacy.clipping.selection import Executions, first_that_fits
 from dpbench.privacy.dpsgd import Learner, train
 from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEvent, SelectionEvent
 from dpbench.privacy.ledger import PrivacyLedger
@@ -88,7 +88,8 @@ class PrivateImages:
         info: What is public about them.
         ledger: Where every mechanism spends.
         streams: Where the mechanisms' secret draws come from.
-        executions: Choose how gradients are computed; None for what works for every model.
+        executions: Chooses the engine and physical batch size of each private training; None for
+            the first engine that fits, without timing.
     """
 
     def __init__(
@@ -130,9 +131,11 @@ class PrivateImages:
             UserError: Over budget, or a model that mixes examples; nothing is trained or spent.
         """
         check_model(learner.model)
-        execution = None
-        if self._executions is not None:
-            execution = self._executions.of(event.purpose, learner.model, objective, self.info.spec)
+        spec = self.info.spec
+        if self._executions is None:
+            execution = first_that_fits(learner.model, objective, spec)
+        else:
+            execution = self._executions.of(event.purpose, learner.model, objective, spec)
         allowance = self._ledger.spend(event)
 
         def note(steps: int) -> str:
@@ -149,8 +152,8 @@ class PrivateImages:
             allowance,
             self.__streams,
             stage,
-            note,
-            execution,
+            note=note,
+            execution=execution,
         )
 
     def gaussian_sum(self, features: Callable[[Images], Tensor], event: GaussianEvent) -> Tensor:

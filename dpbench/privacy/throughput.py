@@ -43,7 +43,8 @@ def private_speed(
             clipping_norm,
             lambda chunk: rng,
             clipped=engine(execution.engine),
-            size=max(1, min(execution.physical_batch, count // core_count())),  # all have work
+            # small enough that every core has work
+            size=max(1, min(execution.physical_batch, count // core_count())),
         )
         next(iter(sums.values())).sum().item()  # waits for the device
 

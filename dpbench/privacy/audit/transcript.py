@@ -33,8 +33,8 @@ class Mechanism:
         events: The events that the claim rests on, in order.
         fit: Runs the method on a handle, leaving out what it does without private images.
         device: Where to compute.
-        executions: Choose how gradients are computed; the canaries go by what is chosen for the
-            method's network. None for what works for every model.
+        executions: Chooses how gradients are computed; the canaries go by what is chosen for the
+            method's network. None for the first engine that fits.
     """
 
     info: PrivateSetInfo

@@ -43,6 +43,8 @@ AFFORDABLE = 4.0
 GRADIENTS = {"folded": 1, "vmap": 2, "loop": 0}
 # Rounding in bfloat16 moves a tensor of clipped gradients by a few percent, a mistake by far more.
 TOLERANCE = 0.25
+# What an engine raises that cannot differentiate a model.
+UNFIT = (UserError, RuntimeError, NotImplementedError)
 # So small a clipping norm that every example counts alike.
 SMALL_NORM = 1e-3
 
@@ -161,7 +163,7 @@ def choose(
             sizes[each] = _physical_batch(model, objective, spec, each)
             best = max(speeds.values(), default=0.0)
             speeds[each] = _copies_per_s(model, objective, spec, each, sizes[each], best)
-        except (UserError, RuntimeError, NotImplementedError) as error:
+        except UNFIT as error:
             if name != AUTO:
                 raise UserError(f"the {name} engine cannot train this model: {error}") from error
             reasons[each] = str(error)
@@ -172,6 +174,22 @@ def choose(
     if cache is not None:
         write_text(cache, json.dumps(known | {key: asdict(execution)}, indent=1))
     return execution
+
+
+def first_that_fits(model: nn.Module, objective: Objective, spec: ImageSpec) -> Execution:
+    """The first of ``CANDIDATES`` that agrees with plain autograd on this model, without timing.
+
+    Raises:
+        RunFailed: No engine does.
+    """
+    reference, reasons = _Reference.of(model, objective, spec), {}
+    for name in CANDIDATES:
+        try:
+            _hold_against_autograd(reference, objective, name)
+            return Execution(name, _physical_batch(model, objective, spec, name))
+        except UNFIT as error:
+            reasons[name] = str(error)
+    raise RunFailed(f"no engine can differentiate this model: {reasons}")
 
 
 @dataclass(frozen=True)
