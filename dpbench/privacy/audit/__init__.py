@@ -1,16 +1,16 @@
-"""The canary audit: what the mechanisms of a run do, seen from outside, against what is claimed.
+"""The canary audit: compares what the mechanisms of a run release with what is claimed of them.
 
-Canaries are examples whose gradient is known: canary i has norm 10 C in a direction of its own.
-They, and nothing else, are the private set of two runs through the real mechanisms: handle,
-ledger, Poisson sampler, clipping engine and noise, at the sample rate, noise multiplier, clipping
-norm and number of steps that are claimed. Whether a canary is in the set is decided by a coin. A
-direction that no member owns shows the noise. A second run on the empty set under the same key has
-the same noise, so the difference of the two is what each member contributed, without any noise.
+Canaries are examples with known gradients: canary i has a gradient of norm 10 C in a direction of
+its own. A coin decides for each canary whether it is in the private set, which holds nothing else.
+Two runs go through the real mechanisms (handle, ledger, Poisson sampler, clipping engine and noise)
+with the claimed sample rate, noise multiplier, clipping norm and number of steps. Directions of
+canaries that are not in the set show the noise alone. The second run has the empty set and the same
+key, hence the same noise, so the difference of the two runs is what each member contributed.
 
-The canaries have a network of their own, of two embeddings, so that the audit takes seconds. The
-method's own ``fit`` is run too, for a few private steps. On the empty set every tensor that it
-releases must be noise of the claimed scale; one image more must not move the first release by more
-than C. That is one image at the initial weights: comparing many neighbouring sets sees more.
+The canaries have a small network of two embeddings, so that the audit takes seconds. The method's
+own ``fit`` is run too, for a few private steps. On the empty set every tensor that it releases must
+be noise of the claimed scale, and adding one image must not move the first release by more than C.
+That is a single image at the initial weights; neighbour replay compares many neighbouring sets.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from dpbench.privacy.audit.transcript import CANARIES, Audited, Mechanism, Trans
 
 __all__ = ["LEVEL", "Audit", "Mechanism", "audit", "level_of_each"]
 
-# The chance of an honest mechanism to raise any alarm in one audit; split over the checks. A second
-# audit, split over the checks that raised one, must repeat an alarm: leaderboards have hundreds of
-# runs, and .25% of honest ones raise it twice.
+# Probability that one audit of an honest mechanism raises any alarm; split over its checks. Since
+# leaderboards have hundreds of runs, a second audit, split over the checks that raised an alarm,
+# must repeat it: 0.25% of honest mechanisms raise it twice.
 LEVEL = 0.05
 
 
 def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
-    """Run the mechanisms of a claim on canaries and compare; after an alarm, once more.
+    """Audit the mechanisms of a claim on canaries; repeat the audit if it raises an alarm.
 
-    No private image is read, so all draws derive from ``seed``. An alarm stays if the second audit,
-    of canaries and noise of its own, raises it too; all else is what the first audit saw.
+    No private image is read, so all draws derive from ``seed``. An alarm stands if the second
+    audit, with other canaries and noise, raises it too; everything else is of the first audit.
 
     Args:
-        mechanism: What is audited.
-        seed: Another seed is an independent audit.
-        progress: Who is told.
+        mechanism: Mechanism to audit.
+        seed: Audits with different seeds are independent.
+        progress: Receives progress updates.
 
     Raises:
-        UserError: There is no claim to audit, or it rests on events that no audit is known for.
-        RunFailed: The mechanisms made other releases than the events say: no statistics needed.
+        UserError: There is no claim to audit, or it rests on events that cannot be audited.
+        RunFailed: The mechanisms make other releases than the events say.
     """
     if not mechanism.budget.private:
         raise UserError("there is no privacy claim to audit: epsilon is inf")
@@ -58,7 +58,9 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
         raise UserError("there is nothing to audit: the method releases nothing private")
     events = tuple(event for event in mechanism.events if isinstance(event, Audited))
     if events != mechanism.events:
-        raise UserError("the method makes releases that no audit knows: it knows Gaussian ones")
+        raise UserError(
+            "audits support Gaussian, histogram and DP-SGD releases only, and this method makes others"
+        )
     first = _audit_once(mechanism, events, level_of_each(len(events)), seed, progress)
     if not first.alarms:
         return first
@@ -69,8 +71,8 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
 
 
 def level_of_each(events: int) -> float:
-    """The level of each check of one audit of some events, so that all together err at LEVEL."""
-    # five of each event, that of the method's own noise, and the bound of epsilon
+    """Error level of each check, such that all checks of an audit together err at ``LEVEL``."""
+    # five checks of each event, the check of the method's own noise, and the bound of epsilon
     return LEVEL / (5 * events + 2)
 
 

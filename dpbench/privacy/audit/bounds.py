@@ -1,6 +1,6 @@
-"""What a sample shows: confidence intervals, and lower bounds of epsilon from guesses.
+"""Confidence intervals, and lower bounds of epsilon from guesses of membership.
 
-Pure functions of counts and sums. The bounds here refute claims; no claim rests on them.
+All are pure functions of counts and sums. The bounds refute claims; no claim rests on them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ def scale_interval(sum_squares: float, count: int, level: float) -> tuple[float,
     """Chi-square interval of the standard deviation of a centred normal sample.
 
     Args:
-        sum_squares: Of the sample.
-        count: Its size, at least 1.
-        level: The chance of an honest sample to miss, in (0, 1).
+        sum_squares: Sum of squares of the sample.
+        count: Size of the sample, at least 1.
+        level: 1 - coverage, in (0, 1).
     """
     largest, smallest = (float(chi2.isf(tail, count)) for tail in (level / 2, 1 - level / 2))
     return math.sqrt(sum_squares / largest), math.sqrt(sum_squares / smallest)
@@ -30,9 +30,9 @@ def proportion_interval(successes: int, trials: int, level: float) -> tuple[floa
     """Exact interval of a probability (Clopper and Pearson 1934).
 
     Args:
-        successes: How often it happened.
-        trials: Of how many independent trials, at least 1.
-        level: The largest chance of an honest sample to miss, in (0, 1).
+        successes: Number of successes.
+        trials: Number of independent trials, at least 1.
+        level: Upper bound of 1 - coverage, in (0, 1).
     """
     failures = trials - successes
     low = beta.ppf(level / 2, successes, failures + 1) if successes else 0.0
@@ -45,21 +45,21 @@ def one_run_epsilon(
 ) -> float:
     """Lower bound of epsilon from one run (Steinke, Nasr and Jagielski 2023, arXiv 2305.08846).
 
-    Each canary is in the private set with probability 1/2, independently. Of a mechanism that is
-    (epsilon, delta)-private under add/remove adjacency, ``correct`` of ``guesses`` guesses are
-    right with probability at most (theorem 5.2, worst case over how delta is spread)
+    Each canary is in the private set with probability 1/2, independently. If the mechanism is
+    (epsilon, delta)-private under add/remove adjacency, at least ``correct`` of ``guesses`` guesses
+    are right with probability at most (theorem 5.2, worst case over how delta is spread)
     ``beta + 2 m delta max_i P[v > W >= v - i] / i``, with ``W ~ Bin(r, e^eps / (1 + e^eps))`` and
     ``beta = P[W >= v]``.
 
     Args:
-        canaries: m, how many there are.
-        guesses: r, how many canaries' membership was guessed.
-        correct: v, how many guesses were right.
-        delta: Of the claim.
-        level: The chance that the bound is wrong.
+        canaries: Number of canaries m.
+        guesses: Number of guesses r.
+        correct: Number of right guesses v.
+        delta: Claimed delta.
+        level: Probability that the bound is wrong.
 
     Returns:
-        The largest epsilon that ``correct`` refutes at ``level``; 0 where it refutes none.
+        The largest epsilon that ``correct`` refutes at ``level``; 0 if it refutes none.
 
     Example:
         >>> round(one_run_epsilon(1000, 500, 500, 1e-5), 2)
@@ -81,10 +81,10 @@ def one_run_epsilon(
 
 
 def gaussian_dp_epsilon(mu: float, delta: float) -> float:
-    """Epsilon at ``delta`` of a mechanism that is mu-Gaussian-DP (Dong et al. 2019, corollary 1).
+    """Epsilon at ``delta`` of a mu-Gaussian-DP mechanism (Dong et al. 2019, corollary 1).
 
     Args:
-        mu: Distance of two unit normals that are as hard to tell apart as the neighbours.
+        mu: Distance of two unit normals that are as hard to distinguish as neighbouring sets.
         delta: In (0, 1).
     """
 
@@ -94,6 +94,6 @@ def gaussian_dp_epsilon(mu: float, delta: float) -> float:
 
     if mu <= 0 or excess(0.0) <= 0:
         return 0.0
-    # from Gaussian tails: delta <= P[N > epsilon / mu - mu / 2]
+    # upper end of the search, from the Gaussian tail: delta <= P[N > epsilon / mu - mu / 2]
     largest = mu * (mu / 2 + float(norm.isf(delta)))
     return float(brentq(excess, 0.0, largest))

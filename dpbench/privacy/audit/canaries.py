@@ -1,4 +1,4 @@
-"""Canary runs: the real mechanisms on examples whose gradient is known."""
+"""Canary runs: the real mechanisms, on examples with known gradients."""
 
 from __future__ import annotations
 
@@ -30,59 +30,60 @@ from dpbench.training.averaging import ExponentialAverage
 from dpbench.training.loop import Stage
 
 CANARY_NORM = 10.0
-# Draws of noise on directions that no canary owns: enough to see 3% of the scale.
+# Draws of noise on directions that belong to no canary: enough to see an error of 3% in its scale.
 SPARE_DRAWS = 30_000
-# A canary's two copies pull apart, so that clipping each copy leaves nothing of their mean.
+# A canary's two copies pull in opposite directions, so that clipping each copy by itself, rather
+# than their mean, cancels them.
 COPY_WEIGHTS = (3.0, -1.0)
 
 
 class Canaries(nn.Module):
-    """A weight for each row in each of two tensors; the output is the sum of a row's two."""
+    """Two embeddings with one weight per row; the output is the sum of a row's two weights."""
 
     def __init__(self, rows: int) -> None:
-        """All weights are zero."""
+        """Start with all weights at zero."""
         super().__init__()
-        # given their weights, because embeddings draw them from the global generator
+        # explicit weights, because embeddings draw theirs from the global generator
         self.first = nn.Embedding(rows, 1, _weight=torch.zeros(rows, 1))
         self.second = nn.Embedding(rows, 1, _weight=torch.zeros(rows, 1))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Maps ``(N,)``, int64, to ``(N,)``."""
+        """Map row numbers, ``(N,)`` int64, to outputs, ``(N,)``."""
         both: Tensor = self.first(rows) + self.second(rows)
         return both.squeeze(1)
 
 
 @dataclass(frozen=True)
 class CanaryObjective:
-    """A loss whose gradient has norm ``size`` along the direction of an image's label.
+    """A loss whose gradient has norm ``size``, in the direction of the image's label.
 
     Attributes:
         size: Norm of the gradient.
-        multiplicity: K.
+        multiplicity: Number of copies K of each image.
     """
 
     size: float
     multiplicity: int = len(COPY_WEIGHTS)
 
     def draw(self, pixels: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """Each copy's row and weight, ``(B, K)``."""
+        """Return the row and the weight of each copy, both ``(B, K)``."""
         weights = torch.tensor(COPY_WEIGHTS, device=labels.device)
         return labels[:, None].expand(-1, self.multiplicity), weights.expand(len(labels), -1)
 
     def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
-        """See ``Objective``."""
+        """Mean loss of each canary over its copies: ``(B,)``."""
         rows, weights = copies
         outputs = of_examples(predict(as_rows(rows)), len(rows))
         return self.size / math.sqrt(2) * (outputs * weights).mean(1)
 
 
 def rows_of(event: Audited) -> int:
-    """Number of directions: the canaries', and spare ones that show noise alone."""
+    """Number of directions: one for each canary, and spare ones that show noise alone."""
     return CANARIES + max(CANARIES, SPARE_DRAWS // event.steps)
 
 
 def _along_rows(first: Tensor, second: Tensor) -> Tensor:
-    """The part of a vector over both tensors along each row's direction."""
+    """Project a vector over both embeddings onto the direction of each row."""
     return ((first + second) / math.sqrt(2)).flatten().cpu()
 
 
@@ -94,7 +95,7 @@ def canary_run(
     folder: Path,
     task: Task,
 ) -> list[Array]:
-    """Spend all events on the canaries ``owned``; for each event what was released, over C."""
+    """Spend all events on the canaries ``owned``; return the releases of each event, over C."""
     images = Images(torch.zeros(len(owned), 1, 1, 1, dtype=torch.uint8), owned)
     ledger = PrivacyLedger(mechanism.budget)
     folder.mkdir()
@@ -117,7 +118,7 @@ def canary_run(
             )
         released = finite(event.purpose, torch.stack(sums))
         transcripts.append((released / event.sensitivity).numpy())
-    ledger.certificate(reproducible=True)  # raises where the counters do not agree
+    ledger.certificate(reproducible=True)  # raises if releases made and accounted for differ
     return transcripts
 
 

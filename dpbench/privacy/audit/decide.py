@@ -1,4 +1,4 @@
-"""The statistics of an audit: checks, each of which may refute the claim."""
+"""The decision of an audit: statistical checks, each of which may refute the claim."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from dpbench.privacy.audit.transcript import CANARIES, Audited, OwnNoise, OwnRel
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.events import DPSGDEvent
 
-# Guesses are made where they are surest: more of them would mostly be coin flips.
+# Only the surest guesses are made; more of them would mostly be coin flips.
 GUESSES = 500
-# What a contribution may differ from 0 or C, over C: far above rounding.
+# Largest deviation of a contribution from 0 or C, over C; far above rounding.
 TOLERANCE = 0.01
+# Standard deviations beyond which noise counts as its tail.
 TAIL = 2.0
 
 
 @dataclass(frozen=True)
 class Check:
-    """A quantity that is known if the claim is true, and what was seen of it.
+    """A quantity whose value follows from the claim, and the interval that was observed for it.
 
     Attributes:
-        name: Of the quantity.
-        of: What it was seen on: an event's purpose, a tensor.
-        claimed: Its value under the claim.
-        low: Lower end of what was seen.
-        high: Upper end.
-        alarm: Whether this refutes the claim.
+        name: Name of the quantity.
+        of: Where it was observed: an event's purpose or a tensor.
+        claimed: Its value if the claim is true.
+        low: Lower end of the observed interval.
+        high: Upper end of the observed interval.
+        alarm: Whether the observation refutes the claim.
     """
 
     name: str
@@ -50,22 +51,24 @@ class Check:
 
 @dataclass(frozen=True)
 class Audit:
-    """The outcome.
+    """The outcome of an audit.
 
     Attributes:
-        checks: All of them; together they raise an alarm on an honest mechanism in at most 5% of
-            audits, and one that a second audit repeats in at most .25%.
-        level: The error level of each check and bound.
-        sigma_low: Lower end of the interval of actual over claimed noise multiplier.
-        sigma_high: Upper end; both of the event that is furthest off.
-        epsilon: Claimed.
-        epsilon_lower: By guessing who was in the set; holds without assumptions, at ``level``.
-        epsilon_lower_gdp: By the distance of scores of those in and out, assumed to be normal: an
-            illustration, never a claim.
-        epsilon_ceiling: What ``epsilon_lower`` would be had all guesses been right.
-        correct: How many guesses were right.
-        guesses: Of how many.
-        canaries: How many canaries there were.
+        checks: All checks. On an honest mechanism an audit raises any alarm with probability at
+            most 5%, and one that a second audit repeats with at most 0.25%.
+        level: Error level of each check and bound.
+        sigma_low: Lower end of the interval of the actual over the claimed noise multiplier, for
+            the event that is furthest off.
+        sigma_high: Upper end of that interval.
+        epsilon: Claimed epsilon.
+        epsilon_lower: Lower bound of epsilon from guesses of who is in the set; holds without
+            assumptions, at ``level``.
+        epsilon_lower_gdp: Lower bound from the distance between the scores of members and others,
+            assuming that they are normal; an illustration, not a claim.
+        epsilon_ceiling: Value of ``epsilon_lower`` if all guesses had been right.
+        correct: Number of right guesses.
+        guesses: Number of guesses.
+        canaries: Number of canaries.
     """
 
     checks: tuple[Check, ...]
@@ -82,11 +85,11 @@ class Audit:
 
     @property
     def alarms(self) -> tuple[Check, ...]:
-        """The checks that refute the claim."""
+        """Checks that refute the claim."""
         return tuple(check for check in self.checks if check.alarm)
 
     def confirmed_by(self, other: Audit) -> Audit:
-        """The same, without the alarms that the other audit does not raise."""
+        """This audit without the alarms that ``other`` does not raise."""
         raised = {(check.name, check.of) for check in other.alarms}
         checks = (
             replace(check, alarm=check.alarm and (check.name, check.of) in raised)
@@ -96,14 +99,14 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """The outcome in a sentence."""
+        """One-sentence summary."""
         if not self.alarms:
             return "no check refutes the claim"
         return f"{len(self.alarms)} of {len(self.checks)} checks refute the claim"
 
     @property
     def limits(self) -> str:
-        """What this audit can show and what it cannot, for people."""
+        """Explanation of what this audit can and cannot show."""
         blunt = (
             f"could at best have reached {self.epsilon_ceiling:.2f}, so it cannot refute "
             f"epsilon = {self.epsilon:g}"
@@ -127,14 +130,14 @@ def judge(
     level: float,
     rng: np.random.Generator,
 ) -> Audit:
-    """Compare what was seen with the claim.
+    """Compare observations with the claim.
 
     Args:
-        transcripts: One for each event.
-        members: ``(canaries,)``: who was in the set, each by a fair coin.
-        own: What the method itself released.
-        budget: The claim.
-        level: In how many honest cases each check errs, at most.
+        transcripts: Transcript of each event.
+        members: ``(canaries,)``: whether each canary was in the set, by a fair coin.
+        own: Releases of the method's own ``fit``.
+        budget: The claimed epsilon and delta.
+        level: Largest probability with which each check errs on an honest mechanism.
         rng: Breaks ties of discrete statistics, so that their levels are exact.
     """
     by_event = [_checks(transcript, members, level, rng) for transcript in transcripts]
@@ -142,7 +145,8 @@ def judge(
         (scale for scale, *_ in by_event), key=lambda check: abs(check.low + check.high - 2)
     )
     evidence = sum((_log_odds(transcript) for transcript in transcripts), np.zeros(len(members)))
-    # half were in: where the claim is false the median parts them better than the claimed odds
+    # half of the canaries are members, so if the claim is false the median separates them better
+    # than the claimed odds
     leaning = evidence - np.median(evidence)
     surest = np.argsort(-np.abs(leaning))[:GUESSES]
     correct = int(((leaning[surest] > 0) == members[surest]).sum())
@@ -167,7 +171,7 @@ def judge(
 
 
 def _ratio(name: str, of: str, interval: Iterable[float]) -> Check:
-    """Of a ratio that is 1 if the claim is true."""
+    """Check of a ratio that is 1 if the claim is true."""
     low, high = interval
     return Check(name, of, 1.0, low, high, not low <= 1 <= high)
 
@@ -175,9 +179,9 @@ def _ratio(name: str, of: str, interval: Iterable[float]) -> Check:
 def _checks(
     transcript: Transcript, members: NDArray[np.bool_], level: float, rng: np.random.Generator
 ) -> list[Check]:
-    """Five checks that err in ``level`` of honest cases each, and one that never does.
+    """Five checks that each err with probability ``level`` if honest, and one that never does.
 
-    The first is that of the noise's scale.
+    The first is the check of the noise scale.
     """
     event, rate = transcript.event, _rate(transcript.event)
     nobody = np.ones(transcript.released.shape[1], bool)
@@ -212,15 +216,15 @@ def _rate(event: Audited) -> float:
 def _spread(
     included: NDArray[np.bool_], rate: float, level: float, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Interval of the spread of batch sizes over that of Poisson sampling.
+    """Interval of the spread of batch sizes, over the spread under Poisson sampling.
 
-    Each size is turned into a standard normal by its binomial distribution function, at a random
-    place within its jump (Dunn and Smyth 1996), so that their chi-square interval is exact.
+    Each size is mapped to a standard normal by its binomial distribution function, at a random
+    place within the jump (Dunn and Smyth 1996), so that the chi-square interval is exact.
     """
     sizes, population = included.sum(1), included.shape[1]
     below, up_to = (binom.cdf(sizes - at, population, rate) for at in (1, 0))
     uniform = below + rng.random(len(sizes)) * (up_to - below)
-    # a size that cannot be under the claim is as far out as floats go
+    # a size that is impossible under the claim is mapped as far out as floats reach
     normal = norm.ppf(uniform.clip(1e-300, 1 - 1e-16))
     return scale_interval(float(np.square(normal).sum()), len(sizes), level)
 
@@ -232,7 +236,7 @@ def _own_clipping_check(contributions: tuple[float, ...]) -> Check:
 
 
 def _own_noise_check(own: tuple[OwnNoise, ...], level: float) -> Check:
-    """The tensor whose noise fits its claim worst, at a level that counts them all."""
+    """Check of the tensor whose noise fits the claim worst, at a level split over all tensors."""
 
     def fit(noise: OwnNoise) -> float:
         tails = chi2.cdf(noise.sum_squares, noise.count), chi2.sf(noise.sum_squares, noise.count)
@@ -244,19 +248,19 @@ def _own_noise_check(own: tuple[OwnNoise, ...], level: float) -> Check:
 
 
 def _log_odds(transcript: Transcript) -> NDArray[np.float64]:
-    """Log-likelihood ratio of in against out for each canary, under the claim: the best score."""
+    """Log-likelihood ratio of member against non-member for each canary, under the claim."""
     event, rate = transcript.event, _rate(transcript.event)
     released = transcript.released[:, :CANARIES].astype(float)
-    # of N(1, sigma^2) against N(0, sigma^2)
+    # N(1, sigma^2) against N(0, sigma^2)
     ratio = (2 * released - 1) / (2 * event.noise_multiplier**2)
-    with np.errstate(divide="ignore"):  # the logarithm of 0 where everyone is in each batch
+    with np.errstate(divide="ignore"):  # log(0) if every image is in each batch
         out_of_batch = np.log1p(-rate)
     total: NDArray[np.float64] = np.logaddexp(out_of_batch, math.log(rate) + ratio).sum(0)
     return total
 
 
 def _distance(members: NDArray[np.float64], others: NDArray[np.float64], level: float) -> float:
-    """Lower confidence limit of the distance of two normal samples in standard deviations."""
+    """Lower confidence limit of the distance of two normal means, in standard deviations."""
     deviation = math.sqrt((members.var(ddof=1) + others.var(ddof=1)) / 2)
     if deviation == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""A few private steps of the method's own training, watched."""
+"""Releases of the method's own ``fit``: a few private steps on no image, and one on one image."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages
 from dpbench.training.loop import Stage
 
-# Private steps of the method's own training.
+# Private steps of the method's own training on the empty set.
 OWN_STEPS = 4
 
 
 class _Watched(PrivateImages):
-    """A handle that keeps what a method releases. Everyone is in each of only a few steps.
+    """A handle that keeps what a method releases, over few steps with every image in each batch.
 
-    Its ledger has no limit: whether the budget allows the events is for the canaries to see.
+    Its ledger has no limit; the canary runs check that the budget allows the events.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class _Watched(PrivateImages):
         folder.mkdir()
         self._claimed, self._steps, self._folder = mechanism.budget, steps, folder
         self.spent: list[Audited] = []
-        self.released: list[dict[str, list[Tensor]]] = []  # of each event, tensor and step; over C
+        self.released: list[dict[str, list[Tensor]]] = []  # by event, tensor and step; over C
 
     @property
     def budget(self) -> PrivacyBudget:
-        return self._claimed  # what methods calibrate their noise to
+        return self._claimed  # methods calibrate their noise to it
 
     def dp_sgd(
         self, learner: Learner, objective: Objective, event: DPSGDEvent, stage: Stage
@@ -87,10 +87,10 @@ class _Watched(PrivateImages):
 
 
 def own_releases(mechanism: Mechanism, streams: Streams, folder: Path) -> OwnReleases:
-    """What the method's own ``fit`` releases on no image, and on one."""
+    """Run the method's own ``fit`` on no image and on one, and compare their releases."""
     spec = mechanism.info.spec
     rng = streams.public("evaluation", "canaries", "image")
-    # black and white, for a large gradient
+    # black and white pixels give a large gradient
     pixels = 255 * torch.randint(0, 2, (1, *spec.shape), generator=rng, dtype=torch.uint8)
     one = Images(pixels, torch.zeros(1, dtype=torch.int64))
     without = _Watched(mechanism, one[:0], OWN_STEPS, streams, folder / "without")
@@ -109,7 +109,7 @@ def own_releases(mechanism: Mechanism, streams: Streams, folder: Path) -> OwnRel
             drawn = torch.stack(steps) / event.noise_multiplier
             tensor = f"{event.purpose}: {name}"
             noise.append(OwnNoise(tensor, float(drawn.square().sum()), drawn.numel()))
-        # the first step only: after it the weights are not the same
+        # the first step only, because after it the weights differ
         differences = [somebody[name][0] - steps[0] for name, steps in nobody.items()]
         contributions.append(math.hypot(*(float(part.norm()) for part in differences)))
     return OwnReleases(tuple(noise), tuple(contributions))

@@ -1,4 +1,4 @@
-"""What an audit looks at: the mechanisms of a claim, and what they released."""
+"""The subject of an audit (the mechanism of a claim) and its observations (released sums)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Audited = GaussianEvent | HistogramEvent | DPSGDEvent
 
 @dataclass(frozen=True)
 class Mechanism:
-    """What is audited.
+    """The subject of an audit: a privacy claim and the method that it is about.
 
     Attributes:
-        info: What is public about the private set.
-        budget: What is claimed.
-        events: The events that the claim rests on, in order.
-        fit: Runs the method on a handle, leaving out what it does without private images.
-        device: Where to compute.
-        executions: Chooses how gradients are computed; the canaries go by what is chosen for the
-            method's network. None for the first engine that fits.
+        info: Public facts about the private set.
+        budget: The claimed epsilon and delta.
+        events: Events that the claim rests on, in order.
+        fit: Runs the private part of the method on a handle.
+        device: Device to compute on.
+        executions: Chooses how gradients are computed. Canaries use the choice made for the
+            method's network. None means the first engine that fits.
     """
 
     info: PrivateSetInfo
@@ -47,13 +47,13 @@ class Mechanism:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What the canary runs released for one event; everything in units of C.
+    """What the canary runs released for one event, in units of C.
 
     Attributes:
-        event: What is claimed.
-        released: ``(steps, rows)``: each step's sum, noise included, along each direction; the
-            first directions are the canaries', the others nobody's.
-        contributed: ``(steps, rows)``: the same without its noise.
+        event: The claimed event.
+        released: ``(steps, rows)``: the noisy sum of each step along each direction. The first
+            directions belong to the canaries, the others to no one.
+        contributed: ``(steps, rows)``: the same sums without noise.
     """
 
     event: Audited
@@ -63,12 +63,12 @@ class Transcript:
 
 @dataclass(frozen=True)
 class OwnNoise:
-    """What the method itself released on no image, in one tensor; in units of sigma C.
+    """What the method released on the empty set in one tensor, in units of sigma C.
 
     Attributes:
-        tensor: Event and name.
-        sum_squares: Over all values and steps.
-        count: How many those are.
+        tensor: Purpose of the event and name of the tensor.
+        sum_squares: Sum of squares over all values and steps.
+        count: Number of those values.
     """
 
     tensor: str
@@ -78,11 +78,11 @@ class OwnNoise:
 
 @dataclass(frozen=True)
 class OwnReleases:
-    """What the method itself released, with its own network or features.
+    """What the method released with its own network or features.
 
     Attributes:
-        noise: Of each tensor.
-        contributions: For each event, the norm of what one image adds to the first sum, over C.
+        noise: Noise of each tensor.
+        contributions: For each event the norm of one image's contribution to the first sum, over C.
     """
 
     noise: tuple[OwnNoise, ...]
@@ -90,10 +90,10 @@ class OwnReleases:
 
 
 def finite(what: str, released: Tensor) -> Tensor:
-    """What was released, if it is finite.
+    """Return ``released`` if all its values are finite.
 
     Raises:
-        RunFailed: It is not.
+        RunFailed: A value is not finite.
     """
     if not released.isfinite().all():
         raise RunFailed(f"{what}: releases hold values that are not finite")
@@ -103,7 +103,7 @@ def finite(what: str, released: Tensor) -> Tensor:
 def watch_steps(
     learner: Learner, batch_size: float, keep: Callable[[dict[str, Tensor]], None]
 ) -> None:
-    """Pass what each step of a learner's optimizer gets, times ``batch_size``, to ``keep``."""
+    """Pass the gradients of each optimizer step, times ``batch_size``, to ``keep``."""
     parameters = trainable(learner.model)
 
     def read(*_: object) -> None:
