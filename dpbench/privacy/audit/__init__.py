@@ -59,7 +59,7 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
     events = tuple(event for event in mechanism.events if isinstance(event, Audited))
     if events != mechanism.events:
         raise UserError(
-            "audits support Gaussian, histogram and DP-SGD releases only, and this method makes others"
+            "audits support Gaussian, histogram and DP-SGD releases only: this method makes others"
         )
     first = _audit_once(mechanism, events, level_of_each(len(events)), seed, progress)
     if not first.alarms:

@@ -1,13 +1,17 @@
-"""Neighbour replay: a method is run on D, then on a neighbour D' with D's transcript held fixed.
+"""Neighbour replay: runs a method on D, then on a neighbour D' with the releases of D held fixed.
 
-The inequality under a privacy claim is about neighbours: each release may differ by at most its
-declared sensitivity when one image is added or removed, and nothing else may differ at all. Here
-both are measured, on a few neighbours, with the noise off and through the real mechanisms:
+A privacy claim rests on an inequality between neighbours: when one image is added or removed, each
+release may differ by at most its declared sensitivity, and nothing else may differ at all. Both are
+measured here on a few neighbours, without noise and through the real mechanisms:
 
-- An image has the same Poisson draws, and the same draws of its copies, in both sets, whoever else
-  is there. The images that make the difference are in every batch: a possible course of events.
-- After a release on D' was compared with D's, D's takes its place, so that D' goes on from the
-  same weights. Whatever differs nevertheless did not come through a release.
+- The Poisson draws of an image and the draws of its copies are the same in both sets, whichever
+  other images there are. The images in which the sets differ are in every batch, which is one of
+  the possible outcomes of Poisson sampling.
+- After a release on D' has been compared with that on D, the latter takes its place, so that D'
+  continues from the same weights. A later difference therefore did not come through a release.
+
+Gradients are computed by the first engine that fits the model, which is the engine that training
+uses unless another one is faster.
 """
 
 NOT_SHOWN = (

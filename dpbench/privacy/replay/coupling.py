@@ -1,4 +1,4 @@
-"""Draws that are the same in D and D', image by image."""
+"""Coupled randomness: every image has the same draws in D and in D'."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dpbench.privacy.replay.neighbours import Neighbour
 
 
 class WatchedObjective:
-    """An objective that draws for each image apart, and is watched."""
+    """An objective that draws from a generator for each image, and reports what it drew."""
 
     def __init__(
         self,
@@ -25,33 +25,39 @@ class WatchedObjective:
         generator: Callable[[bytes, torch.device], torch.Generator],
         watch: Callable[[Sequence[bytes], tuple[Tensor, ...]], tuple[Tensor, ...]],
     ) -> None:
-        """Watch ``objective``."""
+        """Wrap ``objective``.
+
+        Args:
+            objective: The method's objective.
+            generator: Returns the generator of an image, from the digest of its content.
+            watch: Receives the digests and the drawn copies; returns the copies to train on.
+        """
         self._objective = objective
         self._generator = generator
         self._watch = watch
 
     @property
     def multiplicity(self) -> int:
-        """K of the objective that is watched."""
+        """K of the wrapped objective."""
         return self._objective.multiplicity
 
     def draw(self, pixels: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """Draw each image's copies from the generator of its content."""
+        """Draw the copies of each image from the generator of its content."""
         contents = digests_of(pixels, labels)
         with _OwnDraws([self._generator(content, rng.device) for content in contents]):
             copies = self._objective.draw(pixels, labels, rng)
         return self._watch(contents, copies)
 
     def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
-        """The loss of the objective that is watched."""
+        """Loss of the wrapped objective."""
         return self._objective.loss(predict, *copies)
 
 
 class _OwnDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Makes random operators draw the rows of a batch from a generator each.
+    """Makes random operators draw each row of a batch from a generator of its own.
 
-    With one generator for all, one image less would give those behind it other draws. The batch is
-    taken to be the first dimension; what has another one is drawn for all images together.
+    With a single generator, removing an image would change the draws of all images behind it. The
+    batch is taken to be the first dimension; draws of another first size are made once for all.
     """
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
@@ -72,7 +78,7 @@ class _OwnDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return args[0] if func._schema.is_mutable else torch.cat(rows)
 
     def _is_batched(self, arg: Any) -> bool:
-        """Whether an argument is a shape, or a tensor, with a row for each image."""
+        """Whether an argument is a tensor, or a shape, with one row for each image."""
         shape = arg.shape if isinstance(arg, Tensor) else arg if isinstance(arg, list) else ()
         return len(shape) > 0 and 0 < shape[0] == len(self._generators)
 
@@ -82,15 +88,15 @@ def _row(arg: Any, i: int) -> Any:
 
 
 class CoupledStreams(Streams):
-    """Secret streams that give an image the same draws in D and D', and no noise."""
+    """Secret streams with the same draws for an image in D and in D', and without noise."""
 
     def __init__(self, neighbour: Neighbour, key: bytes) -> None:
-        """Couple the streams under ``key`` to those of D."""
+        """Couple the streams of ``neighbour`` to those of D under ``key``."""
         super().__init__(0, key)
         self._neighbour = neighbour
 
     def secret(self, name: str, *path: object) -> np.random.Generator:
-        """A secret stream, with D's Poisson draws and without noise."""
+        """A secret stream: Poisson draws by place, noise of standard deviation 0."""
         rng = super().secret(name, *path)
         if name == "poisson":
             return _CoupledDraws(rng, self._neighbour)
@@ -98,7 +104,7 @@ class CoupledStreams(Streams):
 
 
 class _CoupledDraws(np.random.Generator):
-    """Uniform draws for the places of images rather than for their positions."""
+    """Uniform draws that belong to the places of images in D rather than to their indices."""
 
     def __init__(self, rng: np.random.Generator, neighbour: Neighbour) -> None:
         super().__init__(rng.bit_generator)
@@ -108,24 +114,24 @@ class _CoupledDraws(np.random.Generator):
         if size != len(self._neighbour.places):
             return super().random(size, *rest, **named)
         draws = super().random(max(self._neighbour.changed) + 1, *rest, **named)
-        draws[list(self._neighbour.changed)] = 0  # below any sample rate
+        draws[list(self._neighbour.changed)] = 0  # below every sample rate, so always sampled
         return draws[self._neighbour.places]
 
 
 class _NoNoise(np.random.Generator):
-    """Noise of standard deviation 0."""
+    """Normal noise of standard deviation 0."""
 
     def standard_normal(self, *arguments: Any, **named: Any) -> Any:
         return 0 * super().standard_normal(*arguments, **named)
 
 
 def digests_of(pixels: Tensor, labels: Tensor) -> list[bytes]:
-    """A digest of each image with its label: images that are alike may share their draws."""
+    """Digest of each image with its label. Identical images have identical draws."""
     return [digest_of(*pair) for pair in zip(pixels, labels, strict=True)]
 
 
 def digest_of(*parts: Tensor) -> bytes:
-    """SHA-256 of the values of tensors."""
+    """SHA-256 digest of the values of tensors."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -1,4 +1,4 @@
-"""Private images that record their releases, and hold them fixed on D'."""
+"""The private images of a replay: they record releases on D and hold them fixed on D'."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from dpbench.privacy.replay.coupling import CoupledStreams, WatchedObjective, di
 from dpbench.privacy.replay.neighbours import Neighbour
 from dpbench.training.loop import Stage
 
-# Sums over different batches are rounded differently: 1e-6 of a sum of a hundred gradients.
+# Tolerance of a distance over its sensitivity: sums over different batches are rounded differently,
+# by about 1e-6 of a sum of a hundred gradients.
 ROUNDING = 1e-4
-# So are the copies of an image at another place of the batch.
+# Tolerance for the copies of an image, which are rounded differently at another place of the batch.
 ROUNDING_OF_COPIES = 1e-5
 _NUMBER = "number of releases"
 _EVENT = "events"
@@ -34,15 +35,15 @@ _OTHERS = "copies and features of the other images"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Something on D' against the same on D.
+    """A release, or something else that a method computes, on D' compared with that on D.
 
     Attributes:
-        release: Number of the release, from 0; None for what is no release.
-        purpose: What was released, or what else it is.
+        release: Number of the release, from 0; None if it is no release.
+        purpose: Purpose of the release's event, or a description of what is compared.
         neighbour: Name of D'.
         difference: Euclidean distance of the releases without noise, ``inf`` if one of them is not
-            finite; for what is no release, 0 if it is the same and ``inf`` if not.
-        sensitivity: What the distance may be: the clipping norm; 0 for what is no release.
+            finite. If it is no release: 0 if both are the same, else ``inf``.
+        sensitivity: Largest distance allowed: the sensitivity of the release; 0 if it is none.
     """
 
     release: int | None
@@ -53,30 +54,30 @@ class Comparison:
 
     @property
     def ok(self) -> bool:
-        """Whether it differs by no more than it may, up to rounding."""
+        """Whether the difference is within the sensitivity, up to rounding."""
         return self.difference <= self.sensitivity * (1 + ROUNDING)
 
 
 def same_or_not(what: str, neighbour: Neighbour, same: bool) -> Comparison:
-    """The comparison of something that is no release."""
+    """Comparison of something that is no release: it must be the same on both sets."""
     return Comparison(None, what, neighbour.name, 0.0 if same else math.inf, 0.0)
 
 
-# For each image that a mechanism looked at, numbers that tell what was computed from it.
+# Maps the digest of each image that a mechanism read to a fingerprint of what was computed from it.
 Computed = dict[bytes, Tensor]
 
 
 @dataclass(frozen=True)
 class Release:
-    """One release, and what surrounded it.
+    """One release and its circumstances.
 
     Attributes:
-        event: What was spent for it.
-        step: Its number within the event, from 0.
-        weights: Digest of the weights that it was computed at.
-        value: ``(D,)``: what was released, without noise.
-        sensitivity: How far one image more or less may move it.
-        computed: What was computed from each image.
+        event: Event that was spent for the release.
+        step: Number of the release within the event, from 0.
+        weights: Digest of the weights at which it was computed.
+        value: ``(D,)``: the released vector, without noise.
+        sensitivity: Largest distance that adding or removing an image may move ``value``.
+        computed: Fingerprints of what was computed from each image.
     """
 
     event: Event
@@ -88,14 +89,14 @@ class Release:
 
 
 class ReplayedImages(PrivateImages):
-    """Private images that record their releases, and hold them fixed where there is a recording.
+    """Private images that record their releases on D, and replace them by those of D on D'.
 
     Args:
         neighbour: D or D'.
-        info: What is public about both.
-        ledger: Of this run.
-        key: Of the secret streams; the same for both.
-        recorded: D's releases on D'; None on D.
+        info: Public facts about both sets.
+        ledger: Ledger of this fit.
+        key: Key of the secret streams, the same for both sets.
+        recorded: The releases on D, for a fit on D'; None for the fit on D.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class ReplayedImages(PrivateImages):
         key: bytes,
         recorded: Sequence[Release] | None = None,
     ) -> None:
-        """Couple the draws."""
+        """Couple the random draws to those of D."""
         streams = CoupledStreams(neighbour, key)
         super().__init__(neighbour.images, info, ledger, streams)
         self.releases: list[Release] = []
@@ -118,7 +119,7 @@ class ReplayedImages(PrivateImages):
         self._differing: set[str] = set()
 
     def comparisons(self) -> list[Comparison]:
-        """Every release against D's, then what surrounds the releases; nothing on D."""
+        """Comparisons of every release with that on D, then of its circumstances; none on D."""
         if self._recorded is None:
             return []
         if len(self.releases) != len(self._recorded):
@@ -135,14 +136,14 @@ class ReplayedImages(PrivateImages):
         event: DPSGDEvent,
         stage: Stage,
     ) -> None:
-        """See ``PrivateImages``; on D' the optimizer gets D's gradients."""
+        """Train as ``PrivateImages`` does; on D' the optimizer gets the gradients of D."""
         steps = itertools.count()
 
         def replay(*_: Any) -> None:
             gradients = [p.grad for p in trainable(learner.model).values() if p.grad is not None]
             value = torch.cat([gradient.flatten() for gradient in gradients])
             weights = digest_of(*learner.model.state_dict().values())
-            # gradients are kept divided, so that D' gets exactly those of D
+            # gradients are recorded as the optimizer gets them, so that D' gets exactly those of D
             held = self._release(
                 Release(event, next(steps), weights, value, event.sensitivity, self._computed),
                 scale=event.sample_rate * self.info.nominal_size,
@@ -159,7 +160,7 @@ class ReplayedImages(PrivateImages):
             hook.remove()
 
     def gaussian_sum(self, features: Callable[[Images], Tensor], event: GaussianEvent) -> Tensor:
-        """See ``PrivateImages``; on D' the sum is D's."""
+        """Release a sum as ``PrivateImages`` does; on D' return that of D."""
 
         def watched(images: Images) -> Tensor:
             (rows,) = self._watch(digests_of(images.pixels, images.labels), (features(images),))
@@ -169,7 +170,7 @@ class ReplayedImages(PrivateImages):
         return self._release(Release(event, 0, b"", value, event.sensitivity, self._computed))
 
     def label_histogram(self, event: HistogramEvent) -> Tensor:
-        """See ``PrivateImages``; on D' the counts are D's."""
+        """Release counts as ``PrivateImages`` does; on D' return those of D."""
         value = super().label_histogram(event)
         return self._release(Release(event, 0, b"", value, event.sensitivity, self._computed))
 
@@ -179,7 +180,7 @@ class ReplayedImages(PrivateImages):
         score: Callable[[Candidate, Images], Tensor],
         event: SelectionEvent,
     ) -> Candidate:
-        """Not replayed: a choice has no distance from another one.
+        """Refuse to select: there is no distance between choices to compare.
 
         Raises:
             UserError: Always.
@@ -187,16 +188,19 @@ class ReplayedImages(PrivateImages):
         raise UserError("dpbench check cannot replay a method that selects on private images")
 
     def _generator(self, content: bytes, device: torch.device) -> torch.Generator:
-        """What an image draws from, whoever else is in the batch."""
+        """The generator of an image, which does not depend on the rest of the batch."""
         path = (len(self.releases), content.hex())
         return self._coupled.secret_torch("private-copies", *path, device=device)
 
     def _watch(self, contents: Sequence[bytes], parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Remember what was computed from each image, then spoil what is to be spoiled.
+        """Record what was computed from each image, then spoil that of the added image if asked.
 
         Args:
-            contents: ``B`` digests of images.
+            contents: Digests of B images.
             parts: Tensors of shape ``(B, ...)``.
+
+        Returns:
+            ``parts``, with the rows of the added image replaced by ``Neighbour.spoiled``.
         """
         fingerprints = torch.stack([_fingerprints(part) for part in parts], dim=1)
         self._computed.update(zip(contents, fingerprints, strict=True))
@@ -208,11 +212,14 @@ class ReplayedImages(PrivateImages):
         return tuple(_filled(part, rows.to(part.device), self._neighbour.spoiled) for part in parts)
 
     def _release(self, here: Release, scale: float = 1.0) -> Tensor:
-        """Record a release; on D' compare it with D's and give D's.
+        """Record a release; on D' compare it with that on D, and return the latter.
 
         Args:
             here: The release.
-            scale: The public factor between ``value`` and the sum whose sensitivity is declared.
+            scale: Public factor from ``value`` to the sum whose sensitivity is declared.
+
+        Raises:
+            RunFailed: D has no such release, or one of another shape.
         """
         number, self._computed = len(self.releases), {}
         self.releases.append(replace(here, value=here.value.clone()))
@@ -239,14 +246,14 @@ class ReplayedImages(PrivateImages):
 
 
 def _fingerprints(rows: Tensor) -> Tensor:
-    """For each row its product with a fixed vector, and its length: ``(B, 2)``, float64."""
+    """Product of each row with a fixed vector, and its norm: ``(B, 2)``, float64."""
     flat = rows.detach().flatten(1).double().nan_to_num(1.0, 2.0, 3.0)
     direction = torch.arange(1, 1 + flat.shape[1], device=rows.device).double().cos()
     return torch.stack([flat @ direction, flat.norm(dim=1)], dim=1).cpu()
 
 
 def _alike(here: Computed, there: Computed) -> bool:
-    """Whether the same was computed from the images that are in both."""
+    """Whether the same was computed from the images that are in both sets, up to rounding."""
     both = here.keys() & there.keys()
     if any(here[each].shape != there[each].shape for each in both):
         return False
@@ -261,7 +268,7 @@ def _alike(here: Computed, there: Computed) -> bool:
 
 
 def _filled(part: Tensor, rows: Tensor, value: float) -> Tensor:
-    """A tensor with some rows overwritten, if its type has such values."""
+    """``part`` with ``rows`` set to ``value`` if its dtype is a float; else unchanged."""
     if not part.is_floating_point():
         return part
     return torch.where(rows.view(-1, *(1,) * (part.ndim - 1)), value, part)

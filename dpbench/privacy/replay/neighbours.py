@@ -1,4 +1,4 @@
-"""D, and the sets beside it that are looked at."""
+"""The data set D and the neighbours that it is compared with."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dpbench.core.images import Images
 
 @dataclass(frozen=True)
 class Neighbour:
-    """D, or a set beside it.
+    """D, or a neighbour of D.
 
     Attributes:
-        name: How it differs from D.
-        images: The images.
-        places: ``(N,)``, int64: the place of each image among those of D and, behind them, the one
-            that is added. Draws belong to places.
-        changed: Places that make the difference between D and a neighbour: in every batch.
-        spoiled: Stands for everything computed from the added image (its copies, its features), as
-            if they had overflowed; None leaves them.
+        name: How the set differs from D.
+        images: Images of the set.
+        places: ``(N,)``, int64: the place of each image in D; an added image has the place after
+            the last one. Random draws belong to places.
+        changed: Places at which any of the neighbours differs from D. They are in every batch.
+        spoiled: Value that replaces everything computed from the added image (its copies and
+            features), as if it had overflowed; None replaces nothing.
     """
 
     name: str
@@ -34,15 +34,15 @@ class Neighbour:
 
 
 def neighbours(images: Images) -> tuple[Neighbour, ...]:
-    """D itself, first, and the neighbours that are looked at.
+    """D, followed by its neighbours.
 
     Args:
-        images: D, of 2 images or more.
+        images: D, at least 2 images.
 
     Returns:
-        After D: one image less, in the middle and at the end (N - 1 images behind a declared size
-        of N); and one more: random pixels, white, black, a checkerboard, and two whose copies and
-        features are NaN, and too large to be squared.
+        D; two sets with one image less, from the middle and from the end (N - 1 images where N are
+        declared); and sets with one image more: random pixels, white, black, a checkerboard, and
+        two random images whose copies and features are NaN or too large to be squared.
     """
     count, shape = len(images), images.spec.shape
     everybody, changed = np.arange(count + 1), (count // 2, count - 1, count)
