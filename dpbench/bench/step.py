@@ -230,8 +230,8 @@ def _step(load: Workload, case: Case, name: str, device: torch.device) -> Callab
             objective,
             images,
             batch,
-            CLIPPING_NORM,
-            draws,
+            clipping_norm=CLIPPING_NORM,
+            draws=draws,
             clipped=method,
             size=size,
         )

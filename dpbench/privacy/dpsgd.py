@@ -1,7 +1,7 @@
 """DP-SGD: sample, clip, add noise, step (Abadi et al. 2016, algorithm 1).
 
-The event that is accounted for is the very object that the loop runs by: sample rate, noise
-multiplier, clipping norm and number of steps have no second source.
+The loop takes sample rate, noise multiplier, clipping norm and number of steps from the event that
+was accounted for, and from nowhere else.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from dpbench.training.loop import Stage, Stateful
 
 @dataclass(frozen=True)
 class Learner:
-    """What private training changes.
+    """Everything that private training changes.
 
     Attributes:
-        model: Its trainable parameters get the noisy gradients.
-        optimizer: Over those parameters.
-        average: Follows the weights after every step; post-processing.
+        model: Network whose trainable parameters get the noisy gradients.
+        optimizer: Optimizer of those parameters.
+        average: Moving average of the weights, updated after every step; post-processing.
     """
 
     model: nn.Module
@@ -57,14 +57,14 @@ def train(
 
     Args:
         images: The private images.
-        nominal_size: The public size N that the divisor ``q * N`` is made of: the realised batch
-            size must not appear in a release.
-        learner: What is trained, in place.
-        objective: Loss and multiplicity.
-        allowance: Of a ``DPSGDEvent``.
-        streams: ``poisson``, ``private-copies`` and ``dp-noise``.
-        stage: Resumes, reports and checkpoints; its ranks share the work of each step.
-        note: What to show after a number of steps.
+        nominal_size: Public size N of the private set. Sums are divided by ``q * N``, because a
+            release must not depend on the realised batch size.
+        learner: Trained in place.
+        objective: Training loss.
+        allowance: Permission for the releases of a ``DPSGDEvent``.
+        streams: Source of the streams ``poisson``, ``private-copies`` and ``dp-noise``.
+        stage: Loop that resumes, reports and checkpoints; its ranks share the work of each step.
+        note: Returns the text to show after a number of steps.
         execution: Engine and physical batch size.
     """
     event = allowance.event
@@ -91,8 +91,8 @@ def train(
             objective,
             images,
             batch,
-            event.clipping_norm,
-            draws,
+            clipping_norm=event.clipping_norm,
+            draws=draws,
             clipped=clipped,
             size=execution.physical_batch,
             ranks=stage.ranks,
@@ -111,31 +111,31 @@ def gradient_sum(
     objective: Objective,
     images: Images,
     batch: Tensor,
+    *,
     clipping_norm: float,
     draws: Draws,
-    *,
     clipped: Engine,
     size: int,
     ranks: Ranks = ALONE,
 ) -> dict[str, Tensor]:
-    """The sum of clipped gradients over a logical batch, physical batch by physical batch.
+    """Sum the clipped gradients of a logical batch, one physical batch at a time.
 
-    Adding or removing one example, the draws of the others held fixed, changes it by at most
-    ``clipping_norm`` in Euclidean norm.
+    If the draws of the other examples are held fixed, adding or removing one example changes the
+    sum by at most ``clipping_norm`` in Euclidean norm.
 
     Args:
-        model: What to differentiate.
-        objective: Loss and multiplicity.
-        images: Where the batch is taken from.
+        model: Network to differentiate.
+        objective: Training loss.
+        images: Images that the batch indexes.
         batch: ``(B,)``, int64 indices; B may be 0.
         clipping_norm: C, above 0.
-        draws: For the objective's draws; see ``drawn_copies``.
-        clipped: The engine.
-        size: Examples of a physical batch, which the engine gets at once; at least 1.
+        draws: Generators of the objective's draws, as ``drawn_copies`` takes them.
+        clipped: Engine that sums the clipped gradients of a physical batch.
+        size: Number of examples in a physical batch, at least 1.
         ranks: Processes that were given the same batch and draws; each sums a part of the batch.
 
     Returns:
-        For each trainable parameter, a float32 tensor of its shape: the sum over the whole batch,
+        For each trainable parameter a float32 tensor of its shape: the sum over the whole batch,
         the same on all ranks.
     """
     total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in trainable(model).items()}
@@ -159,7 +159,7 @@ def gradient_sum(
 def gaussian_noise(
     like: dict[str, Tensor], streams: Streams, purpose: str, step: int
 ) -> dict[str, Tensor]:
-    """Standard normal float32 noise of the shapes of ``like``, fresh for each purpose and step."""
+    """Standard normal float32 noise in the shapes of ``like``, new for each purpose and step."""
     rng = streams.secret("dp-noise", purpose, step)
     size = sum(part.numel() for part in like.values())
     flat = torch.from_numpy(rng.standard_normal(size, dtype="float32"))

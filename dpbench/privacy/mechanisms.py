@@ -1,7 +1,7 @@
-"""The only handle that methods get on private images: every way to read them is a mechanism.
+"""Mechanisms: the only access that methods have to private images.
 
-Python cannot keep hostile code from reaching around it. It keeps honest code honest: what is spent
-is on the ledger before anything is released.
+Every mechanism writes what it spends on the ledger before it releases anything. Python cannot keep
+hostile code from reaching around this class; it keeps honest code honest.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEv
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.training.loop import Stage
 
-# few: the features of an image may be some hundred kilobytes
+# Images that ``features`` gets at once; few, because features may take hundreds of kilobytes each.
 ROWS_AT_ONCE = 128
 Candidate = TypeVar("Candidate")
 
 
 @dataclass(frozen=True)
 class PrivateSetInfo:
-    """What is public about a private set.
+    """Public facts about a private set.
 
     Attributes:
-        dataset: Its name.
-        spec: The shape of one image.
+        dataset: Name of the data set.
+        spec: Shape of one image.
         classes: Number of classes.
-        nominal_size: The declared number of images, N. Under add/remove adjacency the true number
-            is private, so no formula may use it.
+        nominal_size: Declared number of images N. Under add/remove adjacency the true number is
+            private, so no formula may use it.
     """
 
     dataset: str
@@ -56,18 +56,18 @@ class PrivateSetInfo:
         purpose: str,
         others: tuple[Event, ...] = (),
     ) -> DPSGDEvent:
-        """DP-SGD training that spends what is left of a budget.
+        """The event of DP-SGD training that spends what other events leave of a budget.
 
         Args:
-            budget: What to spend.
-            batch_size: Expected size of a Poisson batch, images.
+            budget: Privacy budget of the run.
+            batch_size: Expected number of images in a Poisson batch.
             steps: Number of steps.
-            clipping_norm: C.
-            purpose: See ``DPSGDEvent``.
+            clipping_norm: Clipping norm C, above 0.
+            purpose: Name of the training, unique in a run.
             others: Events of the same run that the budget must also pay for.
 
         Raises:
-            UserError: The batch is larger than the set, or the budget cannot be met.
+            UserError: The batch is larger than the set, or no noise multiplier meets the budget.
         """
         if batch_size > self.nominal_size:
             raise UserError(
@@ -76,18 +76,22 @@ class PrivateSetInfo:
             )
         rate = batch_size / self.nominal_size
         return DPSGDEvent(
-            rate, calibrate(budget, rate, steps, others), clipping_norm, steps, purpose
+            sample_rate=rate,
+            noise_multiplier=calibrate(budget, rate, steps, others),
+            clipping_norm=clipping_norm,
+            steps=steps,
+            purpose=purpose,
         )
 
 
 class PrivateImages:
-    """Private images behind their mechanisms.
+    """Private images, readable through mechanisms only.
 
     Args:
-        images: The images.
-        info: What is public about them.
-        ledger: Where every mechanism spends.
-        streams: Where the mechanisms' secret draws come from.
+        images: The private images.
+        info: Public facts about them.
+        ledger: Ledger on which every mechanism spends.
+        streams: Source of the mechanisms' secret draws.
         executions: Chooses the engine and physical batch size of each private training; None for
             the first engine that fits, without timing.
     """
@@ -100,7 +104,7 @@ class PrivateImages:
         streams: Streams,
         executions: Executions | None = None,
     ) -> None:
-        """Hide the images."""
+        """Store the images out of reach of honest code."""
         self.__images = images
         self.__streams = streams
         self._ledger = ledger
@@ -109,7 +113,7 @@ class PrivateImages:
 
     @property
     def budget(self) -> PrivacyBudget:
-        """What may be spent in all."""
+        """Privacy budget of the run."""
         return self._ledger.budget
 
     def dp_sgd(
@@ -119,16 +123,17 @@ class PrivateImages:
         event: DPSGDEvent,
         stage: Stage,
     ) -> None:
-        """Train with DP-SGD; spends ``event``, releases the weights after every step.
+        """Train with DP-SGD: spend ``event`` and release the weights after every step.
 
         Args:
-            learner: What is trained, in place.
-            objective: Loss and multiplicity.
+            learner: Trained in place.
+            objective: Training loss.
             event: Sample rate, noise multiplier, clipping norm and number of steps.
-            stage: Resumes, reports and checkpoints.
+            stage: Loop that resumes, reports and checkpoints.
 
         Raises:
-            UserError: Over budget, or a model that mixes examples; nothing is trained or spent.
+            UserError: The event exceeds the budget, or the model mixes examples; nothing has been
+                trained or spent.
         """
         check_model(learner.model)
         spec = self.info.spec
@@ -139,7 +144,7 @@ class PrivateImages:
         allowance = self._ledger.spend(event)
 
         def note(steps: int) -> str:
-            # the accountant takes a moment, so it is asked a few dozen times in all
+            # the accountant is slow, so it is asked about 20 times in all
             if not self.budget.private or steps % max(1, event.steps // 20):
                 return ""
             return f"epsilon {self._ledger.spent_after(allowance, steps):.2f}"
@@ -157,39 +162,40 @@ class PrivateImages:
         )
 
     def gaussian_sum(self, features: Callable[[Images], Tensor], event: GaussianEvent) -> Tensor:
-        """Release the noisy sum of per-example feature vectors; spends ``event``.
+        """Spend ``event`` and release the noisy sum of per-example feature vectors.
 
         Args:
-            features: Maps ``n`` images to ``(n, D)``, each row from its own image and label alone.
-            event: Noise multiplier and clipping norm C: longer rows are shortened to C, rows that
-                are not finite count as zero.
+            features: Maps ``n`` images to ``(n, D)``, each row computed from its own image and
+                label alone.
+            event: Noise multiplier and clipping norm C. Longer rows are shortened to norm C; rows
+                that are not finite count as zero.
 
         Returns:
             ``(D,)``, float64: the sum plus Gaussian noise of standard deviation
             ``noise_multiplier * C``.
 
         Raises:
-            UserError: Over budget; nothing is released.
-            ValueError: ``features`` does not give one row for each image.
+            UserError: The event exceeds the budget; nothing is released.
+            ValueError: ``features`` does not return one row for each image.
         """
         self._ledger.spend(event).release(0)
         total = self._sum(lambda part: _clipped_row_sum(part, features, event.clipping_norm))
         return self._with_noise(total, event)
 
     def label_histogram(self, event: HistogramEvent) -> Tensor:
-        """Release the noisy number of images in each class; spends ``event``.
+        """Spend ``event`` and release the noisy number of images in each class.
 
         Args:
-            event: The standard deviation of the noise, in images.
+            event: Event with the standard deviation of the noise, in images.
 
         Returns:
-            ``(classes,)``, float64: counts plus Gaussian noise; may be below 0.
+            ``(classes,)``, float64: counts plus Gaussian noise; may be negative.
 
         Raises:
-            UserError: Over budget; nothing is released.
+            UserError: The event exceeds the budget; nothing is released.
         """
         self._ledger.spend(event).release(0)
-        # a label that is no class counts nowhere, so that the shape tells nothing of the images
+        # a label outside the classes is not counted, so the shape does not depend on the images
         classes = torch.arange(self.info.classes)
         counts = self._sum(lambda part: (part.labels[:, None] == classes).sum(0))
         return self._with_noise(counts, event)
@@ -200,26 +206,26 @@ class PrivateImages:
         score: Callable[[Candidate, Images], Tensor],
         event: SelectionEvent,
     ) -> Candidate:
-        """Choose a candidate with a high score, by the exponential mechanism; spends ``event``.
+        """Spend ``event`` and choose a candidate of high score by the exponential mechanism.
 
-        For instance the checkpoint that labels most of the images right. All images of this handle
-        are scored; candidates that learned from them are flattered, which costs no privacy. Images
-        held out of training are another handle on the same ledger.
+        A candidate is for instance a checkpoint, scored by whether it labels an image correctly.
+        All images of this handle are scored. Candidates that were trained on them score too well,
+        which costs no privacy. To score images held out of training, use another handle on the same
+        ledger.
 
         Args:
-            candidates: At least one; what they are must not depend on the images but through
-                mechanisms.
-            score: Maps a candidate and ``n`` images to ``(n,)`` numbers, each from its own image
-                and label alone. They are clamped to [0, 1], and count as 0 where they are NaN.
-            event: The scale of the noise.
+            candidates: At least one; they may depend on the images through mechanisms only.
+            score: Maps a candidate and ``n`` images to ``(n,)`` numbers, each computed from its own
+                image and label alone. Numbers are clamped to [0, 1]; NaN counts as 0.
+            event: Event with the scale of the noise.
 
         Returns:
-            The candidate whose sum of scores, plus Gumbel noise of scale ``noise_multiplier``, is
-            the largest.
+            The candidate with the largest sum of scores plus Gumbel noise of scale
+            ``noise_multiplier``.
 
         Raises:
-            UserError: Over budget; nothing is released.
-            ValueError: No candidate, or ``score`` does not give one number for each image.
+            UserError: The event exceeds the budget; nothing is released.
+            ValueError: There is no candidate, or ``score`` does not return one number per image.
         """
         if not candidates:
             raise ValueError("there is no candidate to choose")
@@ -233,27 +239,27 @@ class PrivateImages:
         noise = torch.from_numpy(rng.gumbel(size=len(totals)))
         return candidates[int((totals + event.noise_multiplier * noise).argmax())]
 
-    def _sum(self, of_part: Callable[[Images], Tensor]) -> Tensor:
-        """The sum over all images, some at a time, in float64."""
-        # one part at least: a set that is empty must give noise like any other
+    def _sum(self, sum_of_part: Callable[[Images], Tensor]) -> Tensor:
+        """Sum over all images in float64, ``ROWS_AT_ONCE`` images at a time."""
+        # at least one part, because an empty set must give noise like any other
         starts = range(0, max(1, len(self.__images)), ROWS_AT_ONCE)
         parts = (self.__images[start : start + ROWS_AT_ONCE] for start in starts)
         total = torch.zeros((), dtype=torch.float64)
         for part in parts:
-            total = total + of_part(part)
+            total = total + sum_of_part(part)
         return total
 
     def _with_noise(self, total: Tensor, event: GaussianEvent | HistogramEvent) -> Tensor:
-        """The release of an event, from its ``(D,)`` sum."""
+        """Add the noise of ``event`` to its ``(D,)`` sum."""
         rng = self.__streams.secret("dp-noise", event.purpose, 0)
         noise = torch.from_numpy(rng.standard_normal(len(total), dtype="float64"))
         return total + event.noise_multiplier * event.sensitivity * noise
 
     def unprotected(self) -> Images:
-        """The images themselves, for reference points that are not private.
+        """Return the images themselves, for baselines that are not private.
 
         Raises:
-            UserError: The budget is finite.
+            UserError: The run's epsilon is finite.
         """
         if self.budget.private:
             raise UserError(
@@ -264,7 +270,7 @@ class PrivateImages:
 
 
 def by_class(rows: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Features for ``gaussian_sum`` that are summed class by class; norms are kept.
+    """Arrange features so that ``gaussian_sum`` sums them class by class; norms are preserved.
 
     Args:
         rows: ``(N, D)``.
@@ -272,7 +278,7 @@ def by_class(rows: Tensor, labels: Tensor, classes: int) -> Tensor:
         classes: Number of classes.
 
     Returns:
-        ``(N, classes * D)``: each row in the place of its class, and 0 elsewhere.
+        ``(N, classes * D)``: each row at the place of its class, 0 elsewhere.
     """
     places = rows.new_zeros(len(rows), classes, rows.shape[1])
     places[torch.arange(len(rows)), labels] = rows
@@ -289,7 +295,8 @@ def _clipped_row_sum(
             f"got {tuple(rows.shape)}"
         )
     norms = rows.norm(dim=1)
-    # in float32 one row more would change the rounding of the sum by a visible part of C
+    # in float64, because in float32 an additional row would change the rounding of the sum by a
+    # visible part of C
     return clip_factors(norms, clipping_norm).double() @ zero_rows(rows, norms.isfinite()).double()
 
 

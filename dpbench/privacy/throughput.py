@@ -1,4 +1,4 @@
-"""How fast a training step is: what the stages of a plan give as their ``probe``."""
+"""Throughput of training steps, which the probes of a plan's stages measure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from dpbench.privacy.clipping.selection import AUTO, choose, engine_cache
 from dpbench.privacy.dpsgd import gradient_sum
 from dpbench.privacy.mechanisms import PrivateSetInfo
 
-# Seconds; the step before took about a quarter of it, so that a probe takes a few times as long.
+# Stop once a step takes this long (s). Batches grow fourfold, so a probe takes about 1.3x its last
+# step.
 LONG_ENOUGH = 0.5
 
 
@@ -25,10 +26,10 @@ def private_speed(
     """Gradient evaluations per second of the private step, on black images.
 
     Args:
-        model: On the device to compute on; left as it is.
-        objective: Loss and multiplicity.
-        info: Gives the shape of the images.
-        clipping_norm: C.
+        model: Network, on the device to compute on; not changed.
+        objective: Training loss.
+        info: Public facts about the private set, here the shape of its images.
+        clipping_norm: Clipping norm C, above 0.
     """
     execution = choose(model, objective, info.spec, AUTO, engine_cache())
     images = blank_images(info, core_count() * execution.physical_batch)
@@ -40,10 +41,10 @@ def private_speed(
             objective,
             images,
             torch.arange(count),
-            clipping_norm,
-            lambda chunk: rng,
+            clipping_norm=clipping_norm,
+            draws=lambda chunk: rng,
             clipped=engine(execution.engine),
-            # small enough that every core has work
+            # small enough to give every core work
             size=max(1, min(execution.physical_batch, count // core_count())),
         )
         next(iter(sums.values())).sum().item()  # waits for the device
@@ -52,15 +53,16 @@ def private_speed(
 
 
 def examples_per_second(step: Callable[[int], None], full: int) -> float:
-    """The speed of a training step.
+    """Examples per second of a training step.
 
-    A small batch comes first, to warm up; then larger ones, until one is full or takes a while.
+    After a small batch to warm up, batches grow fourfold until one is full or takes
+    ``LONG_ENOUGH``.
 
     Args:
-        step: Takes a step on a number of examples.
-        full: Number of examples of a usual batch.
+        step: Takes a step on a given number of examples.
+        full: Number of examples in a full batch.
     """
-    examples = min(2, full)  # normalisation over a batch has nothing to do in one of 1
+    examples = min(2, full)  # normalisation over a batch needs at least 2 examples
     step(examples)
     while True:
         examples = min(4 * examples, full)
@@ -72,7 +74,7 @@ def examples_per_second(step: Callable[[int], None], full: int) -> float:
 
 
 def blank_images(info: PrivateSetInfo, count: int) -> Images:
-    """Black images of the first class, to time a step on."""
+    """Black images of class 0, to time a step on."""
     return Images(
         torch.zeros(count, *info.spec.shape, dtype=torch.uint8),
         torch.zeros(count, dtype=torch.int64),

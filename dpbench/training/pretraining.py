@@ -1,7 +1,7 @@
-"""Training on public images, done once and kept for every run that names the same recipe.
+"""Public pre-training, done once and cached for every run with the same recipe.
 
-It has seed 0 whatever the seed of the run: runs over several seeds differ in what they do with
-private images, and start from the same public weights.
+Its seed is 0 whatever the seed of the run: runs with several seeds start from the same public
+weights and differ in what they do with private images.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ SEED = 0
 
 
 class Pretraining:
-    """One public stage: weights from the cache, or a resumable loop whose result is put there.
+    """One public stage: loads weights from the cache, or trains them in a resumable loop.
 
     Args:
-        recipe: Everything that the weights depend on, JSON-able: what the public images are, the
+        recipe: Everything that the weights depend on, as JSON values: the public images, the
             network, the hyper-parameters.
-        label: What a person reads beside the progress bar.
-        folder: Where weights are kept, by the hash of their recipe.
-        progress: Who is told.
-        ranks: The processes of the run: all get the same weights.
-        kept: Called with the id of the recipe, the file's SHA-256 and whether it was there before.
+        label: Text beside the progress bar.
+        folder: Cache of weights, by the hash of their recipe.
+        progress: Receives progress updates.
+        ranks: Processes of the run, which all get the same weights.
+        kept: Called with the id of the recipe, the SHA-256 of the weights file and whether it was
+            in the cache already.
 
     Attributes:
         id: SHA-256 of the recipe, 64 hex digits.
-        streams: Random streams of the stage, which depend on no run.
-        stage: The loop.
+        streams: Random streams of the stage; they do not depend on the run.
+        stage: The resumable loop.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Pretraining:
         ranks: Ranks = ALONE,
         kept: Callable[[dict[str, Any]], None] = lambda what: None,
     ) -> None:
-        """Name the files; nothing is read yet."""
+        """Choose the file names; nothing is read yet."""
         canonical = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
         self.id = hashlib.sha256(canonical.encode()).hexdigest()
         self.streams = Streams(SEED)
@@ -64,9 +65,10 @@ class Pretraining:
         self._lock = contextlib.ExitStack()
 
     def load(self, model: nn.Module) -> bool:
-        """Put the kept weights into ``model``; False where there are none, and they must be made.
+        """Load cached weights into ``model``; return False if there are none.
 
-        A process that finds none keeps others out until it has saved them or ends: they wait here.
+        A process that finds none must train them. It holds a lock until it has saved them or ends;
+        others wait here meanwhile.
         """
         content = b""
         if self._ranks.first:
@@ -86,7 +88,7 @@ class Pretraining:
         return True
 
     def save(self, model: nn.Module) -> None:
-        """Keep the weights of ``model``; what the loop saved on its way is removed."""
+        """Cache the weights of ``model`` and remove the checkpoint of the loop."""
         if self._ranks.first:
             write_torch(self._file, model.state_dict())
             self._partial.unlink(missing_ok=True)
@@ -98,4 +100,4 @@ class Pretraining:
         self._kept({"recipe": self.id, "sha256": sha256(self._file), "reused": reused})
 
     def _wait(self) -> None:
-        self._progress.note("waiting for another process that is at the same public training")
+        self._progress.note("waiting for another process that runs the same public training")

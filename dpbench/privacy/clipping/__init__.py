@@ -1,12 +1,12 @@
-"""Sums of clipped per-example gradients.
+"""Clipping: engines that sum the clipped per-example gradients of a batch.
 
 An engine takes a model, an objective and the drawn copies of some examples, and returns the *sum*
-over examples of ``g_i * min(1, C / |g_i|)``, where ``g_i`` is the gradient of the mean of example
-``i``'s K losses: clipped once, so the noise multiplicity K costs no privacy (Dockhorn et al. 2022,
-section 3.2). A gradient that is not finite counts as zero.
+over examples of ``g_i * min(1, C / |g_i|)``, where ``g_i`` is the gradient of the mean of the K
+losses of example ``i``. The mean is clipped once, so the noise multiplicity K costs no privacy
+(Dockhorn et al. 2022, section 3.2). A gradient that is not finite counts as zero.
 
-The engines give the same numbers at different speeds; each is the function ``clipped_sum`` of a
-module here.
+All engines give the same numbers, at different speeds. Each is the function ``clipped_sum`` of a
+module in this package.
 """
 
 from __future__ import annotations
@@ -24,52 +24,52 @@ Predict = Callable[..., Tensor]
 
 
 class Objective(Protocol):
-    """A training loss over images, in the two halves that private training needs.
+    """A training loss of images, split into random draws and a deterministic loss.
 
     Attributes:
-        multiplicity: K, the number of copies (noise levels, augmentations) of each image.
+        multiplicity: Number of copies K (noise levels, augmentations) of each image.
     """
 
     @property
     def multiplicity(self) -> int:
-        """K."""
+        """Number of copies K of each image."""
 
     def draw(self, pixels: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """Draw everything random about a step.
+        """Make all random draws of a step.
 
         Args:
             pixels: ``(B, C, H, W)``, uint8.
             labels: ``(B,)``, int64.
-            rng: On the device of ``pixels``.
+            rng: Generator on the device of ``pixels``.
 
         Returns:
-            Tensors of shape ``(B, K, ...)``.
+            The copies: tensors of shape ``(B, K, ...)``.
         """
 
     def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
-        """Mean loss of each example over its copies: ``(B,)``, no draw in it.
+        """Mean loss of each example over its copies, ``(B,)``, without random draws.
 
-        Calls ``predict`` with all copies as rows in the order of ``as_rows``.
+        Must call ``predict`` with all copies as rows in the order of ``as_rows``.
         """
 
 
 def as_rows(copies: Tensor) -> Tensor:
-    """``(B, K, ...)`` to ``(K * B, ...)``: the k-th copies of all examples are neighbours.
+    """Reshape ``(B, K, ...)`` to ``(K * B, ...)``, with the k-th copies of all examples adjacent.
 
-    In this order the channels of all examples lie side by side for each k, without a copy.
+    In this order the channels of all examples are contiguous for each k, without a copy in memory.
     """
     return copies.transpose(0, 1).flatten(0, 1)
 
 
 def of_examples(rows: Tensor, examples: int) -> Tensor:
-    """``(K * B, ...)`` back to ``(B, K, ...)``, where B is ``examples``."""
+    """Reshape ``(K * B, ...)`` back to ``(B, K, ...)``, where B is ``examples``."""
     return rows.view(-1, examples, *rows.shape[1:]).transpose(0, 1)
 
 
 class Engine(Protocol):
-    """Sums clipped per-example gradients over one physical batch.
+    """Sums the clipped per-example gradients of one physical batch.
 
-    Engines may be called on the same model by several threads at a time.
+    Several threads may call an engine on the same model at a time.
     """
 
     def __call__(
@@ -79,17 +79,17 @@ class Engine(Protocol):
         copies: tuple[Tensor, ...],
         clipping_norm: float,
     ) -> dict[str, Tensor]:
-        """Differentiate, clip and add up.
+        """Differentiate the loss of each example, clip the gradients and add them up.
 
         Args:
-            model: Any module that treats examples independently.
-            objective: Gives the loss of each example from its copies.
-            copies: Tensors of shape ``(B, K, ...)``, as drawn by the objective; B at least 1.
+            model: Module that treats examples independently.
+            objective: Computes the loss of each example from its copies.
+            copies: Tensors of shape ``(B, K, ...)``, drawn by the objective; B is at least 1.
             clipping_norm: C, above 0.
 
         Returns:
-            For each trainable parameter, a float32 tensor of its shape. Norms and sums are float32
-            whatever the forward pass computes in.
+            For each trainable parameter a float32 tensor of its shape. Norms and sums are float32
+            whatever the dtype of the forward pass.
         """
 
 
@@ -97,27 +97,27 @@ ENGINES = ("folded", "vmap", "loop", "opacus")
 
 
 def engine(name: str) -> Engine:
-    """The engine of a name in ``ENGINES``; imported only now, since Opacus takes seconds."""
+    """Import the engine ``name`` of ``ENGINES``; late, because importing Opacus takes seconds."""
     result: Engine = importlib.import_module(f"{__name__}.{name}").clipped_sum
     return result
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that training changes, by name."""
+    """Trainable parameters by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def clip_factors(norms: Tensor, clipping_norm: float) -> Tensor:
-    """What to multiply each example's vector by.
+    """Factors that clip each example's vector to norm C.
 
     Args:
         norms: ``(B,)``, Euclidean norms; may be infinite or NaN.
         clipping_norm: C, above 0.
 
     Returns:
-        ``(B,)``: ``min(1, C / norm)``, and 0 where the norm is not finite.
+        ``(B,)``: ``min(1, C / norm)``, or 0 where the norm is not finite.
     """
-    # 1e-6 keeps the quotient finite and only ever shortens
+    # 1e-6 keeps the quotient finite and can only shorten vectors
     factors = (clipping_norm / (norms + 1e-6)).clamp(max=1)
     return torch.where(norms.isfinite(), factors, 0)
 
@@ -126,12 +126,12 @@ def clip_and_sum(gradients: dict[str, Tensor], clipping_norm: float) -> dict[str
     """Clip each example's gradient, over all parameters together, and add them up.
 
     Args:
-        gradients: For each parameter, ``(B, *shape)``, float32: one gradient for each example.
+        gradients: For each parameter ``(B, *shape)``, float32: the gradient of each example.
         clipping_norm: C, above 0.
 
     Returns:
-        For each parameter, a float32 tensor of its shape; every example contributes at most C to
-        the Euclidean norm of the whole, and nothing if its gradient is not finite.
+        For each parameter a float32 tensor of its shape. Every example contributes at most C to the
+        Euclidean norm over all parameters, and nothing if its gradient is not finite.
     """
     norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
     factors, finite = clip_factors(norms, clipping_norm), norms.isfinite()
@@ -141,22 +141,22 @@ def clip_and_sum(gradients: dict[str, Tensor], clipping_norm: float) -> dict[str
 
 
 def zero_rows(rows: Tensor, keep: Tensor) -> Tensor:
-    """Rows of ``rows`` (``(B, ...)``) where ``keep`` (``(B,)``, bool), zeros elsewhere.
+    """Set the rows of ``rows``, ``(B, ...)``, to zero where ``keep``, ``(B,)`` bool, is False.
 
-    A product with 0 would not do: 0 * NaN is NaN.
+    A product with 0 would not do, because 0 * NaN is NaN.
     """
     return torch.where(keep.view(-1, *(1,) * (rows.ndim - 1)), rows, 0)
 
 
 def check_model(model: nn.Module) -> None:
-    """Hold that examples cannot influence each other through the model.
+    """Check that examples cannot influence each other through the model.
 
     Raises:
-        UserError: A module mixes the examples of a batch, or keeps statistics of them.
+        UserError: A module mixes the examples of a batch or keeps statistics of them.
     """
     for name, module in model.named_modules():
-        # this is BatchNorm's base class, and that of InstanceNorm, which is harmless unless it
-        # tracks statistics
+        # base class of BatchNorm and InstanceNorm; the latter is harmless unless it tracks
+        # statistics
         if isinstance(module, nn.modules.batchnorm._NormBase):
             mixes = isinstance(module, nn.modules.batchnorm._BatchNorm)
             if mixes or module.track_running_stats:

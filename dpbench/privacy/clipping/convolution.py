@@ -1,7 +1,7 @@
-"""Weight gradients of convolutions, example by example.
+"""Per-example weight gradients of convolutions.
 
-How each kind is formed was chosen by time on CPUs, in float32 and bfloat16, on the layers of the
-networks here.
+The method for each kind of convolution was chosen by timing on CPUs, in float32 and bfloat16, on
+the layers of the project's networks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from torch import Tensor
 
 from dpbench.core.errors import UserError
 from dpbench.privacy.clipping import of_examples
-from dpbench.privacy.clipping.example_gradients import Ghost, Names, Part, Rows, Separate
+from dpbench.privacy.clipping.example_gradients import (
+    ExampleGradients,
+    Ghost,
+    ParameterNames,
+    Separate,
+    Stacked,
+)
 
 
 class Convolution:
@@ -24,7 +30,7 @@ class Convolution:
 
     def __init__(
         self,
-        names: Names,
+        names: ParameterNames,
         input: Tensor,  # noqa: A002 (torch calls it so)
         weight: Tensor,
         bias: Tensor | None = None,
@@ -33,7 +39,7 @@ class Convolution:
         dilation: Any = 1,
         groups: int = 1,
     ) -> None:
-        """Keep what went in."""
+        """Keep the input."""
         if isinstance(padding, str):
             raise UserError(f"the folded engine does not know padding={padding!r}: use numbers")
         self.inputs = input.detach()
@@ -41,23 +47,25 @@ class Convolution:
         self._stride, self._padding = _pair(stride), _pair(padding)
         self._dilation, self._groups = _pair(dilation), groups
 
-    def weight_gradients(self, gradient: Tensor, examples: int) -> Iterator[tuple[str, Part]]:
-        """See ``Layer``."""
+    def weight_gradients(
+        self, gradient: Tensor, examples: int
+    ) -> Iterator[tuple[str, ExampleGradients]]:
+        """Yield the per-example gradients of the trainable parameters."""
         weight, bias = self._names
         if bias is not None:
             per_copy = gradient.sum(dim=(2, 3), dtype=torch.float32)
-            yield bias, Rows(of_examples(per_copy, examples).sum(dim=1))
+            yield bias, Stacked(of_examples(per_copy, examples).sum(dim=1))
         if weight is not None:
-            yield weight, self._weight_part(gradient, examples)
+            yield weight, self._gradients_of_weight(gradient, examples)
 
-    def _weight_part(self, gradient: Tensor, examples: int) -> Part:
+    def _gradients_of_weight(self, gradient: Tensor, examples: int) -> ExampleGradients:
         plain = self._stride == self._dilation == (1, 1) and self._groups == 1
-        inputs = self.inputs.to(gradient.dtype)  # as autocast does
+        inputs = self.inputs.to(gradient.dtype)  # as under autocast
         copies = len(inputs) // examples
         if plain and self._weight.shape[2:] == (1, 1) and self._padding == (0, 0):
             per_copy = gradient.flatten(2) @ inputs.flatten(2).mT
             rows = of_examples(per_copy, examples).sum(dim=1, dtype=torch.float32)
-            return Rows(rows.view(examples, *self._weight.shape))
+            return Stacked(rows.view(examples, *self._weight.shape))
         if plain and copies == 1 and self._ghost_is_cheaper(inputs):
             # both contractions are faster with channels last
             inputs, gradient = (
@@ -70,17 +78,17 @@ class Convolution:
                 gradient,
             )
         if copies == 1 or math.prod(inputs.shape[2:]) <= 64:
-            # the examples as the groups of one convolution: for larger images its kernel is slow
+            # the examples as groups of one convolution, whose kernel is slow for larger images
             gradient, inputs = (
                 each.reshape(copies, -1, *each.shape[2:]) for each in (gradient, inputs)
             )
             rows = self._contract(gradient, inputs, examples)
-            return Rows(rows.view(examples, *self._weight.shape))
+            return Stacked(rows.view(examples, *self._weight.shape))
         pairs = zip(of_examples(gradient, examples), of_examples(inputs, examples), strict=True)
         return Separate([self._contract(*pair) for pair in pairs])
 
     def _contract(self, gradient: Tensor, inputs: Tensor, examples: int = 1) -> Tensor:
-        """The weight gradient of all rows together; of each example's channels by itself."""
+        """Weight gradient summed over all rows, separately for the channels of each example."""
         outputs, *rest = self._weight.shape
         result: Tensor = torch.ops.aten.convolution_backward(
             gradient,
@@ -98,16 +106,16 @@ class Convolution:
         return result
 
     def _ghost_is_cheaper(self, inputs: Tensor) -> bool:
-        """Whether two Gram matrices cost less than a gradient: Bu et al. 2022, 2205.10683."""
+        """Whether two Gram matrices cost less than a gradient (Bu et al. 2022, 2205.10683)."""
         return 2 * math.prod(inputs.shape[2:]) ** 2 <= self._weight.numel()
 
     def _ghost_norms(self, inputs: Tensor, gradient: Tensor) -> Tensor:
-        """Norms of weight gradients of stride-1 convolutions, without unfolding the input.
+        """Norms of the weight gradients of a stride-1 convolution, without unfolding the input.
 
-        With x the padded input and g the output's gradient, the squared norm is
-        ``sum_{p,q} <g_p, g_q> sum_{d in kernel} <x_{p+d}, x_{q+d}>``. The inner sum is taken on
-        x's Gram matrix, first over horizontal and then over vertical shifts: an unfolded input
-        would have as many entries more as the kernel has places.
+        With x the padded input and g the gradient of the output, the squared norm is
+        ``sum_{p,q} <g_p, g_q> sum_{d in kernel} <x_{p+d}, x_{q+d}>``. The inner sum is taken over
+        the Gram matrix of x, first over horizontal and then over vertical shifts. An unfolded input
+        would be larger by the number of places of the kernel.
         """
         (high, wide), (pad_y, pad_x) = self._weight.shape[2:], self._padding
         rows, columns = gradient.shape[2:]

@@ -1,10 +1,10 @@
-"""One ordinary pass over all copies, then weight gradients layer by layer, K copies at once.
+"""The folded engine: one ordinary pass, then per-example gradients with the K copies folded in.
 
-The network runs forward and backward as in training without privacy, but with its weights held
-constant: that leaves the input of each layer and the gradient of its output. From these two, each
-layer's weight gradient is formed example by example, with the K copies of an example in one
-contraction, or not formed at all where its norm can be had without (``layers``). So nothing is
-materialised for single copies, and the cost is that of a step without privacy plus little.
+The network runs forward and backward as in training without privacy, but with constant weights,
+which leaves the input of each layer and the gradient of its output. From these two, the weight
+gradients of a layer are formed example by example, with the K copies of an example in one
+contraction; where the norm can be computed without the gradient, they are not formed (``layers``).
+So nothing is materialised per copy, and a step costs little more than one without privacy.
 
 Book-keeping and mixed ghost clipping: Bu et al. 2022, arXiv 2210.00038 and 2205.10683.
 """
@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from dpbench.core.errors import UserError
 from dpbench.privacy.clipping import Objective, clip_factors, trainable
-from dpbench.privacy.clipping.example_gradients import Part
+from dpbench.privacy.clipping.example_gradients import ExampleGradients
 from dpbench.privacy.clipping.layers import LAYERS, Layer
 
 
@@ -30,12 +30,13 @@ def clipped_sum(
     copies: tuple[Tensor, ...],
     clipping_norm: float,
 ) -> dict[str, Tensor]:
-    """The sum of clipped per-example gradients: see ``dpbench.privacy.clipping.Engine``.
+    """Sum clipped per-example gradients, as an ``Engine`` does.
 
     Works for models whose trainable parameters belong to the layers of ``layers.LAYERS``.
 
     Raises:
-        UserError: A parameter is used in another way, or twice, or an output is changed in place.
+        UserError: A parameter is used in another way or twice, or the input of a layer is changed
+            in place.
     """
     parameters, examples = trainable(model), len(copies[0])
     total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
@@ -44,25 +45,26 @@ def clipped_sum(
     with _Capture(parameters, examples, objective.multiplicity) as capture:
         loss = objective.loss(model, *copies)
     torch.autograd.grad(loss.sum(), capture.leaves, allow_unused=True)
-    parts = capture.parts
-    norms = torch.stack([part.norms for part in parts.values()]).norm(dim=0)
+    gradients = capture.gradients
+    norms = torch.stack([each.norms for each in gradients.values()]).norm(dim=0)
     finite = norms.isfinite()
     if not finite.all():
-        # 0 * NaN is NaN, so such an example must be left out rather than weighted with 0
+        # such an example is left out rather than weighted with 0, because 0 * NaN is NaN
         return clipped_sum(model, objective, tuple(p[finite] for p in copies), clipping_norm)
     factors = clip_factors(norms, clipping_norm)
     with torch.no_grad():
-        return total | {name: part.weighted_sum(factors) for name, part in parts.items()}
+        return total | {name: each.weighted_sum(factors) for name, each in gradients.items()}
 
 
 class _Capture(TorchFunctionMode):
-    """While active, on its thread: has each layer with trainable weights leave its gradients.
+    """Captures the per-example gradients of every layer with trainable weights, while active.
 
-    It sees every torch function that is given a trainable parameter, so that none is used unseen.
+    It intercepts, on its thread, every torch function that gets a trainable parameter, so that no
+    use of a parameter goes unnoticed.
 
     Attributes:
-        leaves: Where the backward pass ends: outputs of layers that no trainable layer precedes.
-        parts: For each parameter its gradients, from the backward pass on.
+        leaves: Outputs of layers that no trainable layer precedes; the backward pass ends there.
+        gradients: Gradients of each parameter; filled by the backward pass.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class _Capture(TorchFunctionMode):
         self._used: set[str] = set()
         self._examples, self._rows = examples, examples * multiplicity
         self.leaves: list[Tensor] = []
-        self.parts: dict[str, Part] = {}
+        self.gradients: dict[str, ExampleGradients] = {}
 
     def __torch_function__(
         self,
@@ -92,7 +94,7 @@ class _Capture(TorchFunctionMode):
             *(self._constant(each) for each in args),
             **{key: self._constant(each) for key, each in kwargs.items()},
         )
-        if not isinstance(output, Tensor):  # a look at its shape, for instance
+        if not isinstance(output, Tensor):  # for instance the shape of the parameter
             return output
         if func not in LAYERS:
             function = getattr(func, "__name__", func)
@@ -110,7 +112,7 @@ class _Capture(TorchFunctionMode):
             output.requires_grad_()
             self.leaves.append(output)
         output.register_hook(  # type: ignore[no-untyped-call]
-            _taker(layer, names[0], self.parts, self._examples)
+            _taker(layer, names[0], self.gradients, self._examples)
         )
         return output
 
@@ -119,11 +121,12 @@ class _Capture(TorchFunctionMode):
 
 
 def _taker(
-    layer: Layer, name: str, parts: dict[str, Part], examples: int
+    layer: Layer, name: str, gradients: dict[str, ExampleGradients], examples: int
 ) -> Callable[[Tensor], None]:
-    """What to do with the gradient of a layer's output as soon as it is there.
+    """Hook that takes the gradient of a layer's output as soon as it is computed.
 
-    Must not know the output, which knows it: in a cycle memory would wait for the collector.
+    It must not refer to the output, which refers to it: memory in a cycle would wait for the
+    garbage collector.
     """
     version = layer.inputs._version
 
@@ -131,7 +134,7 @@ def _taker(
         if layer.inputs._version != version:
             raise _unfit(f"cannot follow the change in place of what went into {name!r}")
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
-            parts.update(layer.weight_gradients(gradient, examples))
+            gradients.update(layer.weight_gradients(gradient, examples))
 
     return take
 

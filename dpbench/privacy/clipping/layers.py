@@ -1,9 +1,9 @@
-"""The layers that the folded engine knows.
+"""The layers that the folded engine supports, each with its per-example weight gradients.
 
-A layer that was applied to all copies leaves its input. Given the gradient of its output, each of
-its parameters gets a ``Part``.
+A ``Layer`` keeps the input of one application of a layer to all copies. Given the gradient of its
+output, it yields the ``ExampleGradients`` of each of its parameters.
 
-Rows of a layer's input and output are copies in the order of ``as_rows``: B examples of K copies
+Rows of a layer's input and output are copies in the order of ``as_rows``: B examples with K copies
 each are K * B rows.
 """
 
@@ -19,50 +19,59 @@ from torch import Tensor
 from dpbench.core.errors import UserError
 from dpbench.privacy.clipping import of_examples
 from dpbench.privacy.clipping.convolution import Convolution
-from dpbench.privacy.clipping.example_gradients import Ghost, Names, Part, Rows
+from dpbench.privacy.clipping.example_gradients import (
+    ExampleGradients,
+    Ghost,
+    ParameterNames,
+    Stacked,
+)
 
 
 class Layer(Protocol):
-    """One application of a layer, made with the arguments of its torch function.
+    """One application of a layer, constructed with the arguments of its torch function.
 
     Attributes:
-        inputs: What went in; its first dimension counts copies.
+        inputs: Input of the layer; its first dimension counts copies.
     """
 
     inputs: Tensor
 
-    def weight_gradients(self, gradient: Tensor, examples: int) -> Iterator[tuple[str, Part]]:
-        """For each trainable parameter its name and its part.
+    def weight_gradients(
+        self, gradient: Tensor, examples: int
+    ) -> Iterator[tuple[str, ExampleGradients]]:
+        """Yield the name and the per-example gradients of each trainable parameter.
 
         Args:
-            gradient: Of the loss with respect to what came out, of its shape.
-            examples: B.
+            gradient: Gradient of the loss with respect to the output, of the output's shape.
+            examples: Number of examples B.
         """
 
 
 class Affine:
-    """``linear``, on any number of positions."""
+    """``linear``, applied at any number of positions."""
 
     def __init__(
         self,
-        names: Names,
+        names: ParameterNames,
         input: Tensor,  # noqa: A002 (torch calls it so)
         weight: Tensor,
         bias: Tensor | None = None,
     ) -> None:
-        """Keep what went in."""
+        """Keep the input."""
         self.inputs = input.detach()
         self._names = names.get(id(weight)), names.get(id(bias))
 
-    def weight_gradients(self, gradient: Tensor, examples: int) -> Iterator[tuple[str, Part]]:
-        """See ``Layer``."""
+    def weight_gradients(
+        self, gradient: Tensor, examples: int
+    ) -> Iterator[tuple[str, ExampleGradients]]:
+        """Yield the per-example gradients of the trainable parameters."""
         weight, bias = self._names
         x, g = (
             of_examples(each.float(), examples).reshape(examples, -1, each.shape[-1])
             for each in (self.inputs, gradient)
         )
         if bias is not None:
-            yield bias, Rows(g.sum(dim=1))
+            yield bias, Stacked(g.sum(dim=1))
         if weight is None:
             return
         if 2 * x.shape[1] ** 2 <= x.shape[2] * g.shape[2]:
@@ -70,7 +79,7 @@ class Affine:
             norms = squares.clamp(min=0).sqrt()
             yield weight, Ghost(norms, lambda w: w.flatten(0, -2).mT @ x.flatten(0, -2), g)
         else:
-            yield weight, Rows(g.mT @ x)
+            yield weight, Stacked(g.mT @ x)
 
 
 class Lookup:
@@ -78,7 +87,7 @@ class Lookup:
 
     def __init__(
         self,
-        names: Names,
+        names: ParameterNames,
         input: Tensor,  # noqa: A002 (torch calls it so)
         weight: Tensor,
         padding_idx: int | None = None,
@@ -87,14 +96,16 @@ class Lookup:
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
     ) -> None:
-        """Keep what went in."""
+        """Keep the input."""
         if max_norm is not None or scale_grad_by_freq:
             raise UserError("an embedding's max_norm and scale_grad_by_freq mix examples")
         self.inputs = input
         self._name, self._shape, self._padding = names[id(weight)], weight.shape, padding_idx
 
-    def weight_gradients(self, gradient: Tensor, examples: int) -> Iterator[tuple[str, Part]]:
-        """See ``Layer``."""
+    def weight_gradients(
+        self, gradient: Tensor, examples: int
+    ) -> Iterator[tuple[str, ExampleGradients]]:
+        """Yield the per-example gradients of the trainable parameters."""
         index = of_examples(self.inputs, examples).reshape(examples, -1)
         g = of_examples(gradient.float(), examples).reshape(*index.shape, -1)
         if self._padding is not None:
@@ -114,36 +125,40 @@ class _Normalisation:
 
     def __init__(
         self,
-        names: Names,
+        names: ParameterNames,
         input: Tensor,  # noqa: A002 (torch calls it so)
         over: Any,
         weight: Tensor | None = None,
         bias: Tensor | None = None,
         eps: float = 1e-5,
     ) -> None:
-        """Keep what went in; ``over`` says what is normalised over."""
+        """Keep the input; ``over`` is the number of groups, or the shape normalised over."""
         self.inputs = input.detach()
         self._names = names.get(id(weight)), names.get(id(bias))
         self._over, self._eps = over, eps
 
-    def _parts(self, scale: Tensor, offset: Tensor) -> Iterator[tuple[str, Part]]:
-        """From each example's gradients of scale and offset."""
+    def _example_gradients(
+        self, scale: Tensor, offset: Tensor
+    ) -> Iterator[tuple[str, ExampleGradients]]:
+        """Yield the per-example gradients of scale and offset that are trainable."""
         for name, rows in zip(self._names, (scale, offset), strict=True):
             if name is not None:
-                yield name, Rows(rows)
+                yield name, Stacked(rows)
 
 
 class GroupNormalisation(_Normalisation):
     """``group_norm``."""
 
-    def weight_gradients(self, gradient: Tensor, examples: int) -> Iterator[tuple[str, Part]]:
-        """See ``Layer``."""
+    def weight_gradients(
+        self, gradient: Tensor, examples: int
+    ) -> Iterator[tuple[str, ExampleGradients]]:
+        """Yield the per-example gradients of the trainable parameters."""
         rows, channels = self.inputs.shape[:2]
         places = self.inputs[0, 0].numel()
         _, mean, deviation = torch.native_group_norm(
             self.inputs, None, None, rows, channels, places, self._over, self._eps
         )
-        # with the examples as further channels, the layer's own backward pass adds up the copies
+        # with the examples as additional channels, the layer's own backward pass adds up the copies
         copies, wide = rows // examples, examples * channels
         _, scale, offset = torch.ops.aten.native_group_norm_backward(
             gradient.reshape(copies, wide, places),
@@ -157,21 +172,25 @@ class GroupNormalisation(_Normalisation):
             examples * self._over,
             (False, True, True),
         )
-        yield from self._parts(scale.view(examples, channels), offset.view(examples, channels))
+        yield from self._example_gradients(
+            scale.view(examples, channels), offset.view(examples, channels)
+        )
 
 
 class LayerNormalisation(_Normalisation):
     """``layer_norm``."""
 
-    def weight_gradients(self, gradient: Tensor, examples: int) -> Iterator[tuple[str, Part]]:
-        """See ``Layer``."""
+    def weight_gradients(
+        self, gradient: Tensor, examples: int
+    ) -> Iterator[tuple[str, ExampleGradients]]:
+        """Yield the per-example gradients of the trainable parameters."""
         over = list(self._over)
         normalised = F.layer_norm(self.inputs.float(), over, eps=self._eps)
         scale, offset = (
             of_examples(each.reshape(len(each), -1, *over).sum(dim=1), examples).sum(dim=1)
             for each in (gradient.float() * normalised, gradient.float())
         )
-        yield from self._parts(scale, offset)
+        yield from self._example_gradients(scale, offset)
 
 
 LAYERS: dict[Callable[..., Any], Callable[..., Layer]] = {

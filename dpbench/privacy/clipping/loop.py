@@ -1,4 +1,4 @@
-"""Per-example gradients one after another, by plain autograd: the oracle of the other engines."""
+"""The loop engine: plain autograd, one example after another; the oracle of other engines."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def clipped_sum(
     copies: tuple[Tensor, ...],
     clipping_norm: float,
 ) -> dict[str, Tensor]:
-    """The sum of clipped per-example gradients: see ``dpbench.privacy.clipping.Engine``.
+    """Sum clipped per-example gradients, as an ``Engine`` does.
 
-    Works for every model. Memory is two gradients.
+    Works for every model. Holds two gradients in memory.
     """
     parameters = trainable(model)
     total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}

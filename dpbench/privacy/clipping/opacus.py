@@ -1,7 +1,7 @@
-"""Per-example gradients by the hooks of Opacus: an independent implementation to compare with.
+"""The Opacus engine: per-example gradients by Opacus' hooks, an independent implementation.
 
-Opacus materialises one gradient for each *row* that goes through the network, so B * K of them;
-they are added up over the K copies before clipping, like in the other engines.
+Opacus materialises one gradient for each *row* that goes through the network, hence B * K. They are
+added up over the K copies before clipping, as in the other engines.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def clipped_sum(
     copies: tuple[Tensor, ...],
     clipping_norm: float,
 ) -> dict[str, Tensor]:
-    """The sum of clipped per-example gradients: see ``dpbench.privacy.clipping.Engine``.
+    """Sum clipped per-example gradients, as an ``Engine`` does.
 
-    Works for the layers that Opacus knows. Memory is B * K gradients.
+    Works for the layers that Opacus supports. Holds B * K gradients in memory.
     """
-    # a copy, because its hooks and attributes stay on the module and serve one thread only
+    # a copy, because Opacus' hooks and attributes stay on the module and serve one thread only
     hooked = GradSampleModule(copy.deepcopy(model), loss_reduction="sum")
     torch.autograd.backward(objective.loss(hooked, *copies).sum())
     rows = {}

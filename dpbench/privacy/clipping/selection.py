@@ -1,7 +1,7 @@
-"""How the gradients of private training are computed: engine and physical batch size.
+"""Selection of the engine and the physical batch size of private training.
 
-Both touch speed and memory only, never what is released, so they may be chosen by timing. That is
-done on random images, on the network as it starts: private ones have no part in it.
+Both affect speed and memory, not what is released, so they may be chosen by timing. Engines are
+timed on random images with the initial weights; private images have no part in the choice.
 """
 
 from __future__ import annotations
@@ -28,35 +28,36 @@ from dpbench.parallel.ranks import ALONE, Ranks
 from dpbench.privacy.clipping import ENGINES, Objective, engine, trainable
 
 AUTO = "auto"
-# Opacus is there to compare with; it has never been the fastest.
+# Opacus is there for comparison; it has never been the fastest.
 CANDIDATES = ("folded", "vmap", "loop")
-# Copies that go through the network at once on each core. On CPUs fewer are slower: what Python
-# does for a physical batch is shared by fewer, and one core waits for the other meanwhile.
+# Copies that go through the network at once on each core. On CPUs fewer copies are slower, because
+# Python's overhead per physical batch, during which other cores wait, is shared by fewer.
 CPU_COPIES, CUDA_COPIES = 128, 4096
-# Share of the machine's memory that private training may plan with.
+# Share of the machine's memory that private training may use.
 MEMORY_SHARE = 0.25
-# Activations that are alive at a time, in units of what the backward pass needs.
+# Peak memory of activations, in units of what autograd saves for the backward pass.
 ACTIVATIONS = 3
-# Seconds for timing an engine once.
+# Longest time for timing an engine once, seconds.
 AFFORDABLE = 4.0
-# Gradients for each example that an engine holds; Opacus has one for each copy.
+# Gradients that an engine holds for each example; Opacus holds one for each copy.
 GRADIENTS = {"folded": 1, "vmap": 2, "loop": 0}
-# Rounding in bfloat16 moves a tensor of clipped gradients by a few percent, a mistake by far more.
+# Largest relative deviation from autograd. Rounding in bfloat16 moves a tensor of clipped gradients
+# by a few percent, a mistake by far more.
 TOLERANCE = 0.25
-# What an engine raises that cannot differentiate a model.
+# Errors by which an engine refuses a model.
 UNFIT = (UserError, RuntimeError, NotImplementedError)
-# So small a clipping norm that every example counts alike.
+# A clipping norm so small that all examples have the same weight.
 SMALL_NORM = 1e-3
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How gradients are computed.
+    """How the gradients of a private training are computed.
 
     Attributes:
         engine: One of ``clipping.ENGINES``.
         physical_batch: Examples that go through the network at once on each core.
-        copies_per_s: Speed of each engine that was timed, on one core.
+        copies_per_s: Copies per second on one core, for each engine that was timed.
     """
 
     engine: str
@@ -64,7 +65,7 @@ class Execution:
     copies_per_s: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """For people."""
+        """One-line summary."""
         speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in self.copies_per_s.items())
         timed = f" (images/s on one core: {speeds})" if speeds else ""
         return f"{self.engine} engine{timed}, {self.physical_batch} examples at once on each core"
@@ -75,10 +76,10 @@ class Executions:
 
     Args:
         engine: A name in ``ENGINES``, or ``auto`` for the fastest.
-        chosen: What was chosen before, by purpose; filled in.
-        cache: Keeps what was timed on this machine, for other runs; None for no cache.
-        decided: Called after a choice with a line for people, so that it can be kept.
-        ranks: The first one chooses for all.
+        chosen: Earlier choices by purpose, as JSON values; new ones are added.
+        cache: File that keeps the choices made on this machine for other runs; None for no cache.
+        decided: Called after each choice with a one-line summary, so that the choice can be saved.
+        ranks: Processes of the run; the first one chooses for all.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Executions:
         decided: Callable[[str], None] = lambda line: None,
         ranks: Ranks = ALONE,
     ) -> None:
-        """Nothing is chosen yet."""
+        """Store the arguments; nothing is chosen yet."""
         self._engine = check_name(engine)
         self._chosen = {} if chosen is None else chosen
         self._cache = cache
@@ -102,13 +103,14 @@ class Executions:
         """The execution of a private training.
 
         Args:
-            purpose: Of its privacy event.
-            model: What will be trained.
-            objective: Its loss and multiplicity.
-            spec: The shape of its images.
+            purpose: Purpose of its privacy event.
+            model: Network to train.
+            objective: Training loss.
+            spec: Shape of one image.
 
         Raises:
-            UserError: The engine that was asked for cannot differentiate this model.
+            UserError: The requested engine cannot differentiate this model.
+            RunFailed: No engine can.
         """
         if self._ranks.first and purpose not in self._chosen:
             execution = choose(model, objective, spec, self._engine, self._cache)
@@ -119,20 +121,20 @@ class Executions:
 
 
 def engine_cache() -> Path:
-    """Where this user's machine keeps what was timed."""
+    """File that keeps the choices made on this machine."""
     return cache_folder() / "engines.json"
 
 
 def copies_at_once(device: torch.device) -> int:
-    """Copies of a physical batch, where memory does not call for fewer."""
+    """Number of copies in a physical batch, unless memory requires fewer."""
     return CPU_COPIES if device.type == "cpu" else CUDA_COPIES
 
 
 def check_name(name: str) -> str:
-    """Hold that an engine exists.
+    """Return ``name`` if it is ``auto`` or the name of an engine.
 
     Raises:
-        UserError: It does not.
+        UserError: There is no such engine.
     """
     if name not in (AUTO, *ENGINES):
         raise UserError(f"unknown engine {name!r}: choose one of {', '.join((AUTO, *ENGINES))}")
@@ -142,10 +144,17 @@ def check_name(name: str) -> str:
 def choose(
     model: nn.Module, objective: Objective, spec: ImageSpec, name: str, cache: Path | None = None
 ) -> Execution:
-    """Choose an engine, hold it against plain autograd, and size its physical batch.
+    """Choose the fastest engine that agrees with plain autograd, and size its physical batch.
+
+    Args:
+        model: Network to train.
+        objective: Training loss.
+        spec: Shape of one image.
+        name: A name in ``ENGINES``, or ``auto``.
+        cache: File that keeps choices; None for no cache.
 
     Raises:
-        UserError: The engine that was asked for cannot differentiate this model.
+        UserError: The requested engine cannot differentiate this model.
         RunFailed: No engine can.
     """
     device = next(iter(trainable(model).values())).device
@@ -177,10 +186,10 @@ def choose(
 
 
 def first_that_fits(model: nn.Module, objective: Objective, spec: ImageSpec) -> Execution:
-    """The first of ``CANDIDATES`` that agrees with plain autograd on this model, without timing.
+    """Choose the first of ``CANDIDATES`` that agrees with plain autograd, without timing.
 
     Raises:
-        RunFailed: No engine does.
+        RunFailed: No engine agrees.
     """
     reference, reasons = _Reference.of(model, objective, spec), {}
     for name in CANDIDATES:
@@ -194,7 +203,7 @@ def first_that_fits(model: nn.Module, objective: Objective, spec: ImageSpec) -> 
 
 @dataclass(frozen=True)
 class _Reference:
-    """What plain autograd gives, one example after another, on random images and weights."""
+    """Sums by plain autograd, one example after another, at random weights and images."""
 
     model: nn.Module
     copies: tuple[Tensor, ...]
@@ -202,7 +211,7 @@ class _Reference:
 
     @classmethod
     def of(cls, model: nn.Module, objective: Objective, spec: ImageSpec) -> _Reference:
-        moved = copy.deepcopy(model)  # where some weights start at zero, others have no gradient
+        moved = copy.deepcopy(model)  # at weights of zero others have no gradient
         copies, rng = _random_copies(objective, spec, 3, next(model.parameters()).device)
         with torch.no_grad():
             for parameter in trainable(moved).values():
@@ -212,7 +221,11 @@ class _Reference:
 
 
 def _hold_against_autograd(reference: _Reference, objective: Objective, name: str) -> None:
-    """Catch a model that an engine misunderstands, or that lets examples influence each other."""
+    """Check that an engine agrees with autograd on a model.
+
+    Raises:
+        UserError: It does not: the engine misunderstands the model, or examples interact in it.
+    """
     got = engine(name)(reference.model, objective, reference.copies, SMALL_NORM)
     for parameter_name, want in reference.sums.items():
         distance = float((got[parameter_name] - want).norm())
@@ -225,7 +238,7 @@ def _hold_against_autograd(reference: _Reference, objective: Objective, name: st
 
 
 def _physical_batch(model: nn.Module, objective: Objective, spec: ImageSpec, name: str) -> int:
-    """As many examples as are of use and fit the memory share of one core."""
+    """Number of examples that are useful and fit into one core's share of the memory."""
     multiplicity = objective.multiplicity
     copies, rng = _random_copies(objective, spec, 1, next(model.parameters()).device)
     saved: dict[int, int] = {}
@@ -249,7 +262,7 @@ def _physical_batch(model: nn.Module, objective: Objective, spec: ImageSpec, nam
 
 
 def _memory(device: torch.device) -> float:
-    """Bytes in all: what is free changes from run to run."""
+    """Total memory in bytes; free memory would change from run to run."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -266,9 +279,9 @@ def _copies_per_s(
     examples: int,
     best: float,
 ) -> float:
-    """Speed of an engine on one core: the better of two, or of one that is far behind.
+    """Speed of an engine on one core: the better of two timings, or one if it is far behind.
 
-    Where a physical batch would take long, fewer examples stand for it.
+    If a physical batch would take too long, fewer examples are timed.
     """
 
     def speed_of(count: int) -> float:
@@ -297,7 +310,7 @@ def _random_copies(
 def _key(
     model: nn.Module, objective: Objective, spec: ImageSpec, name: str, device: torch.device
 ) -> str:
-    """What a choice holds for."""
+    """Hash of everything that a choice depends on."""
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     parts = (
         name,
@@ -319,5 +332,5 @@ def _read(cache: Path | None) -> dict[str, Any]:
     try:
         content = json.loads(cache.read_text())
         return content if isinstance(content, dict) else {}
-    except ValueError:  # it can be made again
+    except ValueError:  # a damaged cache is made again
         return {}

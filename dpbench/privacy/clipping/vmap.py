@@ -1,4 +1,4 @@
-"""Per-example gradients by ``torch.func.vmap``: one vectorised pass over a physical batch."""
+"""The vmap engine: per-example gradients in one vectorised pass by ``torch.func.vmap``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def clipped_sum(
     copies: tuple[Tensor, ...],
     clipping_norm: float,
 ) -> dict[str, Tensor]:
-    """The sum of clipped per-example gradients: see ``dpbench.privacy.clipping.Engine``.
+    """Sum clipped per-example gradients, as an ``Engine`` does.
 
-    Works for every model whose operators can be vectorised. Memory is B gradients.
+    Works for every model whose operators can be vectorised. Holds B gradients in memory.
     """
     parameters = {name: p.detach() for name, p in trainable(model).items()}
-    # functional_call puts weights into the module while it runs, so each thread needs its own;
-    # the memo keeps the weights themselves from being copied
+    # functional_call swaps weights into the module while it runs, so each thread needs a module of
+    # its own; the memo prevents the weights themselves from being copied
     module = copy.deepcopy(model, {id(p): p for p in model.parameters()})
 
     def loss_of_one(weights: dict[str, Tensor], *copy: Tensor) -> Tensor:
