@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpbench.privacy import dpsgd, draws
+from dpbench.privacy import draws
 from tests.support import broken
 from tests.support.checks import Detected
 from tests.support.checks.clipping import (
@@ -30,16 +30,16 @@ def test_the_physical_batch_size_does_not_matter(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     "name, twin",
     [
-        ("clipped_sum", broken.clipping.averages),
-        ("clipped_sum", broken.clipping.clips_the_batch),
-        ("gradient_sum", broken.clipping.drops_the_ragged_batch),
-        ("drawn_copies", broken.clipping.draws_one_after_another),
+        ("clipping.folded.clipped_sum", broken.clipping.averages),
+        ("clipping.folded.clipped_sum", broken.clipping.clips_the_batch),
+        ("dpsgd.gradient_sum", broken.clipping.drops_the_ragged_batch),
+        ("dpsgd.drawn_copies", broken.clipping.draws_one_after_another),
     ],
 )
 def test_changing_the_physical_batch_size_catches(
     name: str, twin: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dpsgd, name, twin)
+    monkeypatch.setattr(f"dpbench.privacy.{name}", twin)
     with pytest.raises(Detected):
         check_physical_batches(monkeypatch)
 

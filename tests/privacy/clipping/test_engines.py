@@ -82,7 +82,12 @@ def test_engines_agree_with_autograd_on_the_networks_of_the_project(
     for name in ENGINES:
         # physical batches of 2, 2 and 1
         total = dpsgd.gradient_sum(
-            *(model, objective, images, batch, gradients.median_norm, rng),
+            model,
+            objective,
+            images,
+            batch,
+            clipping_norm=gradients.median_norm,
+            draws=rng,
             clipped=engine(name),
             size=2,
         )

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from dpbench.core.images import Images
-from dpbench.privacy import dpsgd
 from dpbench.privacy.clipping import ENGINES, engine
 from dpbench.privacy.clipping.vmap import clipped_sum
 from dpbench.privacy.events import DPSGDEvent
@@ -126,18 +125,22 @@ def test_a_neighbour_moves_each_release_by_no_more_than_the_clipping_norm(neighb
 @pytest.mark.parametrize(
     "name, twin, neighbour",
     [
-        ("clipped_sum", broken.clipping.never_clips, "one more"),
-        ("clipped_sum", broken.clipping.lets_nan_through, "one with NaN more"),
-        ("clipped_sum", broken.clipping.lets_nan_through, "one beyond float range more"),
-        ("clipped_sum", broken.clipping.clips_each_copy_without_mean, "one more"),
-        ("gradient_sum", broken.clipping.divides_by_the_realised_batch, "one less"),
-        ("poisson_sample", broken.sampling.shuffles, "one less"),
-        ("drawn_copies", broken.clipping.draws_one_after_another, "one more"),
+        ("clipping.folded.clipped_sum", broken.clipping.never_clips, "one more"),
+        ("clipping.folded.clipped_sum", broken.clipping.lets_nan_through, "one with NaN more"),
+        (
+            "clipping.folded.clipped_sum",
+            broken.clipping.lets_nan_through,
+            "one beyond float range more",
+        ),
+        ("clipping.folded.clipped_sum", broken.clipping.clips_each_copy_without_mean, "one more"),
+        ("dpsgd.gradient_sum", broken.clipping.divides_by_the_realised_batch, "one less"),
+        ("dpsgd.poisson_sample", broken.sampling.shuffles, "one less"),
+        ("dpsgd.drawn_copies", broken.clipping.draws_one_after_another, "one more"),
     ],
 )
 def test_replaying_a_neighbour_catches(
     name: str, twin: object, neighbour: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dpsgd, name, twin)
+    monkeypatch.setattr(f"dpbench.privacy.{name}", twin)
     with pytest.raises(AssertionError):
         check_neighbouring_releases(NEIGHBOURS[neighbour])

@@ -23,8 +23,10 @@ from dpbench.training.loop import Stage, Stateful
 from tests.support.broken import noise
 
 
-def makes_one_step_more(images: Images, size: int, learner: Learner, *rest: Any) -> None:
-    train(images, size, learner, *rest)
+def makes_one_step_more(
+    images: Images, size: int, learner: Learner, *rest: Any, **named: Any
+) -> None:
+    train(images, size, learner, *rest, **named)
     learner.optimizer.step()
 
 
@@ -38,13 +40,14 @@ def trains_by(change: Callable[[DPSGDEvent], DPSGDEvent]) -> Any:
         objective: Objective,
         allowance: Allowance,
         *rest: Any,
+        **named: Any,
     ) -> None:
         honest = allowance.event
         assert isinstance(honest, DPSGDEvent)
         allowance.event = change(honest)
         # the divisor stays what the check takes it for
         size = round(size * honest.sample_rate / allowance.event.sample_rate)
-        train(images, size, learner, objective, allowance, *rest)
+        train(images, size, learner, objective, allowance, *rest, **named)
         allowance.event = honest
 
     return altered
@@ -59,6 +62,7 @@ def averages_weights_without_noise(
     streams: Streams,
     stage: Stage,
     *rest: Any,
+    **named: Any,
 ) -> None:
     """Trains a second time without noise, and keeps the average of that."""
     clean = copy.deepcopy(learner)
@@ -67,8 +71,8 @@ def averages_weights_without_noise(
         patch.setattr(dpsgd, "gaussian_noise", noise.scaled_by(0.0))
         scratch = Stage("training", Path(folder) / "clean.stage", Silent())
         once_more = Allowance(allowance.event)
-        train(images, size, clean, objective, once_more, streams, scratch, *rest)
-    train(images, size, learner, objective, allowance, streams, stage, *rest)
+        train(images, size, clean, objective, once_more, streams, scratch, *rest, **named)
+    train(images, size, learner, objective, allowance, streams, stage, *rest, **named)
     learner.average.load_state_dict(clean.average.state_dict())
 
 
