@@ -17,7 +17,7 @@ import pytest
 from dpbench.privacy.clipping import ENGINES
 from tests.support.checks import Detected
 from tests.support.command import Command
-from tests.support.detectors import Detector, Lab, autograd, key_attack
+from tests.support.detectors import Detector, Lab, autograd, key_attack, neighbour_replay
 from tests.support.mutants import MUTANTS, Mutant
 
 pytestmark = pytest.mark.mutation
@@ -79,7 +79,7 @@ def test_a_run_that_ends_for_another_reason_is_not_caught(lab: Lab) -> None:
         key_attack.check(lab)
 
 
-@pytest.mark.parametrize("detector", [autograd], ids=lambda each: each.name)
+@pytest.mark.parametrize("detector", [autograd, neighbour_replay], ids=lambda each: each.name)
 def test_engines_are_looked_at_where_training_uses_them(detector: Detector, lab: Lab) -> None:
     """Without the folded engine the detector cannot do its work; without the others it can."""
     for name in ENGINES:

@@ -47,7 +47,6 @@ def engines(lab: Lab, twin: Any) -> None:
     """In the place of every engine: of the one that trains networks, and of its replacements."""
     for name in ENGINES:
         lab.patch.setattr(f"dpbench.privacy.clipping.{name}.clipped_sum", twin)
-    lab.patch.setattr(dpsgd, "clipped_sum", twin, raising=False)
 
 
 def method(lab: Lab, cheat: Any) -> None:
