@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,14 +18,20 @@ from scipy.stats import norm
 from dpbench.privacy import calibration
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
 from dpbench.privacy.calibration import calibrate, calibrated
-from dpbench.privacy.crosschecks import CROSS_CHECKS, cross_checks, epsilon_prv, epsilon_rdp
+from dpbench.privacy.crosschecks import (
+    CROSS_CHECKS,
+    PRV_GRID,
+    cross_checks,
+    epsilon_prv,
+    epsilon_rdp,
+)
 from dpbench.privacy.epsilon import epsilon
 from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEvent, SelectionEvent
 from tests.support import broken
 from tests.support.checks.accounting import DELTA, GOLDEN, RATE, TARGETS, Epsilon
 
 ADJACENCIES: tuple[Adjacency, ...] = ("add_remove", "replace_one")
-FEW = settings(max_examples=8, derandomize=True, database=None, deadline=None)
+FEW = settings(max_examples=6, derandomize=True, database=None, deadline=None)
 
 # Events of every kind, none so expensive or so cheap that a law holds for want of digits.
 sigmas = st.floats(0.8, 20)
@@ -170,16 +175,6 @@ def test_more_noise_costs_less(event: Event, adjacency: Adjacency) -> None:
     check_noise_law(epsilon, event, adjacency)
 
 
-@given(event=trainings, adjacency=adjacencies)
-@FEW
-def test_larger_samples_and_more_steps_cost_more(event: DPSGDEvent, adjacency: Adjacency) -> None:
-    here = epsilon([event], DELTA, adjacency)
-    larger = replace(event, sample_rate=1.1 * event.sample_rate)
-    longer = replace(event, steps=event.steps + event.steps // 5 + 1)
-    assert epsilon([larger], DELTA, adjacency) > here
-    assert epsilon([longer], DELTA, adjacency) > here
-
-
 def check_composition(compute: Epsilon, events: Sequence[Event], adjacency: Adjacency) -> None:
     """More than each, at most the sum at a split delta, and the same in any order."""
     total = compute(events, DELTA, adjacency)
@@ -281,7 +276,7 @@ def check_split(
     steps=st.integers(20, 2000),
     shares=st.tuples(*[st.floats(0.05, 0.35)] * 3),
 )
-@settings(FEW, max_examples=3)
+@settings(FEW, max_examples=2)
 def test_a_split_budget_is_spent_and_not_exceeded(
     target: float, adjacency: Adjacency, rate: float, steps: int, shares: tuple[float, ...]
 ) -> None:
@@ -305,8 +300,7 @@ def test_any_event_can_be_calibrated_by_itself(event: Event, adjacency: Adjacenc
         assert 0.999 * target < epsilon([noisy], DELTA, adjacency) <= target
 
 
-@pytest.mark.parametrize("target", [0.2, 1.0, 10.0])
-@pytest.mark.parametrize("steps", [732, 15000])
+@pytest.mark.parametrize(("target", "steps"), [(0.2, 15000), (10.0, 732)])
 def test_calibration_asks_the_accountant_a_few_times_also_beside_other_events(
     target: float, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,13 +366,23 @@ def test_an_accountant_that_cannot_say_gives_its_reason(
         assert (each["epsilon"] is None) == has_none == bool(each["reason"])
 
 
-def test_the_cross_checks_of_tiny_and_of_long_runs_are_bounded_in_time() -> None:
-    hard = [
-        ([DPSGDEvent(RATE, 4000.0, 1.0, 15000, "weights")], DELTA),
-        ([DPSGDEvent(RATE, 136.4, 1.0, 15000, "weights")], DELTA),
-    ]
-    cross_checks([GaussianEvent(3.0, 1.0, "sum")], DELTA, "add_remove")  # imports
-    for released, delta in hard:
-        started = time.process_time()
-        cross_checks(released, delta, "add_remove")
-        assert time.process_time() - started < 6
+@pytest.mark.parametrize(
+    ("sigma", "steps", "delta"),
+    [(4000.0, 15000, 1.1e-5), (136.4, 15000, 1.1e-5), (6.983, 732, 1e-6)],
+)
+def test_the_grid_of_the_prv_accountant_is_bounded(
+    sigma: float, steps: int, delta: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for tiny epsilon and many steps, at deltas of their own, since results are kept."""
+    from opacus.accountants.analysis.prv.domain import Domain
+
+    made, honest = [], Domain.create_aligned
+
+    def counted(*arguments: float) -> Domain:
+        made.append(honest(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(Domain, "create_aligned", counted)
+    cross_checks([DPSGDEvent(RATE, sigma, 1.0, steps, "weights")], delta, "add_remove")
+    # the domain reaches a little further than was planned for
+    assert [0 < domain.size < 1.25 * PRV_GRID for domain in made] == [True]

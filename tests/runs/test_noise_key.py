@@ -1,4 +1,8 @@
-"""The noise of a run cannot be made again from what the run publishes."""
+"""Methods get no key, so the noise of a run cannot be made again by them.
+
+That it cannot be made again from what a run publishes either is held by a detector of the mutation
+matrix, "attack on what is published".
+"""
 
 from __future__ import annotations
 
@@ -12,22 +16,8 @@ from dpbench.core.streams import KEY_BYTES, Streams
 from dpbench.runs import steps
 from tests.support.checks.key import (
     PURPOSE,
-    check_noise_is_not_published,
-    check_reproducible_noise_is_void_for_release,
 )
 from tests.support.command import TOY, Command
-
-
-def test_the_noise_of_a_run_cannot_be_made_again_from_what_it_publishes(
-    dpbench: Command, toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check_noise_is_not_published(dpbench, tmp_path, monkeypatch)
-
-
-def test_that_of_a_reproducible_run_can_and_its_certificate_says_so(
-    dpbench: Command, toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check_reproducible_noise_is_void_for_release(dpbench, tmp_path, monkeypatch)
 
 
 def check_methods_have_no_key(
