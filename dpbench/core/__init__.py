@@ -1,1 +1,1 @@
-"""What everything stands on, and what knows nothing of the rest."""
+"""The lowest floor: imported by every other folder, imports none of them."""

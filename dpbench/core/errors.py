@@ -1,4 +1,4 @@
-"""The two ways a command ends badly, and what to say of a name that is not known."""
+"""Errors that end a command, and the wording of common messages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Iterable
 
 INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
-UNHEARD = 3  # exit code of a process that ends with ``Unheard``
+UNHEARD = 3  # exit code of a rank that ends with ``Unheard``
 
 
 class UserError(Exception):
-    """The user's mistake: one line that says what is wrong and what to do (exit code 2)."""
+    """A mistake of the user's: one line that says what is wrong and what to do (exit code 2)."""
 
 
 class RunFailed(Exception):
@@ -18,11 +18,11 @@ class RunFailed(Exception):
 
 
 class Unheard(Exception):
-    """This process of a run ends, and leaves it to another one to say why."""
+    """Raised on ranks that exit because another rank failed; that rank reports the error."""
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is not known, with the nearest one that is."""
+    """The message for an unknown name; suggests the closest known one."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(known)}."
@@ -30,5 +30,5 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def described(error: Exception) -> str:
-    """An error in one line, with its type."""
+    """The type and message of an error, in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic writes, locks, hashes and the user's cache."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 
 def replace_atomically(file: Path, write: Callable[[Path], None], mode: int | None = None) -> None:
-    """Write ``file`` so that a reader, or a crash at any moment, sees the old or the new content.
+    """Replace ``file`` so that readers see the old or the new content, whenever a crash happens.
 
     Args:
-        file: Where to write.
-        write: Writes the content to the path it is given (same folder, so that renaming is
-            atomic).
+        file: The file to replace.
+        write: Writes the new content to the path it is given (in the same folder, so that renaming
+            is atomic).
         mode: Permission bits, set before any content is written.
     """
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
@@ -33,12 +33,12 @@ def replace_atomically(file: Path, write: Callable[[Path], None], mode: int | No
 
 
 def write_text(file: Path, text: str, mode: int | None = None) -> None:
-    """Write text to ``file``, all or nothing."""
+    """Write text to ``file`` atomically."""
     write_bytes(file, text.encode(), mode)
 
 
 def write_bytes(file: Path, content: bytes, mode: int | None = None) -> None:
-    """Write bytes to ``file``, all or nothing."""
+    """Write bytes to ``file`` atomically."""
 
     def write(partial: Path) -> None:
         partial.write_bytes(content)
@@ -47,7 +47,7 @@ def write_bytes(file: Path, content: bytes, mode: int | None = None) -> None:
 
 
 def write_torch(file: Path, content: Any, mode: int | None = None) -> None:
-    """``torch.save`` to ``file``, all or nothing."""
+    """``torch.save`` to ``file`` atomically."""
     import torch  # not at the top: records and leaderboards are written without it
 
     def write(partial: Path) -> None:
@@ -59,13 +59,13 @@ def write_torch(file: Path, content: Any, mode: int | None = None) -> None:
 
 
 def write_arrays(file: Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:
-    """``numpy.savez`` to ``file``, or ``numpy.savez_compressed``, all or nothing."""
+    """``numpy.savez``, or ``numpy.savez_compressed``, to ``file`` atomically."""
     import numpy as np  # not at the top: see write_torch
 
     save = np.savez_compressed if compressed else np.savez
 
     def write(partial: Path) -> None:
-        # through a handle, because NumPy appends a suffix to names that it does not like
+        # through a handle, because NumPy appends .npz to other names
         with partial.open("wb") as handle:
             save(handle, **arrays)
 
@@ -111,24 +111,24 @@ def locked(file: Path, occupied: Callable[[], None]) -> Iterator[None]:
 
 
 def sha256(file: Path) -> str:
-    """Of a file's content, 64 hex digits."""
+    """SHA-256 of a file's content, as 64 hex digits."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def safe_name(name: str) -> str:
-    """A name as one part of a path: letters, digits, ``_``, ``.``, ``+`` and ``-`` stay."""
+    """A name as one part of a path: all but letters, digits and ``_.+-`` becomes ``-``."""
     return re.sub(r"[^\w.+-]+", "-", name)
 
 
 def cache_path() -> Path:
-    """The user's cache, which may not exist yet: ``$XDG_CACHE_HOME/dpbench``, absolute."""
+    """Absolute path of the user's cache, ``$XDG_CACHE_HOME/dpbench``, which may not exist."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache").absolute() / "dpbench"
 
 
 def cache_folder() -> Path:
-    """The user's cache, made where it does not exist: holds only what can be made again."""
+    """The user's cache, created if necessary; everything in it can be made again."""
     folder = cache_path()
     folder.mkdir(parents=True, exist_ok=True)
     return folder

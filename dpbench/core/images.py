@@ -1,4 +1,4 @@
-"""Images and their shapes: dtypes and ranges stated once.
+"""Images, their shapes, dtypes and ranges.
 
 This module imports no torch at run time, so that records can be read without it.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HASHED_AT_ONCE = 4096  # images, so that a mapped data set is not read into memory as a whole
 
-# What a network computes in; weights, and all that privacy rests on, are float32 in any case.
+# dtype of a network's activations; weights and everything that privacy rests on are float32
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -24,8 +24,8 @@ class ImageSpec:
 
     Attributes:
         channels: 1 for grey, 3 for RGB.
-        height: Pixels.
-        width: Pixels.
+        height: Height, pixels.
+        width: Width, pixels.
     """
 
     channels: int
@@ -40,14 +40,14 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images: the form in which images cross every boundary of the project.
+    """Labelled images, in the form in which all parts of the project exchange them.
 
     Attributes:
         pixels: ``(N, C, H, W)``, uint8, in [0, 255].
         labels: ``(N,)``, int64, in [0, classes).
 
     Raises:
-        ValueError: A shape or dtype is not as stated.
+        ValueError: A shape or dtype is another one.
     """
 
     pixels: Tensor
@@ -88,10 +88,10 @@ class Splits:
     """The fixed parts of a data set.
 
     Attributes:
-        train: What a generator may learn from: the private set.
-        validation: Held out of ``train`` for tuning, or None where ``train`` is the whole
-            official train split.
-        test: Opened by evaluators only.
+        train: The private images, from which a method may learn.
+        validation: Images for tuning: the official validation split, or images held out of
+            ``train``; None if there are none.
+        test: Images that only evaluators open.
     """
 
     train: Images

@@ -1,4 +1,4 @@
-"""Metrics and measurements: names, units and directions stated once."""
+"""Metrics (names, units, directions) and measurements of them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """What a metric is called and how to read it.
+    """Name, unit and direction of a metric.
 
     Attributes:
-        name: Its id in records, e.g. ``cas_cnn``. A name that ends in a star stands for one metric
-            for each class, configuration or size, with its label, name or number in place of it.
+        name: Id in records, e.g. ``cas_cnn``. A name that ends in ``*`` stands for a family of
+            metrics, in which a class, configuration or size takes the place of the star.
         unit: ``""`` for a pure number, ``"%"``, ``"s"``, ...
-        higher_is_better: Which way is up.
-        description: One line for people.
+        higher_is_better: Whether larger values are better.
+        description: One-line description.
     """
 
     name: str
@@ -26,22 +26,22 @@ class MetricSpec:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number, with all that is needed to know what it means.
+    """One number, with everything needed to interpret it.
 
     Attributes:
         metric: ``MetricSpec.name``.
-        value: The number, or None where it could not be had.
+        value: The number, or None if it could not be measured.
         unit: As in the metric's spec.
         higher_is_better: As in the metric's spec.
-        n: Number of synthetic images it was computed on.
-        split: The real split it read (``train``, ``validation``, ``test``) or ``""``.
+        n: Number of synthetic images that were measured.
+        split: The real split that was used (``train``, ``validation``, ``test``) or ``""``.
         extractor: Id of the feature extractor or classifier, or ``""``.
         reason: Why there is no value; ``""`` exactly when there is one.
-        n_real: Number of real images it was computed on.
+        n_real: Number of real images that were used.
         seed: Seed of the measurement itself (classifier initialisation, subsets).
 
     Raises:
-        ValueError: A value that is not finite, or a missing value without a reason.
+        ValueError: The value is not finite, or not exactly one of value and reason is given.
     """
 
     metric: str
@@ -56,7 +56,7 @@ class Measurement:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Hold that a value is a finite number or comes with a reason for its absence."""
+        """Check that there is either a finite value or a reason for its absence."""
         if self.value is None and not self.reason:
             raise ValueError(f"{self.metric}: a missing value needs a reason")
         if self.value is not None and not math.isfinite(self.value):

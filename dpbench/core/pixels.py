@@ -1,4 +1,4 @@
-"""Between uint8 images and the floats that networks see, and pictures for people."""
+"""Convert uint8 images to the floats that networks take and back, and draw grids of images."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def save_grid(pixels: Tensor, columns: int, file: Path, scale: int = 2) -> None:
 
     Args:
         pixels: ``(N, C, H, W)``, uint8.
-        columns: Images in a row.
-        file: Where to write.
-        scale: Each pixel becomes ``scale`` x ``scale``, so that small images can be seen.
+        columns: Number of images in a row.
+        file: The PNG file.
+        scale: Factor of enlargement, so that small images can be seen.
     """
     grid = make_grid(pixels.cpu(), nrow=columns, padding=1, pad_value=255)
     picture = Image.fromarray(grid.permute(1, 2, 0).numpy())

@@ -1,4 +1,4 @@
-"""How long-running work tells of its progress, without knowing who listens."""
+"""How long-running work reports progress, without knowing how it is shown."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Protocol
 
 
 class Task(Protocol):
-    """One piece of work under way."""
+    """A piece of work in progress."""
 
     def advance(self, amount: float, note: str = "") -> None:
-        """Say that ``amount`` more units are done; ``note`` is shown beside the bar."""
+        """Report ``amount`` more units as done; ``note`` is shown beside the bar."""
 
 
 class Progress(Protocol):
-    """Someone who wants to know what is going on."""
+    """Receives progress updates."""
 
     def task(
         self, label: str, total: float, unit: str, done: float = 0
     ) -> AbstractContextManager[Task]:
-        """Announce a piece of work of ``total`` units, ``done`` of which were done before."""
+        """Start a piece of work of ``total`` units, ``done`` of which are done already."""
 
     def note(self, text: str) -> None:
-        """Say one line."""
+        """Report one line of text."""
 
 
 class Silent:
-    """Listens to nothing."""
+    """Ignores all progress updates."""
 
     def advance(self, amount: float, note: str = "") -> None:
         """Do nothing."""
@@ -37,12 +37,12 @@ class Silent:
 
     @contextmanager
     def task(self, label: str, total: float, unit: str, done: float = 0) -> Iterator[Task]:
-        """Announce to nobody."""
+        """Start a piece of work that is not shown."""
         yield self
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: ``42 s``, ``3 min 05 s``, ``2 h 10 min``, ``12 days``."""
+    """A duration in convenient units: ``42 s``, ``3 min 05 s``, ``2 h 10 min``, ``12 days``."""
     whole, minutes = round(seconds), round(seconds / 60)
     if whole < 60:
         return f"{whole} s"

@@ -42,15 +42,15 @@ OURS = "dpbench-images"
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that can be loaded by name.
+    """A method, evaluator or source that can be loaded by name.
 
     Attributes:
-        name: Its CLI name.
+        name: CLI name.
         family: ``generators``, ``baselines``, ``evaluators`` or ``generators.programmatic``.
-        module: Where it is.
-        attribute: What it is called there.
-        distribution: The package that brings it.
-        version: That package's version.
+        module: Module that holds the class.
+        attribute: Name of the class in the module.
+        distribution: Installed package that provides the module.
+        version: Version of that package.
     """
 
     name: str
@@ -62,10 +62,10 @@ class Entry:
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
-    """Everything of a kind, by name, sorted; a built-in name cannot be taken over."""
+    """All entries of a kind, sorted by name; third parties cannot replace a built-in one."""
     found: dict[str, Entry] = {}
     for family in _PACKAGES[kind]:
-        # found, not imported: what stands in a package's __init__ may need torch
+        # found, not imported: a package's __init__ may import torch
         package = importlib.util.find_spec(f"dpbench.{family}")
         assert package is not None
         for module in pkgutil.iter_modules(package.submodule_search_locations):
@@ -74,7 +74,7 @@ def entries(kind: Kind) -> dict[str, Entry]:
                 path = f"dpbench.{family}.{module.name}"
                 found[name] = Entry(name, family, path, _LINES[kind], OURS, __version__)
     for point in importlib.metadata.entry_points(group=_GROUPS[kind]):
-        # not point.module and point.attr, which raise where the line is malformed
+        # not point.module and point.attr, which raise if the entry point is malformed
         path, _, attribute = point.value.partition(":")
         owner = point.dist
         entry = Entry(
@@ -90,10 +90,10 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 
 def load(kind: Kind, name: str) -> Any:
-    """The class behind a name.
+    """Load the class of a name.
 
     Raises:
-        UserError: There is no such name, or its module is broken.
+        UserError: The name is unknown, or its module is broken.
     """
     known = entries(kind)
     if name not in known:
@@ -105,7 +105,7 @@ def load(kind: Kind, name: str) -> Any:
         if missing:
             raise TypeError(f"{entry.attribute} has no {', '.join(missing)}")
         return found
-    except Exception as error:  # a plugin may break in any way, and must break nothing else
+    except Exception as error:  # a plugin may fail in any way, and must affect nothing else
         raise UserError(
             f"{kind} {name!r} of {entry.distribution} {entry.version} is broken: "
             f"{type(error).__name__}: {error}"
@@ -113,7 +113,7 @@ def load(kind: Kind, name: str) -> Any:
 
 
 def version_of(entry: Entry) -> str:
-    """What identifies the code behind an entry: for third-party code its file's hash too."""
+    """Identify the code of an entry: package and version, and for third parties a file hash."""
     if entry.distribution == OURS:
         return f"{entry.distribution} {entry.version}"
     source = inspect.getsourcefile(importlib.import_module(entry.module))

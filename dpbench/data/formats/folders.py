@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dpbench.core.errors import UserError
+from dpbench.core.errors import UserError, described
 from dpbench.core.files import safe_name
 from dpbench.core.images import Images
 from dpbench.core.progress import Progress
@@ -218,7 +218,7 @@ def _first(file: Path) -> tuple[tuple[int, int], str]:
         with Image.open(file, formats=FORMATS) as image:
             size, mode = image.size, image.mode
     except Exception as error:  # a bad file may raise anything
-        raise UserError(f"{file} is no intact PNG or JPEG file ({error})") from None
+        raise UserError(f"{file} is no intact PNG or JPEG file ({described(error)})") from None
     if mode not in CHANNELS:
         raise UserError(
             f"{file} has mode {mode}; expected L (grey) or RGB, 8 bits each: convert all images"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dpbench.core.errors import UserError
+from dpbench.core.errors import UserError, described
 from dpbench.data.arrays import LabelledPixels, Pixels
 from dpbench.data.catalog import DatasetInfo
 
@@ -93,7 +93,7 @@ def read_batch(file: Path, info: DatasetInfo, first_label: int = 0) -> LabelledP
             raise TypeError("its labels are no list of integers")
     except Exception as error:  # a bad file may raise anything
         raise UserError(
-            f"{file} is no intact batch of {info.name} ({type(error).__name__}: {error}); expected "
+            f"{file} is no intact batch of {info.name} ({described(error)}); expected "
             "a pickled dict with data and labels: replace it with an intact copy"
         ) from None
     width = math.prod(info.shape)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from dpbench.core.errors import UserError
+from dpbench.core.errors import UserError, described
 from dpbench.data.arrays import LabelledPixels, Labels, Pixels
 from dpbench.parallel.cores import map_on_cores
 
@@ -102,7 +102,7 @@ def _decoded(
             right = image.size == expected.size and image.mode in expected.modes
             pixels = prepare(image) if right else None
     except Exception as error:  # a bad file may raise anything
-        reason = "no such image" if isinstance(error, UnidentifiedImageError) else error
+        reason = "no such image" if isinstance(error, UnidentifiedImageError) else described(error)
         raise UserError(
             f"{picture.name} cannot be decoded ({reason}); expected an intact "
             f"{' or '.join(expected.formats)} file: replace it with an intact copy"

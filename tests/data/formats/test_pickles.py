@@ -106,6 +106,7 @@ def test_stand_ins_cannot_be_changed_by_a_pickle(tmp_path: Path) -> None:
         (b"", "EOFError.*expected a pickled dict"),
         (python2_batch(ROWS, LABELS)[:-40], "is no intact batch"),
         (b"no pickle", "is no intact batch"),
+        (b"Ppersistent\n.", "is no intact batch"),  # Python's own message has two lines
         (pickled([1, 2]), "is no intact batch"),
         (pickled({"data": ROWS}), "KeyError: 'labels'"),
         (pickled({"data": ROWS, "labels": tuple(LABELS)}), "labels are no list of integers"),
