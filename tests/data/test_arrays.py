@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Silent
@@ -191,39 +191,33 @@ def test_a_cache_that_cannot_be_written_is_named(
         mapped(original, Silent())
 
 
-MEASURE = """
-import re, sys
-from pathlib import Path
-import numpy as np
-from dpbench.data.arrays import Original, mapped
-from dpbench.data.catalog import DatasetInfo
-from dpbench.core.progress import Silent
+def anonymous_megabytes() -> float:
+    """This process's memory that belongs to no file."""
+    found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
 
-def anonymous():
-    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
-def growth(images, keep):
-    def decode(split):
+def growth(images: int, keep: Callable[[Tensor], Tensor]) -> float:
+    """By how many MB memory grows while a mapped set of so many images is open."""
+
+    def decode(split: str) -> Iterator[LabelledPixels]:
         for _ in range(0, images if split == "train" else 1000, 1000):
             yield np.ones((1000, 3, 32, 32), np.uint8), np.zeros(1000, np.int64)
+
     info = DatasetInfo("made", (3, 32, 32), 1, ("a",), images, 1000, "")
-    before = anonymous()
-    original = Original(info, Path("."), (), str(images), decode)
+    before = anonymous_megabytes()
+    original = Original(info, Path(), (), f"{images} images", decode)
     pixels = keep(mapped(original, Silent()).splits.train.pixels)
     assert all(part.amax() == 1 for part in pixels.split(1000))  # looks at every page
-    return anonymous() - before
-
-growth(1000, lambda pixels: pixels)  # what is needed whatever the size
-print(growth(2000, lambda p: p), growth(10000, lambda p: p), growth(10000, lambda p: p.clone()))
-"""
+    return anonymous_megabytes() - before
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_resident_memory_does_not_grow_with_the_set() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", MEASURE], capture_output=True, text=True, timeout=120, check=True
-    )
-    small, large, copied = map(float, ended.stdout.split())
+    growth(1000, lambda pixels: pixels)  # what is needed whatever the size
     megabytes = 10_000 * 3 * 32 * 32 / 2**20
-    assert large - small < 0.2 * megabytes
+    small = growth(2000, lambda pixels: pixels)
+    assert growth(10_000, lambda pixels: pixels) - small < 0.2 * megabytes
+    copied = growth(10_000, lambda pixels: pixels.clone())
     assert copied - small > 0.8 * megabytes, "the measure must see a set that is in memory"
