@@ -168,7 +168,7 @@ def choose(
     reasons: dict[str, str] = {}
     for each in CANDIDATES if name == AUTO else (name,):
         try:
-            _hold_against_autograd(reference(), objective, each)
+            _check_against_autograd(reference(), objective, each)
             sizes[each] = _physical_batch(model, objective, spec, each)
             best = max(speeds.values(), default=0.0)
             speeds[each] = _copies_per_s(model, objective, spec, each, sizes[each], best)
@@ -194,7 +194,7 @@ def first_that_fits(model: nn.Module, objective: Objective, spec: ImageSpec) -> 
     reference, reasons = _Reference.of(model, objective, spec), {}
     for name in CANDIDATES:
         try:
-            _hold_against_autograd(reference, objective, name)
+            _check_against_autograd(reference, objective, name)
             return Execution(name, _physical_batch(model, objective, spec, name))
         except UNFIT as error:
             reasons[name] = str(error)
@@ -220,7 +220,7 @@ class _Reference:
         return cls(moved, copies, engine("loop")(moved, objective, copies, SMALL_NORM))
 
 
-def _hold_against_autograd(reference: _Reference, objective: Objective, name: str) -> None:
+def _check_against_autograd(reference: _Reference, objective: Objective, name: str) -> None:
     """Check that an engine agrees with autograd on a model.
 
     Raises:
