@@ -1,4 +1,4 @@
-"""The canary audit of the mechanism that made the samples."""
+"""Canary audit of the mechanism that made the samples."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dpbench.privacy.audit import Audit, audit
 
 @dataclass(frozen=True)
 class CanaryAudit:
-    """Runs the mechanisms of the run's certificate on canaries: see ``dpbench.privacy.audit``.
+    """Runs the mechanisms of the run's certificate on canaries (see ``dpbench.privacy.audit``).
 
-    The audit is of the mechanism, with the certified events, in a run of its own: it neither reads
-    the samples nor repeats the training. The bound that assumes normal scores is an illustration.
+    The audit executes the mechanism on its own, with the certified events: it neither reads the
+    samples nor repeats the training. The bound that assumes normal scores is an illustration.
     """
 
-    summary: ClassVar[str] = "canaries through the certified mechanism: is the noise what it says?"
+    summary: ClassVar[str] = "canaries through the certified mechanism: is the noise as claimed?"
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
         MetricSpec("audit_alarms", "", False, "checks that refute the claim"),
         MetricSpec("audit_sigma_ratio_low", "", True, "noise over claimed noise, lower end"),
@@ -30,7 +30,7 @@ class CanaryAudit:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.MECHANISM})
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
-        """Audit; where there is no claim, every metric is a row that says so."""
+        """Audit the mechanism; without a claim, every metric is a row with the reason."""
         seed = case.streams.seed("evaluation", "audit")
         try:
             if case.mechanism is None:

@@ -10,92 +10,73 @@ import numpy as np
 from torch import Tensor, nn
 
 from dpbench.api.evaluator import EvaluationContext, Need
+from dpbench.api.profiles import CasSettings
 from dpbench.core.images import Images, ImageSpec
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Task
 from dpbench.data.stratified import random_stratified_order
 from dpbench.stats.proportions import wilson
 
+from .classifiers.dpdm import dpdm_recipes
 from .classifiers.dpimagebench import DPIMAGEBENCH, dpimagebench_recipes
-from .classifiers.networks import (
-    DPDM_CNN_SMALLEST_SIDE,
-    dpdm_cnn,
-    logistic_regression,
-    mlp,
-    small_cnn,
-)
-from .classifiers.prediction import ensemble, logits
-from .classifiers.recipe import BATCH, Recipe
+from .classifiers.networks import logistic_regression, mlp
+from .classifiers.prediction import MEMBERS, ensemble_prediction, logits, percent
+from .classifiers.recipe import Recipe, small_cnn_recipe
 from .classifiers.training import train
 from .classifiers.wide_resnet import wide_resnet_recipe
 
-DPDM_EPOCHS = 50
-HELD_OUT = 10  # one synthetic image in so many selects the epoch
-MEMBERS = 5
-# in laptop four more networks of 600 steps would multiply the processor time of CAS by 4.6, and
-# five of 150 steps do worse together than one of 600: 85.6% on real Fashion-MNIST against 88.6%
-ENSEMBLED = ("claims", "paper")
+HELD_OUT = 10  # one in ten synthetic images is held out to select the epoch
 DPIMAGEBENCH_MEAN = "cas_dpimagebench_mean"
 CNN, LOW, HIGH = "cas_cnn", "cas_cnn_low", "cas_cnn_high"
 ENSEMBLE, CLASS = "cas_cnn_ensemble", "cas_cnn_class*"
-# these alone are in the mean, in every profile
+# the metrics that `cas_mean` averages, whatever else a profile trains
 AVERAGED = ("cas_logreg", "cas_mlp", CNN)
 SELECTED = tuple(f"{name}_selected" for name in AVERAGED)
 
 
-def recipes(profile: str, images: int, dataset: str, spec: ImageSpec) -> dict[str, Recipe]:
-    """The classifiers of a profile.
+def recipes(settings: CasSettings, images: int, dataset: str, spec: ImageSpec) -> dict[str, Recipe]:
+    """Return the recipe of each classifier, by the name of its metric.
 
     The learning rates of the small recipes were chosen on images held out of Fashion-MNIST's
-    train split, with 10000 others for training.
+    train split, after training on 10000 others.
 
     Args:
-        profile: Name of the profile.
-        images: Number of synthetic images; the length of DPDM's training follows it.
-        dataset: Name of the data set; some of ``paper``'s follow it.
+        settings: Steps of the small classifiers, or the papers' classifiers.
+        images: Number of synthetic images, from which the papers' epochs give steps.
+        dataset: Name of the data set, on which some of the papers' recipes depend.
         spec: Shape of its images.
-
-    Returns:
-        The recipe of each metric, by the metric's name.
     """
-    if profile == "paper":
-        steps = -(-DPDM_EPOCHS * images // BATCH)
-        dpdm = {
-            "cas_logreg": Recipe("logreg/adam-50epochs", logistic_regression, steps, True, 3e-4, 0),
-            "cas_mlp": Recipe("mlp100/adam-50epochs", mlp, steps, True, 3e-4, 0),
-            CNN: Recipe(
-                "cnn32-64-128/adam-50epochs", dpdm_cnn, steps, True, 3e-4, 0, DPDM_CNN_SMALLEST_SIDE
-            ),
-        }
-        trained_on = images - images // HELD_OUT
-        fewer_steps = -(-DPDM_EPOCHS * trained_on // BATCH)
+    steps = settings.steps
+    if steps is None:
+        without_held_out = dpdm_recipes(images - images // HELD_OUT)
         return {
-            **dpdm,
+            **dict(zip(AVERAGED, dpdm_recipes(images), strict=True)),
             **{
-                name: replace(recipe, id=f"{recipe.id}-best-on-synthetic", steps=fewer_steps)
-                for name, recipe in zip(SELECTED, dpdm.values(), strict=True)
+                name: replace(recipe, id=f"{recipe.id}-best-on-synthetic")
+                for name, recipe in zip(SELECTED, without_held_out, strict=True)
             },
             "cas_wrn": wide_resnet_recipe(dataset, spec.channels),
             **dpimagebench_recipes(dataset, images),
         }
-    # fewer in claims, which has a quarter of the images and trains five CNNs
-    steps = {"smoke": 60, "claims": 100}.get(profile, 600)
+    sgd = small_cnn_recipe(steps, label_smoothing=0.05)
     return {
-        "cas_logreg": Recipe(f"logreg/sgd{steps}", logistic_regression, steps, False, 0.03, 0.05),
-        "cas_mlp": Recipe(f"mlp100/sgd{steps}", mlp, steps, False, 0.1, 0.05),
-        CNN: Recipe(f"cnn16-32-64/sgd{steps}", small_cnn, steps, False, 0.1, 0.05),
+        "cas_logreg": replace(
+            sgd, id=f"logreg/sgd{steps}", network=logistic_regression, learning_rate=0.03
+        ),
+        "cas_mlp": replace(sgd, id=f"mlp100/sgd{steps}", network=mlp),
+        CNN: sgd,
     }
 
 
 def is_collapsed(predicted: Tensor, labels: Tensor) -> bool:
-    """Whether a classifier predicts at most half as many classes as there are.
+    """Return whether a classifier predicts at most half of the classes.
 
-    One that was trained on samples without variety within or between classes often ends there, and
-    its accuracy alone does not tell it from a merely poor one.
+    Classifiers trained on samples without variety often collapse in this way, and accuracy alone
+    does not tell them from merely poor ones.
 
     Args:
-        predicted: ``(N,)``, int64: what it predicts for real images.
-        labels: ``(N,)``, int64: their labels.
+        predicted: ``(N,)``, int64: predictions for real images.
+        labels: ``(N,)``, int64: labels of these images.
     """
     return 2 * len(set(predicted.tolist())) <= len(set(labels.tolist()))
 
@@ -104,38 +85,38 @@ def is_collapsed(predicted: Tensor, labels: Tensor) -> bool:
 class Cas:
     """Trains classifiers on the synthetic images and tests them on the real test split.
 
-    The recipes are fixed, with a fixed number of steps, and the last weights are taken; where an
-    epoch is selected, in the metrics of ``SELECTED``, it is by synthetic images alone. So the test
-    split is opened once, when all training is done. (Ravuri and Vinyals 2019 named the score.)
+    Ravuri and Vinyals 2019 introduced the score. Recipes and numbers of steps are fixed, and the
+    last weights are taken; the metrics of ``SELECTED`` select an epoch, by synthetic images alone.
+    So the test split is opened once, after all training.
 
-    Profile ``paper`` has the three classifiers of DPDM (Dockhorn et al. 2022, appendix, and
-    ``train_downstream_classifiers.py`` of its repository): logistic regression, an MLP 784-100-10
-    and a CNN, Adam at 3e-4, batch 128, 50 epochs. They are there twice, never trained by us at
-    full size. ``AVERAGED`` are trained on all images and take the last epoch, which departs from
-    DPDM. ``SELECTED`` are trained on nine tenths and take, as DPDM does, the epoch that is best on
-    the held-out tenth of the synthetic images, of several the earliest; they are in no mean.
+    With the papers' classifiers (profile ``paper``) there are the three of DPDM (Dockhorn et al.
+    2022, appendix, and ``train_downstream_classifiers.py`` of its repository): logistic regression,
+    an MLP 784-100-10 and a CNN, with Adam at 3e-4, batch 128, 50 epochs. We have never trained
+    them at full size. Each is trained twice. ``AVERAGED`` are trained on all images and take the
+    last epoch, which departs from DPDM. ``SELECTED`` are trained on nine tenths and take, as DPDM
+    does, the epoch that is best on the held-out tenth of the synthetic images, the earliest of
+    several; no mean includes them.
 
-    Three things differ there from DPDM's code: it is given the two parts as two folders, here the
-    tenth is drawn at random, with the classes in their proportions; it goes through the images in
-    the same order in every epoch and ends each with a smaller minibatch, here every epoch has an
-    order of its own and a minibatch may span two; and it opens the test split whenever the
-    accuracy on the tenth rises and reports the last look, here the epoch is selected first.
+    Three things in ``SELECTED`` differ from DPDM's code. It is given the two parts as two folders;
+    here the tenth is a stratified random draw. It goes through the images in the same order in
+    every epoch and ends each with a smaller minibatch; here every epoch has its own order and a
+    minibatch may span two epochs. It opens the test split whenever the accuracy on the tenth rises
+    and reports the last result; here the epoch is selected first.
 
-    Beside them stand the WRN-40-4 of Ghalebikesabi et al. 2023, see ``wide_resnet_recipe``, and the
-    three of DPImageBench with a mean of their own, see ``dpimagebench_recipes``; ``cas_mean`` is
-    that of DPDM's three, or those in their place, in all profiles.
+    There are also the WRN-40-4 of Ghalebikesabi et al. 2023 (``wide_resnet_recipe``) and the three
+    classifiers of DPImageBench, which have their own mean (``dpimagebench_recipes``). ``cas_mean``
+    averages DPDM's three, or the three small classifiers that replace them in other profiles.
 
-    The ensemble, in the profiles of ``ENSEMBLED``, is five CNNs whose probabilities are averaged,
-    the first of which is that of ``cas_cnn``. As in section 5.6 of Ghalebikesabi et al. 2023 they
-    differ in the order of the minibatches alone: initial weights and dropout have the same seed.
+    The ensemble averages the probabilities of five CNNs, the first of which is that of ``cas_cnn``.
+    As in section 5.6 of Ghalebikesabi et al. 2023 they differ only in the order of minibatches:
+    initial weights and dropout have the same seed.
 
-    The interval of ``cas_cnn`` is over test images, with the network as it is; other seeds of
-    generator, samples or network are not in it. The predicted class of every test image is kept,
-    in the order of the test split and with its labels: from that, leaderboards compute intervals
-    over seeds and test images, of every classifier and not of means.
+    The interval of ``cas_cnn`` covers the choice of test images for the given network, but no other
+    seeds of generator, samples or network. The predicted class of every test image is kept, in the
+    order of the test split and with its label; leaderboards compute from it intervals over seeds
+    and test images for every classifier, though not for means.
 
-    A classifier has collapsed if it predicts at most half as many classes of the test images as
-    there are. Collapsed ones are counted and named, and stay in the mean.
+    Collapsed classifiers (``is_collapsed``) are counted and named, and stay in the mean.
     """
 
     summary: ClassVar[str] = "accuracy on real test images of classifiers trained on synthetic ones"
@@ -144,7 +125,7 @@ class Cas:
         MetricSpec("cas_mlp", "%", True, "test accuracy of an MLP with one hidden layer"),
         MetricSpec(CNN, "%", True, "test accuracy of a convolutional network"),
         *(
-            MetricSpec(name, "%", True, f"{of}, epoch best on held-out synthetic; profile paper")
+            MetricSpec(name, "%", True, f"{of}, best epoch on held-out synthetic; profile paper")
             for name, of in zip(SELECTED, AVERAGED, strict=True)
         ),
         MetricSpec("cas_wrn", "%", True, "test accuracy of a WRN-40-4; profile paper only"),
@@ -165,7 +146,8 @@ class Cas:
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
         """Train all classifiers, then open the test split and measure."""
         spec = case.synthetic.spec
-        chosen = recipes(case.profile.name, len(case.synthetic), case.dataset, spec)
+        settings = case.profile.evaluation.cas
+        chosen = recipes(settings, len(case.synthetic), case.dataset, spec)
         seeds = {name: case.streams.seed("evaluation", "cas", name) for name in chosen}
         networks = _train(case, chosen, seeds)
         test = case.open_real(Need.REAL_TEST)
@@ -178,7 +160,7 @@ class Cas:
         if collapsed:
             case.progress.note(f"collapsed to half the classes or fewer: {', '.join(collapsed)}")
         if len(outputs.get(CNN, ())) == MEMBERS:
-            predicted[ENSEMBLE] = ensemble(outputs[CNN])
+            predicted[ENSEMBLE] = ensemble_prediction(outputs[CNN])
         case.keep(
             {
                 name: labels.numpy().astype(np.int16)
@@ -192,12 +174,12 @@ class Cas:
 def _train(
     case: EvaluationContext, chosen: dict[str, Recipe], seeds: dict[str, int]
 ) -> dict[str, list[nn.Module]]:
-    """Train what fits the images: one network each, and the others of an ensemble."""
+    """Train the classifiers that fit the images, and the other members of the ensemble."""
     fitting = {
         name: recipe for name, recipe in chosen.items() if not _misfit(name, recipe, case.synthetic)
     }
     orders = {name: [seeds[name]] for name in fitting}
-    if CNN in fitting and case.profile.name in ENSEMBLED:
+    if CNN in fitting and case.profile.evaluation.cas.ensemble:
         orders[CNN] += [
             case.streams.seed("evaluation", "cas", CNN, "order", member)
             for member in range(1, MEMBERS)
@@ -212,8 +194,14 @@ def _train(
     def trained(name: str, order: int, task: Task) -> nn.Module:
         images, selecting = split if name in SELECTED else (case.synthetic, None)
         return train(
-            *(chosen[name], images, case.classes, seeds[name], case.device),
-            *(task.advance, order, selecting),
+            chosen[name],
+            images,
+            case.classes,
+            seeds[name],
+            case.device,
+            advance=task.advance,
+            order=order,
+            held_out=selecting,
         )
 
     with case.progress.task("train classifiers", total, "images") as task:
@@ -221,7 +209,7 @@ def _train(
 
 
 def _misfit(name: str, recipe: Recipe, images: Images) -> str:
-    """Why a classifier cannot be trained on the images; ``""`` if it can."""
+    """Return why a classifier cannot be trained on the images; ``""`` if it can."""
     if min(images.spec.height, images.spec.width) < recipe.smallest_side:
         return f"{recipe.id} needs images of at least {recipe.smallest_side} pixels a side"
     if name in SELECTED and len(images) < HELD_OUT:
@@ -237,14 +225,14 @@ def _rows(
     correct: dict[str, Tensor],
     collapsed: int,
 ) -> list[Measurement]:
-    """All rows, from which test images each classifier that fits got right: ``(N,)``, bool."""
+    """Return all rows; ``correct`` has for each trained classifier ``(N,)`` bool."""
     specs = {spec.name: spec for spec in Cas.metrics}
     unfit = {
         name: _misfit(name, recipe, case.synthetic)
         for name, recipe in chosen.items()
         if name not in correct
     }
-    scores = unfit | {name: _percent(right) for name, right in correct.items()}
+    scores = unfit | {name: percent(right) for name, right in correct.items()}
     of_all = case.streams.seed("evaluation", "cas")
 
     def row(
@@ -272,7 +260,7 @@ def _rows(
 
     def of_mean(metric: str, names: Sequence[str]) -> Measurement:
         whole = all(name in correct for name in names)
-        value = sum(_percent(correct[name]) for name in names) / len(names) if whole else None
+        value = sum(percent(correct[name]) for name in names) / len(names) if whole else None
         reason = "not every classifier fits the images"
         return row(metric, reason if value is None else value, joined(names), of_all)
 
@@ -284,28 +272,27 @@ def _rows(
     ]
     if CNN in unfit:
         return found + [of_cnn(metric, unfit[CNN]) for metric in (LOW, HIGH, ENSEMBLE, CLASS)]
-    unaffordable = f"{MEMBERS} networks take too long for profile {case.profile.name}"
+    no_ensemble = f"profile {case.profile.name} trains no ensemble of {MEMBERS} CNNs"
     low, high = wilson(int(correct[CNN].sum()), len(test))
     of_class = {label: correct[CNN][test.labels == label] for label in range(case.classes)}
     return found + [
         of_cnn(LOW, 100 * low),
         of_cnn(HIGH, 100 * high),
         row(
-            ENSEMBLE, scores.get(ENSEMBLE, unaffordable), f"{MEMBERS}x{chosen[CNN].id}", seeds[CNN]
+            ENSEMBLE,
+            scores.get(ENSEMBLE, no_ensemble),
+            f"{MEMBERS}x{chosen[CNN].id}",
+            seeds[CNN],
         ),
         *(
             of_cnn(
                 CLASS.replace("*", str(label)),
-                _percent(right) if len(right) else "no test image of this class",
+                percent(right) if len(right) else "no test image of this class",
                 len(right),
             )
             for label, right in of_class.items()
         ),
     ]
-
-
-def _percent(correct: Tensor) -> float:
-    return 100 * int(correct.sum()) / len(correct)
 
 
 EVALUATOR = Cas

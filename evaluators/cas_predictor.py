@@ -1,4 +1,4 @@
-"""Accuracy of a classifier that the method itself trained on private images."""
+"""Accuracy of a classifier that the method trained on private images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dpbench.core.metrics import Measurement, MetricSpec
 class CasPredictor:
     """Tests the method's own classifier on the real test split: the papers' "non-synth" column.
 
-    It is what the CAS of synthetic images is held against. A method that draws images has no such
-    classifier, so that its runs have no row of this.
+    CAS of synthetic images is compared with it. Methods that draw images have no such classifier,
+    so their runs have no row of this metric.
     """
 
     summary: ClassVar[str] = "accuracy on real test images of a classifier trained with privacy"
@@ -24,7 +24,7 @@ class CasPredictor:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PREDICTOR, Need.REAL_TEST})
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
-        """Predict the test split."""
+        """Measure the accuracy on the test split."""
         assert case.predictor is not None
         test = case.open_real(Need.REAL_TEST)
         correct = case.predictor.predict(test.pixels).argmax(1) == test.labels

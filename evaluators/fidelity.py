@@ -16,7 +16,7 @@ from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.errors import UserError
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricSpec
-from dpbench.data.subsets import subset
+from dpbench.data.subsets import random_subset
 
 from .features.cnn import CNN_FEATURES, cnn_extractor
 from .features.dinov2 import DINOV2_FILE, DINOV2_VARIABLE, dinov2_extractor
@@ -42,20 +42,19 @@ class Fidelity:
     """Distances to the real train and test splits in four feature spaces.
 
     The distances depend on the number of images, so every set is cut to the size of the smallest
-    (a choice by the evaluation stream, blind to classes): the distances to train and to test and
-    the floor, train against test, can then be compared with each other. A distance to train well
-    under that to test is a sign of memorisation. Neighbours are looked for among fewer images, and
-    those of a class are fewer: the rows say how many.
+    (by the evaluation stream, blind to classes). The distances to train and to test and the floor,
+    train against test, are then comparable. A distance to train far below that to test is a sign of
+    memorisation. Nearest neighbours and single classes use fewer images; each row has its number.
 
     The spaces are the features of a small CNN trained on the real train split (``fd_cnn`` and the
     metrics that end in ``_cnn``), those of Inception-v3 (``fid``, Heusel et al. 2017, and metrics
-    without an ending), the same behind clean-fid's resize (``fid_clean``, Parmar et al. 2022), and
-    those of DINOv2 (``fd_dinov2``, Stein et al. 2023). All weights but the CNN's are the user's to
-    supply: nothing is downloaded. A Frechet distance of D features needs more than D images. The
-    CNN knows the train images, so the floor of ``fd_cnn`` holds its generalisation gap too.
+    without a suffix), the same after clean-fid's resize (``fid_clean``, Parmar et al. 2022), and
+    those of DINOv2 (``fd_dinov2``, Stein et al. 2023). Users supply all weights but the CNN's:
+    nothing is downloaded. A Frechet distance in D features needs more than D images. The CNN was
+    trained on the train images, so the floor of ``fd_cnn`` includes its generalisation gap.
     """
 
-    summary: ClassVar[str] = "FID, KID, precision and recall and kin: a CNN, Inception, DINOv2"
+    summary: ClassVar[str] = "FID, KID, precision, recall and others: a CNN, Inception, DINOv2"
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
         *dict.fromkeys(
             metric
@@ -67,7 +66,7 @@ class Fidelity:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST})
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
-        """Measure in every space; what cannot be had is a row with the reason."""
+        """Measure in every space; a metric that is not available is a row with the reason."""
         train = case.open_real(Need.REAL_TRAIN)
         sets = _equal_sizes(case, train, case.open_real(Need.REAL_TEST))
         device = case.device
@@ -88,15 +87,15 @@ class Fidelity:
 
         classes = tuple(class_distance(label) for label in range(case.classes))
         return [
-            *_measure(case, sets, IN_CNN + classes, cnn),
-            *_measure(case, sets, IN_INCEPTION, lambda: inception(clean=False)),
-            *_measure(case, sets, IN_CLEAN_INCEPTION, lambda: inception(clean=True)),
-            *_measure(case, sets, IN_DINOV2, dinov2),
+            *measure(case, sets, IN_CNN + classes, cnn),
+            *measure(case, sets, IN_INCEPTION, lambda: inception(clean=False)),
+            *measure(case, sets, IN_CLEAN_INCEPTION, lambda: inception(clean=True)),
+            *measure(case, sets, IN_DINOV2, dinov2),
         ]
 
 
 def _supplied(variable: str, what: str) -> Path:
-    """The file of weights that the user names by an environment variable."""
+    """Return the file of weights that an environment variable names."""
     file = os.environ.get(variable)
     if not file:
         raise UserError(f"no weights: get {what} and set {variable}=/path/to/it")
@@ -107,18 +106,26 @@ def _equal_sizes(case: EvaluationContext, train: Images, test: Images) -> dict[s
     sets = {SYNTHETIC: case.synthetic, TRAIN: train, TEST: test}
     size = min(len(images) for images in sets.values())
     return {
-        name: subset(images, size, case.streams.public("evaluation", "fidelity", name))
+        name: random_subset(images, size, case.streams.public("evaluation", "fidelity", name))
         for name, images in sets.items()
     }
 
 
-def _measure(
+def measure(
     case: EvaluationContext,
     sets: Mapping[str, Images],
     comparisons: Sequence[FeatureMetrics],
     make_extractor: Callable[[], Extractor],
 ) -> list[Measurement]:
-    """The rows of one feature space."""
+    """Measure in one feature space.
+
+    Args:
+        case: The samples under evaluation, with device, cache and streams.
+        sets: Images by the name of their set, equally many.
+        comparisons: Metrics to compute.
+        make_extractor: Makes the space's extractor; its ``UserError`` becomes the reason of all
+            rows.
+    """
     size = len(sets[SYNTHETIC])
     try:
         extractor = make_extractor()
@@ -165,18 +172,18 @@ def _features(
 def _compare(
     comparison: FeatureMetrics, features: Mapping[str, FeatureSet], seed: int
 ) -> tuple[int, Sequence[float] | str]:
-    """How many images of each set were compared, and the numbers or why there are none."""
+    """Return how many images of each set were compared, and the numbers or the reason for none."""
     parts = [comparison.part(features[name]) for name in comparison.between]
     size = min(len(part) for part in parts)
     if size <= comparison.more_than:
         return size, _too_few(comparison.more_than, size)
     for name in comparison.between:
         if broken := features[name].broken:
-            return size, f"{broken} {name} images have features that are no finite numbers"
-    # a set that has this size already stays itself, with what is known of it
+            return size, f"{broken} {name} images have features that are not finite"
+    # a set of this size is passed as it is, to reuse its cached statistics
     values = comparison.values([p if len(p) == size else p[:size] for p in parts], seed)
     if not all(math.isfinite(value) for value in values):
-        return size, "the features are too large: the result is no finite number"
+        return size, "the features are too large: the result is not finite"
     return size, values
 
 
@@ -205,7 +212,7 @@ def _rows(
     size: int,
     found: Sequence[float] | str,
 ) -> list[Measurement]:
-    """One for each metric of a comparison."""
+    """Return one row for each metric."""
     against = comparison.between[1:]
     reason = found if isinstance(found, str) else ""
     values = [None] * len(comparison.metrics) if isinstance(found, str) else found

@@ -1,4 +1,4 @@
-"""Memorisation: are synthetic images nearer to train images than chance would have them?"""
+"""Memorisation: are synthetic images nearer to train images than expected by chance?"""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import Tensor
 from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricSpec
-from dpbench.data.subsets import subset
+from dpbench.data.subsets import random_subset
 from dpbench.stats.proportions import wilson
 
 from .features.cnn import cnn_extractor
 
 SPACES = {"pixels": "pixels", "cnn": "features of a CNN of the data set"}
-# distances in memory at a time: 160 MB of float32
+# distances in memory at once: 160 MB of float32
 CHUNK_DISTANCES = 40_000_000
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest reference of each query.
+    """Nearest reference of each query.
 
     Attributes:
-        index: ``(N,)``, int64, on the CPU: its place among the references.
-        squared: ``(N,)``, float64, on the CPU: the squared Euclidean distance to it.
+        index: ``(N,)``, int64, on the CPU: index of the reference.
+        squared: ``(N,)``, float64, on the CPU: squared Euclidean distance to it.
     """
 
     index: Tensor
@@ -41,23 +41,23 @@ def nearest(
     references: Tensor,
     advance: Callable[[float], None] = lambda queries: None,
 ) -> Neighbours:
-    """Nearest neighbours by Euclidean distance.
+    """Find nearest neighbours by Euclidean distance.
 
-    Neighbours are found by matrix products in float32; the distance to them is then taken anew
-    from differences, so that near-copies have exact ones.
+    Neighbours are found by matrix products in float32; distances to them are then recomputed from
+    differences, so that they are exact for near-copies.
 
     Args:
-        queries: ``(N, D)``, float32. The same tensor as ``references`` asks for the nearest other
-            one.
+        queries: ``(N, D)``, float32. If it is the same tensor as ``references``, the nearest other
+            row is found.
         references: ``(M, D)``, float32, on the same device.
-        advance: Told the number of queries of every chunk.
+        advance: Receives the number of queries of every chunk.
     """
     norms = references.square().sum(1)
     size = max(1, CHUNK_DISTANCES // len(references))
     index, squared = [], []
     for start in range(0, len(queries), size):
         chunk = queries[start : start + size]
-        # without the norm of the query, which is the same for all references
+        # the norm of the query is omitted: it is the same for all references
         distances = torch.addmm(norms, chunk, references.T, alpha=-2)
         if queries is references:
             rows = torch.arange(len(chunk))
@@ -70,7 +70,7 @@ def nearest(
 
 
 def authenticity(to_train: Neighbours, among_train: Neighbours) -> float:
-    """AuthPct: the share of images that are no near-copies of a train image, in %.
+    """Compute AuthPct: the share of images that are not near-copies of a train image, in %.
 
     Alaa et al. 2022: an image is authentic if it is farther from its nearest train
     image than that one is from its own nearest other train image.
@@ -81,16 +81,15 @@ def authenticity(to_train: Neighbours, among_train: Neighbours) -> float:
 def closer_to_train(
     to_train: Neighbours, to_test: Neighbours, references: int
 ) -> tuple[float, float, float]:
-    """The share of images that are closer to train than to test images, with its interval.
+    """Compute the share of images that are closer to train than to test images, with its interval.
 
-    Images do not vote alone: those with the same nearest neighbour vote together, and a generator
-    that draws one image again and again would look certain. What is known without memorisation
-    is that train and test images could be exchanged. Over all ways to call half of the M
-    references train images, the votes for them, a sum of ``c_r``, the number of images nearest to
-    reference r, have the variance ``M / (4 (M - 1)) sum_r (c_r - mean c)^2``. The interval is
-    Wilson's for the number of independent images that would vary as much (the images there are,
-    at most), so that 50% lies outside where a two-sided permutation test, in its normal limit,
-    rejects at 5%.
+    Images are not independent votes: those with the same nearest neighbour vote together, and a
+    generator that repeats one image would look certain. Without memorisation, train and test images
+    are exchangeable. Over all ways to call half of the M references train images, the number of
+    votes for them, a sum of ``c_r``, the number of images nearest to reference r, has the variance
+    ``M / (4 (M - 1)) sum_r (c_r - mean c)^2``. The interval is Wilson's for the number of
+    independent images with the same variance (at most the actual number), so that it excludes 50%
+    when a two-sided permutation test, in its normal limit, rejects at 5%.
 
     Args:
         to_train: Neighbours of N images among the train images.
@@ -98,7 +97,7 @@ def closer_to_train(
         references: Number of train images, and of test images.
 
     Returns:
-        Share in [0, 1], where ties count half, and the ends of its 95% interval.
+        The share in [0, 1], where ties count half, and the ends of its 95% interval.
     """
     votes = (to_train.squared < to_test.squared).double()
     votes[to_train.squared == to_test.squared] = 0.5
@@ -119,19 +118,19 @@ def closer_to_train(
 class Memorization:
     """Looks for synthetic images that are too near to train images, in two spaces.
 
-    Train and test images are equally many: the larger split is cut by the evaluation stream, blind
-    to classes. A copy of a train image that was cut away is not seen, so the shares understate
-    copying from a large train split. The spaces are the pixels in [0, 1] and the features of the
-    data set's CNN; the latter has seen the train images, so its shares can leave their expectation
-    without any memorisation.
+    The larger split is cut to the size of the smaller by the evaluation stream, blind to classes. A
+    copy of a train image that was cut away goes unnoticed, so the shares understate copying from a
+    large train split. The spaces are the pixels in [0, 1] and the features of the data set's CNN;
+    the CNN was trained on the train images, so its shares can differ from their expectation without
+    any memorisation.
 
     ``authpct`` (Alaa et al. 2022) of images without memorisation is not 100%: compare it with
     ``authpct_..._real``, that of the test images. ``train_closer`` is the distance-ratio test, the
     share of images whose distance to train over that to test is below one; 50% is expected without
     memorisation, and 50% outside its interval is a sign of it, or of splits that differ.
 
-    Both are diagnostics and no proof of privacy: they see near-copies in these spaces alone, and
-    a generator may leak what is no copy. The certificate is the claim.
+    Both are diagnostics and no proof of privacy: they only see near-copies in these spaces, and a
+    generator may leak in other ways. The certificate is the claim.
     """
 
     summary: ClassVar[str] = "are samples nearer to train than to test images? a diagnostic"
@@ -139,8 +138,8 @@ class Memorization:
         MetricSpec(name.format(space), "%", higher, f"{description}, {where}")
         for space, where in SPACES.items()
         for name, higher, description in (
-            ("authpct_{}", True, "synthetic images that are no near-copies of train images"),
-            ("authpct_{}_real", True, "test images that are no near-copies of train images"),
+            ("authpct_{}", True, "synthetic images that are not near-copies of train images"),
+            ("authpct_{}_real", True, "test images that are not near-copies of train images"),
             ("train_closer_{}", False, "synthetic images nearer to train than to test"),
             ("train_closer_{}_low", False, "the same, lower end of 95% interval"),
             ("train_closer_{}_high", False, "the same, upper end of 95% interval"),
@@ -163,7 +162,9 @@ class Memorization:
             return torch.from_numpy(found).to(case.device)
 
         def chosen(name: str, images: Images) -> Images:
-            return subset(images, size, case.streams.public("evaluation", "memorization", name))
+            return random_subset(
+                images, size, case.streams.public("evaluation", "memorization", name)
+            )
 
         size = min(len(train), len(test))
         train, test = chosen("train", train), chosen("test", test)
@@ -194,7 +195,7 @@ class Memorization:
 def _values(
     synthetic: Tensor, train: Tensor, test: Tensor, advance: Callable[[float], None]
 ) -> tuple[float, ...]:
-    """The metrics of one space, in their order, in %."""
+    """Compute the metrics of one space, in their order, in %."""
     among_train = nearest(train, train, advance)
     to_train, to_test = nearest(synthetic, train, advance), nearest(synthetic, test, advance)
     return (

@@ -24,11 +24,11 @@ from .classifiers.reference import STREAMS, Reference
 from .classifiers.training import train
 from .distances.frechet import Float64
 
-HELD_OUT = 5  # one synthetic image in so many is tested on
+HELD_OUT = 5  # one in five synthetic images is held out for testing
 FEWEST_CONFIGURATIONS = 12
 FEWEST_OF_A_FAMILY = 4
 PREFIX = "model_selection_"
-# what is trained on which images and tested on which
+# kinds of accuracies, by the images of training and testing
 SYNTHETIC, TRANSFER, REAL, RESEEDED = "synthetic", "transfer", "real", "reseeded"
 ON_SYNTHETIC = {SYNTHETIC, TRANSFER}
 ACCURACIES = {
@@ -37,7 +37,7 @@ ACCURACIES = {
     REAL: "trained and tested on real images",
     RESEEDED: "trained and tested on real images, with another seed",
 }
-# by which accuracy is selected, and by which the selected configuration is judged
+# the accuracy that selects a configuration, and the one that judges it
 SETTINGS = {
     "a": (SYNTHETIC, TRANSFER),
     "b": (SYNTHETIC, REAL),
@@ -62,12 +62,12 @@ def _specs() -> Iterator[MetricSpec]:
 
 @dataclass(frozen=True)
 class Parts:
-    """What is trained on and tested on.
+    """Images to train on and to test on.
 
     Attributes:
-        training: Synthetic images.
-        held_out: Other synthetic images.
-        reference: As many real images as ``training``, where there are as many, and the test split.
+        training: Synthetic images to train on.
+        held_out: Synthetic images to test on.
+        reference: As many real images as ``training``, if there are as many, and the test split.
     """
 
     training: Images
@@ -79,20 +79,20 @@ class Parts:
 class ModelSelection:
     """Trains a grid of classifiers on synthetic and on real images and compares their orders.
 
-    Ghalebikesabi et al. 2023, section 6 and figure 4, two settings. (a): classifiers trained on
-    synthetic images, their accuracy on held-out synthetic images against that on the real test
-    split; somebody tunes on synthetic images and releases what was trained on them. (b): trained
-    and tested on synthetic images against trained and tested on real ones; somebody finds a
-    configuration that the owner of the data trains again. Real classifiers are trained on as many
-    images as synthetic ones, where there are as many.
+    Ghalebikesabi et al. 2023, section 6 and figure 4, have two settings. In (a), classifiers are
+    trained on synthetic images, and their accuracy on held-out synthetic images is compared with
+    that on the real test split: somebody tunes on synthetic images and uses the classifiers trained
+    on them. In (b), training and testing on synthetic images is compared with training and testing
+    on real ones: somebody selects a configuration, and the owner of the data trains it again. Real
+    training sets are as large as synthetic ones, if there are as many images.
 
-    The selected configuration is the best on synthetic images; regret is what the best on real
-    images has more, in points of accuracy. The ceiling is what real images would reach in setting
-    (b): the same images, with another seed. It is the same for all runs on one machine.
+    The selected configuration is the best on synthetic images; regret is its distance from the best
+    on real images, in points of accuracy. The ceiling is setting (b) with real images in place of
+    synthetic ones: the same images with another seed. It is the same for all runs on one machine.
 
-    The interval is over configurations, as if drawn from many like them; it holds no uncertainty of
-    training. Under 12 configurations there is no rank correlation, under 4 of a family none within
-    it.
+    The interval covers the choice of configurations, as if drawn from a population, but no
+    uncertainty of training. There is no rank correlation of fewer than 12 configurations, nor
+    within a family of fewer than 4.
     """
 
     summary: ClassVar[str] = "does the order of classifiers on synthetic images hold on real ones?"
@@ -100,8 +100,8 @@ class ModelSelection:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST})
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
-        """Train every configuration on synthetic images and, unless that is kept, on real ones."""
-        configurations = grid(case.profile.name)
+        """Train every configuration on synthetic images and, unless cached, on real ones."""
+        configurations = grid(case.profile.evaluation.model_selection)
         parts = _parts(case)
         total = 3 * BATCH * sum(each.recipe.steps for each in configurations)
         with case.progress.task("train configurations", total, "images") as task:
@@ -146,16 +146,16 @@ class ModelSelection:
 def compared(
     selecting: Float64, judging: Float64, families: Sequence[str], draws: np.random.Generator
 ) -> dict[tuple[str, str], float | str]:
-    """How far two lists of accuracies agree on configurations.
+    """Compute how far two lists of accuracies agree on configurations.
 
     Args:
         selecting: ``(K,)``, float64, in %.
         judging: As ``selecting``.
-        families: Of the configurations.
-        draws: Of the bootstrap.
+        families: Family of each configuration.
+        draws: Random generator of the bootstrap.
 
     Returns:
-        By the end of the metric's name and the family (or ``""``), its value or why there is none.
+        Value, or reason for having none, by suffix of the metric's name and family (or ``""``).
     """
     found: dict[tuple[str, str], float | str] = {}
     overall = _correlation(selecting, judging, FEWEST_CONFIGURATIONS)
@@ -201,7 +201,7 @@ def _parts(case: EvaluationContext) -> Parts:
 def _accuracies(
     case: EvaluationContext, configuration: Configuration, parts: Parts, task: Task
 ) -> dict[str, float]:
-    """Of one configuration in %, by what it was trained and tested on."""
+    """Return a configuration's accuracies in %, by kind."""
 
     def seed(streams: Streams, trained_on: str) -> int:
         return streams.seed("evaluation", "model-selection", trained_on, configuration.name)

@@ -1,4 +1,4 @@
-"""Scaling: accuracy of a classifier against the number of images that it is trained on."""
+"""Scaling: accuracy of a classifier against the number of its training images."""
 
 from __future__ import annotations
 
@@ -7,47 +7,23 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dpbench.api.evaluator import EvaluationContext, Need
+from dpbench.api.profiles import ScalingSettings
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricSpec
-from dpbench.data.subsets import nested
+from dpbench.data.subsets import nested_subsets
 
-from .cas import MEMBERS
-from .classifiers.networks import small_cnn
-from .classifiers.prediction import ensemble, logits
-from .classifiers.recipe import BATCH, Recipe
+from .classifiers.prediction import MEMBERS, ensemble_prediction, logits, percent
+from .classifiers.recipe import BATCH, Recipe, small_cnn_recipe
 from .classifiers.reference import STREAMS, Reference
 from .classifiers.training import train
 
-# not in claims, where CAS has an ensemble: here it is five networks for every number of images
-ENSEMBLED = ("paper",)
 SYNTHETIC, REAL = "scaling_cas_n*", "scaling_cas_real_n*"
 ENSEMBLE = "scaling_cas_ensemble_n*"
 
 
-@dataclass(frozen=True)
-class Series:
-    """What is trained on, and on how many images of it.
-
-    Attributes:
-        recipe: Of the classifier, at every size: the number of steps is the same.
-        sizes: Numbers of images, rising.
-    """
-
-    recipe: Recipe
-    sizes: tuple[int, ...]
-
-
-def series(profile: str) -> Series:
-    """The curve of a profile."""
-    steps, sizes = {
-        # the iterations of table 4 for CIFAR-10; of the sizes, 50k and 1M are stated
-        "paper": (20_000, (50_000, 100_000, 200_000, 500_000, 1_000_000)),
-        # fewer steps would not pass over the largest twice, and its accuracy would be the lowest
-        "laptop": (200, (1000, 3000, 10_000)),
-        "claims": (100, (250, 2500)),
-        "smoke": (20, (50, 200)),
-    }[profile]
-    return Series(Recipe(f"cnn16-32-64/sgd{steps}", small_cnn, steps, False, 0.1, 0.05), sizes)
+def recipe(settings: ScalingSettings) -> Recipe:
+    """Return the recipe of the CNN, the same at every size."""
+    return small_cnn_recipe(settings.steps, label_smoothing=0.05)
 
 
 @dataclass(frozen=True)
@@ -55,13 +31,15 @@ class Scaling:
     """Trains one small CNN on more and more images and tests it on the real test split.
 
     Ghalebikesabi et al. 2023, section 5.6: the accuracy of a WRN-40-4 on CIFAR-10 rose from 72.9%
-    to 86.0% as the synthetic images went from 50k to 1M. Here it is the CNN of ``cas``, single, and
-    in profile ``paper`` five of them together.
-    The subsets are nested and stratified by class; steps, initial weights and minibatch size are
-    the same at every size, so that only the images differ. A curve for real images, of the train
-    split, stands beside it; it is the same for all runs on one machine.
+    to 86.0% as the synthetic images went from 50k to 1M. Here it is the CNN of ``cas``,
+    alone and, where the profile has an ensemble, with others that differ in the order of
+    minibatches.
 
-    A size that there are not enough images for is a row with that reason.
+    The subsets are nested and stratified by class; steps, initial weights and minibatch size are
+    the same at every size, so that only the images differ. A second curve is for real images of the
+    train split; it is the same for all runs on one machine.
+
+    A size larger than the number of images is a row with that reason.
     """
 
     summary: ClassVar[str] = "accuracy on real test images against the number of synthetic ones"
@@ -73,69 +51,68 @@ class Scaling:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST})
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
-        """Train on every size of both sources."""
-        chosen = series(case.profile.name)
+        """Train on every size of synthetic and of real images."""
+        settings = case.profile.evaluation.scaling
+        chosen = recipe(settings)
         real, test = case.open_real(Need.REAL_TRAIN), case.open_real(Need.REAL_TEST)
         seed = case.streams.seed("evaluation", "scaling")
         real_seed = STREAMS.seed("evaluation", "scaling", "real")
-        together = case.profile.name in ENSEMBLED
-        # of the minibatches of an ensemble's members
+        # seeds of the order of minibatches, one for each member of an ensemble
         orders = [seed]
-        if together:
+        if settings.ensemble:
             orders += [
                 case.streams.seed("evaluation", "scaling", "order", member)
                 for member in range(1, MEMBERS)
             ]
 
-        def of_synthetic(images: Images, advance: Callable[[float], None]) -> list[float]:
-            members = [
-                logits(
-                    train(
-                        *(chosen.recipe, images, case.classes, seed, case.device),
-                        *(advance, order),
-                    ),
-                    test.pixels,
-                    case.device,
+        def train_on_synthetic(
+            images: Images, advance: Callable[[float], None]
+        ) -> dict[str, float]:
+            members = []
+            for order in orders:
+                network = train(
+                    chosen, images, case.classes, seed, case.device, advance=advance, order=order
                 )
-                for order in orders
-            ]
-            predicted = [members[0].argmax(1), *([ensemble(members)] if together else [])]
-            return [100 * int((each == test.labels).sum()) / len(test) for each in predicted]
+                members.append(logits(network, test.pixels, case.device))
+            predicted = {SYNTHETIC: members[0].argmax(1)}
+            if settings.ensemble:
+                predicted[ENSEMBLE] = ensemble_prediction(members)
+            return {metric: percent(each == test.labels) for metric, each in predicted.items()}
 
-        def of_real(images: Images, advance: Callable[[float], None]) -> list[float]:
+        def train_on_real(images: Images, advance: Callable[[float], None]) -> dict[str, float]:
             reference = Reference(images, test, case.classes, case.device, case.cache)
-            return [reference.accuracy(chosen.recipe, real_seed, advance)]
+            return {REAL: reference.accuracy(chosen, real_seed, advance)}
 
-        def row(metric: str, size: int, value: float | None, there: int) -> Measurement:
+        def row(metric: str, size: int, value: float | None, available: int) -> Measurement:
             synthetic = metric != REAL
             return Measurement(
                 metric.replace("*", str(size)),
                 value,
                 unit="%",
                 higher_is_better=True,
-                n=min(size, there) if synthetic else 0,
+                n=min(size, available) if synthetic else 0,
                 split=Need.REAL_TEST.value,
-                extractor=f"{MEMBERS}x" * (metric == ENSEMBLE) + chosen.recipe.id,
-                reason="" if value is not None else f"{there} images are there, not {size}",
+                extractor=f"{MEMBERS}x{chosen.id}" if metric == ENSEMBLE else chosen.id,
+                reason="" if value is not None else f"{available} images are there, not {size}",
                 n_real=len(test),
                 seed=seed if synthetic else real_seed,
             )
 
+        on_synthetic = [SYNTHETIC, ENSEMBLE] if settings.ensemble else [SYNTHETIC]
+        curves = (
+            (on_synthetic, case.synthetic, case.streams, train_on_synthetic),
+            ([REAL], real, STREAMS, train_on_real),
+        )
         rows = []
-        total = (len(orders) + 1) * len(chosen.sizes) * chosen.recipe.steps * BATCH
+        total = (len(orders) + 1) * len(settings.sizes) * chosen.steps * BATCH
         with case.progress.task("train on more and more images", total, "images") as task:
-            for metrics, images, streams, measure in (
-                ([SYNTHETIC, ENSEMBLE][: 1 + together], case.synthetic, case.streams, of_synthetic),
-                ([REAL], real, STREAMS, of_real),
-            ):
+            for metrics, images, streams, measure in curves:
                 rng = streams.public("evaluation", "scaling", metrics[0])
-                subsets = nested(images, chosen.sizes, rng)
-                for size in chosen.sizes:
-                    part = subsets.get(size)
-                    values = [None] * len(metrics) if part is None else measure(part, task.advance)
+                subsets = nested_subsets(images, settings.sizes, rng)
+                for size in settings.sizes:
+                    accuracies = measure(subsets[size], task.advance) if size in subsets else {}
                     rows += [
-                        row(metric, size, value, len(images))
-                        for metric, value in zip(metrics, values, strict=True)
+                        row(metric, size, accuracies.get(metric), len(images)) for metric in metrics
                     ]
         return rows
 

@@ -10,7 +10,7 @@ from dpbench.core.images import Images
 from dpbench.data.stratified import random_stratified_order
 
 
-def subset(images: Images, size: int, rng: torch.Generator) -> Images:
+def random_subset(images: Images, size: int, rng: torch.Generator) -> Images:
     """Choose images at random without repetition, whatever their classes.
 
     Args:
@@ -24,7 +24,7 @@ def subset(images: Images, size: int, rng: torch.Generator) -> Images:
     return images[torch.randperm(len(images), generator=rng)[:size].sort().values]
 
 
-def nested(images: Images, sizes: Iterable[int], rng: torch.Generator) -> dict[int, Images]:
+def nested_subsets(images: Images, sizes: Iterable[int], rng: torch.Generator) -> dict[int, Images]:
     """Choose nested random subsets, all stratified by class.
 
     Args:

@@ -1,1 +1,1 @@
-"""Classifiers that evaluators train."""
+"""Classifiers that evaluators train: networks, recipes, training, predictions."""

@@ -1,4 +1,4 @@
-"""Do two lists of accuracies put configurations into the same order?"""
+"""Agreement of two lists of accuracies on the order of configurations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """Of two lists.
+    """Rank correlations of two lists.
 
     Attributes:
-        spearman: In [-1, 1].
-        kendall: Tau-b, in [-1, 1].
+        spearman: Spearman's rho, in [-1, 1].
+        kendall: Kendall's tau-b, in [-1, 1].
     """
 
     spearman: float
@@ -28,11 +28,13 @@ class RankCorrelation:
 
 @dataclass(frozen=True)
 class Selection:
-    """What selecting the best of one list costs in the other.
+    """Cost, in one list, of selecting the best configuration of another list.
 
     Attributes:
-        regret: The best of the other list less the selected one's, at least 0.
-        rank: Of the selected one in the other list, 1 for the best; ties share the lowest.
+        regret: Difference in the judging list between its best value and that of the selected
+            configuration, at least 0.
+        rank: Rank of the selected configuration in the judging list, 1 for the best; ties share the
+            lowest rank.
     """
 
     regret: float
@@ -40,7 +42,7 @@ class Selection:
 
 
 def rank_correlation(x: Float64, y: Float64) -> RankCorrelation | str:
-    """Spearman's rho and Kendall's tau-b (Kendall 1945) of two lists, or why there are none.
+    """Return Spearman's rho and Kendall's tau-b (Kendall 1945), or the reason for having none.
 
     Args:
         x: ``(K,)``, float64.
@@ -52,11 +54,11 @@ def rank_correlation(x: Float64, y: Float64) -> RankCorrelation | str:
 
 
 def select(selecting: Float64, judging: Float64) -> Selection:
-    """Take the configuration that is best in one list and look at it in the other.
+    """Select the best configuration by one list and judge it by another.
 
     Args:
-        selecting: ``(K,)``, float64; of several best ones each is as likely to be taken, and the
-            mean over them is returned.
+        selecting: ``(K,)``, float64; several best configurations are equally likely to be selected,
+            and the result is the mean over them.
         judging: ``(K,)``, float64.
     """
     taken = selecting == selecting.max()
@@ -65,16 +67,15 @@ def select(selecting: Float64, judging: Float64) -> Selection:
 
 
 def bootstrap_interval(x: Float64, y: Float64, rng: np.random.Generator) -> tuple[float, float]:
-    """The 95% percentile interval of Spearman's rho over configurations drawn with repetition.
+    """Return the 95% percentile bootstrap interval of Spearman's rho over configurations.
 
     Args:
-        x: ``(K,)``, float64; not all the same.
+        x: ``(K,)``, float64; not all equal.
         y: As ``x``.
-        rng: Source of the draws.
+        rng: Random generator of the resamples.
 
     Returns:
-        Lower and upper end. Resamples without any difference in a list have no rho and are left
-        out.
+        Lower and upper end. Resamples in which a list is constant have no rho and are ignored.
     """
     drawn = rng.integers(len(x), size=(RESAMPLES, len(x)))
     first, second = (_standardised(rankdata(each[drawn], axis=1)) for each in (x, y))
@@ -84,7 +85,7 @@ def bootstrap_interval(x: Float64, y: Float64, rng: np.random.Generator) -> tupl
 
 
 def _standardised(ranks: Float64) -> Float64:
-    """Rows of mean 0 and variance 1; NaN where a row is constant."""
+    """Scale rows to mean 0 and variance 1; a constant row becomes NaN."""
     spread = ranks.std(axis=1, keepdims=True)
     spread[spread == 0] = np.nan
     standardised: Float64 = (ranks - ranks.mean(axis=1, keepdims=True)) / spread

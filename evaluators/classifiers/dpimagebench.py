@@ -14,13 +14,13 @@ from .wide_resnet import convolution, wide_resnet
 
 
 class Residual(nn.Module):
-    """Layers beside a skip connection, then a ReLU.
+    """Sum of layers and a skip connection, followed by a ReLU.
 
     Args:
-        layers: From ``inputs`` to ``outputs`` channels.
-        inputs: Channels.
-        outputs: Channels; where they differ the skip is a normalised convolution.
-        stride: Of the layers together.
+        layers: Map ``inputs`` to ``outputs`` channels.
+        inputs: Number of input channels.
+        outputs: Number of output channels; if it differs, the skip is a normalised convolution.
+        stride: Total stride of the layers.
     """
 
     def __init__(self, layers: nn.Module, inputs: int, outputs: int, stride: int) -> None:
@@ -37,7 +37,9 @@ class Residual(nn.Module):
 
 
 def resnet(depth: int) -> Callable[[ImageSpec, int], nn.Module]:
-    """ResNet-depth for small images (He et al. 2016, section 4.2), with convolutions as skips.
+    """Return a builder of ResNet-depth for small images, with convolutions as skips.
+
+    He et al. 2016, section 4.2.
 
     Args:
         depth: 6n + 2 for n blocks of two convolutions in each of the three groups.
@@ -58,20 +60,24 @@ def resnet(depth: int) -> Callable[[ImageSpec, int], nn.Module]:
 
 
 def resnext(depth: int, width: int) -> Callable[[ImageSpec, int], nn.Module]:
-    """ResNeXt-depth of 8 x 64 channels for small images (Xie et al. 2017, section 5.2).
+    """Return a builder of ResNeXt-depth of 8 x 64 channels for small images.
+
+    Xie et al. 2017, section 5.2.
 
     Args:
-        depth: 9n + 2 for n blocks of three convolutions in each of the three groups; what is left
-            over is left out.
-        width: Factor of the output channels 64, 128 and 256 of the groups; 4 in the paper.
+        depth: 9n + 2 for n blocks of three convolutions in each of the three groups; a remainder is
+            ignored.
+        width: Multiplies the groups' output channels 64, 128 and 256; 4 in the paper.
     """
     outputs_of = (64 * width, 128 * width, 256 * width)
 
     def block(inputs: int, outputs: int, stride: int) -> nn.Module:
         inside = 8 * outputs // width
         layers = nn.Sequential(
-            *(_normalised(inputs, inside, 1), nn.ReLU()),
-            *(_normalised(inside, inside, 3, stride=stride, groups=8), nn.ReLU()),
+            _normalised(inputs, inside, 1),
+            nn.ReLU(),
+            _normalised(inside, inside, 3, stride=stride, groups=8),
+            nn.ReLU(),
             _normalised(inside, outputs, 1),
         )
         return Residual(layers, inputs, outputs, stride)
@@ -92,7 +98,7 @@ def _groups(
     blocks: int,
     block: Callable[[int, int, int], nn.Module],
 ) -> list[nn.Module]:
-    """Everything but the head: images of any size to their mean activations."""
+    """Return all layers but the head: from images of any size to mean activations."""
     layers: list[nn.Module] = [_normalised(channels, stem, 3), nn.ReLU()]
     inputs = stem
     for group, outputs in enumerate(outputs_of):
@@ -111,24 +117,23 @@ def _normalised(
 
 
 def dpimagebench_recipes(dataset: str, images: int) -> dict[str, Recipe]:
-    """The recipes of its ``evaluation/evaluator.py`` (revision 565f8d7), never trained by us.
+    """Return the recipe of each classifier, by the name of its metric.
 
-    CIFAR has ResNet-164, WRN-28-10 and a ResNeXt of depth 28 and width 10: SGD at .1, 200 epochs,
-    batch 126, as it stands there. All else has ResNet-110, WRN-40-4 and ResNeXt-29: Adam at .01,
-    50 epochs, batch 256. The learning rate falls to a fifth every 60 or 20 epochs; no augmentation;
-    weights are averaged with decay .9999.
+    They are those of DPImageBench's ``evaluation/evaluator.py`` (revision 565f8d7); we have never
+    trained them at full size. CIFAR has ResNet-164, WRN-28-10 and a ResNeXt of depth 28 and width
+    10: SGD at .1, 200 epochs, batch 126, as in that file. All other data sets have ResNet-110,
+    WRN-40-4 and ResNeXt-29: Adam at .01, 50 epochs, batch 256. The learning rate falls to a fifth
+    every 60 or 20 epochs; there is no augmentation; weights are averaged with decay .9999.
 
-    What differs: it trains on 55,000 of 60,000 synthetic images and takes the epoch that is best on
-    the rest, here all are trained on and the last epoch is taken; its averaged weights run with the
-    batch normalisation of the last ones, here with statistics of their own; and it leaves ResNeXt
-    out for images above 32 pixels, where it normalises parts of a minibatch.
+    Three things differ. DPImageBench trains on 55,000 of 60,000 synthetic images and takes the
+    epoch that is best on the rest; here all are trained on and the last epoch is taken. Its
+    averaged weights use the batch normalisation of the last ones; here they have statistics of
+    their own. It skips ResNeXt for images above 32 pixels, where it normalises parts of a
+    minibatch.
 
     Args:
         dataset: Name of the data set.
         images: Number of images to train on.
-
-    Returns:
-        The recipe of each metric, by the metric's name.
     """
     if dataset.startswith("cifar"):
         networks = {

@@ -1,4 +1,4 @@
-"""What trained classifiers say of images."""
+"""Predictions of trained classifiers and their accuracy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from dpbench.core.images import Images
 from dpbench.core.pixels import from_pixels
 
+MEMBERS = 5  # networks of an ensemble: Ghalebikesabi et al. 2023, section 5.6
 # in evaluation mode the size of a batch changes speed only
 PREDICTION_BATCH = 1000
 
 
 @torch.no_grad()
 def logits(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
-    """What a classifier makes of images.
+    """Return a classifier's logits.
 
     Args:
         network: On ``device``, in evaluation mode.
@@ -31,21 +32,25 @@ def logits(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
 
 
 def predict(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
-    """The class of the largest logit of each image: ``(N,)``, int64; otherwise as ``logits``."""
+    """Return the class of the largest logit of each image: ``(N,)``, int64; see ``logits``."""
     return logits(network, pixels, device).argmax(1)
 
 
+def percent(correct: Tensor) -> float:
+    """Return the share of True in ``(N,)`` booleans, in %."""
+    return 100 * int(correct.sum()) / len(correct)
+
+
 def accuracy(network: nn.Module, images: Images, device: torch.device) -> float:
-    """Share of images whose largest logit is that of their label, in %."""
-    correct = predict(network, images.pixels, device) == images.labels
-    return 100 * int(correct.sum()) / len(images)
+    """Return the share of images whose largest logit is that of their label, in %."""
+    return percent(predict(network, images.pixels, device) == images.labels)
 
 
-def ensemble(members: Sequence[Tensor]) -> Tensor:
-    """The class of the largest probability, averaged over networks, of each image.
+def ensemble_prediction(members: Sequence[Tensor]) -> Tensor:
+    """Return the class with the largest mean probability over the networks, for each image.
 
     Args:
-        members: Of each network ``(N, classes)`` logits.
+        members: Logits ``(N, classes)`` of each network.
 
     Returns:
         ``(N,)``, int64.

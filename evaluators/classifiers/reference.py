@@ -1,4 +1,4 @@
-"""What classifiers trained on real images reach: the same for all runs, so kept between them."""
+"""Accuracies of classifiers trained on real images, shared by all runs and kept in a cache."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .prediction import accuracy
 from .recipe import BATCH, Recipe
 from .training import train
 
-# In place of the run's own streams, so that every run is held against the same reference.
+# instead of the run's own streams, so that every run is compared with the same reference
 STREAMS = Streams(0)
-VERSION = 1  # of training, in the keys of what is kept
+VERSION = 1  # of training; part of the cache keys
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Reference:
     """Real images to train on and to test on.
 
     Attributes:
-        train: What classifiers learn from.
-        test: What they are tested on.
+        train: Training images.
+        test: Test images.
         classes: Number of classes.
-        device: Where to compute.
-        cache: Where accuracies are kept, by the content of the images and all of the recipe.
+        device: Device to compute on.
+        cache: Folder of the cache; accuracies are keyed by images and recipe.
     """
 
     train: Images
@@ -49,12 +49,12 @@ class Reference:
         return train, test
 
     def accuracy(self, recipe: Recipe, seed: int, advance: Callable[[float], None]) -> float:
-        """Test accuracy in % of a classifier trained on the real images, or what is kept of it.
+        """Return the test accuracy of a classifier trained on the real images, in %.
 
         Args:
-            recipe: What to train and how.
-            seed: See ``train``.
-            advance: See ``train``.
+            recipe: How to train the classifier.
+            seed: Seed of training.
+            advance: Receives the number of images of every step.
         """
         file = self.cache / "accuracies" / f"{self._key(recipe, seed)}.json"
         if file.exists():

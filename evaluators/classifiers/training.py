@@ -1,4 +1,4 @@
-"""Classifiers of fixed recipe: networks, training of a fixed number of steps, accuracy."""
+"""Training of classifiers by a recipe, for a fixed number of steps."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dpbench.training.averaging import ExponentialAverage
 from .prediction import accuracy
 from .recipe import DROP, Recipe
 
-# more images and copies than this go through a network in parts, for want of memory: batch
-# normalisation then takes the statistics of each part
+# larger minibatches go through the network in parts, to bound memory: batch normalisation then
+# takes the statistics of each part
 PHYSICAL_BATCH = 1024
 
 
@@ -33,30 +33,31 @@ def train(
     order: int | None = None,
     held_out: Images | None = None,
 ) -> nn.Module:
-    """Train a classifier by its recipe: a fixed number of steps, and the last weights.
+    """Train a classifier for the recipe's number of steps and return the last weights.
 
-    Given held-out images, training goes the same way, and the weights are those of the epoch at
-    whose end accuracy on these images was highest; the earliest of several such.
+    With held-out images, training is the same, but the weights are those of the epoch with the
+    highest accuracy on these images at its end, the earliest of several.
 
-    Deterministic for a seed on one machine, whatever was computed before and on however many
-    threads.
+    The result is deterministic for a seed on one machine, whatever was computed before and however
+    many threads there are.
 
     Args:
-        recipe: What to train and how.
-        images: At least one; classes may be missing.
+        recipe: How to train the classifier.
+        images: Training images, at least one; classes may be missing.
         classes: Number of classes.
-        seed: Of initial weights, dropout, augmentation and the order of the minibatches.
-        device: Where to compute.
-        advance: Told the number of images of every step.
-        order: Seed of the order of the minibatches, if it is to be another one.
-        held_out: At least one image to select the epoch by. An epoch ends with the step in which
-            the last of ``images`` has its turn; ``recipe.steps`` are those of one at least.
+        seed: Seed of initial weights, dropout, augmentation and the order of minibatches.
+        device: Device to compute on.
+        advance: Receives the number of images of every step.
+        order: Seed of the order of minibatches; None to use ``seed``.
+        held_out: Images to select the epoch by, at least one; None to keep the last weights. An
+            epoch ends with the step that takes the last of ``images``; ``recipe.steps`` must cover
+            one epoch.
 
     Returns:
         The network on ``device``, in evaluation mode.
 
     Raises:
-        ValueError: An epoch is to be selected, and the recipe averages weights over epochs.
+        ValueError: An epoch is to be selected, but the recipe averages weights over epochs.
     """
     if held_out is not None and recipe.average:
         raise ValueError(f"{recipe.id} averages its weights: no epoch of it can be selected")
@@ -65,7 +66,7 @@ def train(
     with _reproducible(seed, device):
         network = recipe.network(images.spec, classes).to(device)
         network = network.to(memory_format=torch.channels_last)
-        optimizer, schedule = _optimizer(recipe, network)
+        optimizer, schedule = make_optimizer(recipe, network)
         average = ExponentialAverage(network, recipe.average) if recipe.average else None
         best = _BestEpoch(held_out, device) if held_out is not None else None
         order = seed if order is None else order
@@ -83,7 +84,7 @@ def train(
             schedule.step()
             if average:
                 average.update(network)
-            # fewer images than a minibatch holds lie behind the end of the epoch
+            # the epoch ended within this minibatch
             if best and step * recipe.batch % len(images) < recipe.batch:
                 best.update(network)
             advance(recipe.batch)
@@ -96,11 +97,11 @@ def train(
 
 
 class _BestEpoch:
-    """The weights of the epoch that is best on held-out images; of several the earliest.
+    """Keeps the weights of the epoch that is best on held-out images, the earliest of several.
 
     Args:
         held_out: At least one image.
-        device: Where to compute.
+        device: Device to compute on.
     """
 
     def __init__(self, held_out: Images, device: torch.device) -> None:
@@ -111,19 +112,19 @@ class _BestEpoch:
         self._weights: dict[str, Tensor] = {}
 
     def update(self, network: nn.Module) -> None:
-        """Measure an epoch, and keep its weights if it is better than all before."""
+        """Measure an epoch and keep its weights if it is better than all before."""
         reached = accuracy(network.eval(), self._held_out, self._device)
         network.train()
         if reached > self._accuracy:
             self._accuracy, self._weights = reached, copy.deepcopy(network.state_dict())
 
     def copy_to(self, network: nn.Module) -> None:
-        """Overwrite a network's weights, and the statistics of its layers, by those kept."""
+        """Load the kept weights and batch statistics into a network."""
         network.load_state_dict(self._weights)
 
 
 def _minibatches(count: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
-    """Indices of ``steps`` full minibatches: permutations of all images, one behind the other."""
+    """Yield indices of ``steps`` full minibatches from successive permutations of all images."""
     rng = torch.Generator().manual_seed(seed)
     waiting = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
@@ -133,9 +134,10 @@ def _minibatches(count: int, batch: int, steps: int, seed: int) -> Iterator[Tens
         waiting = waiting[batch:]
 
 
-def _optimizer(
+def make_optimizer(
     recipe: Recipe, network: nn.Module
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Return a recipe's optimizer of a network and the schedule of its learning rate."""
     if recipe.adam:
         adam = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
         return adam, _dropping(recipe, adam)
@@ -170,12 +172,12 @@ def _dropping(
 
 @contextmanager
 def _reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Fix what the result of training would depend on by accident, and put it back.
+    """Seed torch's global generators and use deterministic kernels inside the block; restore both.
 
-    Initial weights and dropout know no generator but the global ones, which belong to nobody in
-    particular: they are forked and seeded. On the CPU one thread is used, since the order of sums
-    depends on the number of threads; networks this small gain little from a second one and lose
-    threefold from waiting for it where the cores are busy.
+    Initial weights and dropout can only draw from the global generators, so these are forked and
+    seeded. On the CPU one thread is used, since the order of sums depends on the number of threads;
+    networks this small gain little from a second thread and take three times as long if it has to
+    wait for a busy core.
     """
     cuda = [torch.cuda.current_device()] if device.type == "cuda" else []
     threads = torch.get_num_threads()

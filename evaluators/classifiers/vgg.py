@@ -10,10 +10,9 @@ VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
 
 
 def vgg16(spec: ImageSpec, classes: int) -> nn.Module:
-    """VGG16 (Simonyan and Zisserman 2014, configuration D) with one linear layer behind it.
+    """Return VGG16 (Simonyan and Zisserman 2014, configuration D) for images of any size.
 
-    With batch normalisation, and pooled to one place before the linear layer, as is usual on
-    CIFAR-10. Images of any size.
+    As is usual on CIFAR-10, it has batch normalisation, global pooling and one linear layer.
     """
     layers: list[nn.Module] = []
     channels = spec.channels

@@ -15,13 +15,14 @@ from .recipe import Recipe, Sgd
 
 
 class Block(nn.Module):
-    """Twice batch normalisation, ReLU and convolution, beside a skip connection.
+    """Residual block: batch normalisation, ReLU and convolution, twice.
 
     Args:
-        inputs: Channels.
-        outputs: Channels; where they differ the skip is a convolution, behind the first ReLU.
-        stride: Of the first convolution.
-        dropout: Probability, between the convolutions.
+        inputs: Number of input channels.
+        outputs: Number of output channels; if it differs, the skip is a convolution after the first
+            ReLU.
+        stride: Stride of the first convolution.
+        dropout: Dropout probability between the convolutions.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
@@ -49,12 +50,12 @@ class Block(nn.Module):
 def wide_resnet(
     depth: int, width: int, dropout: float = 0.0
 ) -> Callable[[ImageSpec, int], nn.Module]:
-    """WRN-depth-width (Zagoruyko and Komodakis 2016, table 1): images of any size.
+    """Return a builder of WRN-depth-width (Zagoruyko and Komodakis 2016, table 1).
 
     Args:
         depth: 6n + 4 for n blocks in each of the three groups.
-        width: Factor of the channels 16, 32 and 64 of the groups.
-        dropout: Probability, in every block.
+        width: Multiplies the groups' channels 16, 32 and 64.
+        dropout: Dropout probability in every block.
     """
 
     def build(spec: ImageSpec, classes: int) -> nn.Module:
@@ -73,7 +74,7 @@ def wide_resnet(
 def convolution(
     inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """Without bias, padded to keep the size, initialised for ReLUs by the size of its output."""
+    """Return a convolution without bias that keeps the size, with He initialisation (fan-out)."""
     layer = nn.Conv2d(
         inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False
     )
@@ -116,14 +117,14 @@ CAMELYON17 = replace(
 
 
 def wide_resnet_recipe(dataset: str, channels: int) -> Recipe:
-    """The recipe of table 4 of Ghalebikesabi et al. 2023 (arXiv 2302.13861) for a data set.
+    """Return the recipe of Ghalebikesabi et al. 2023 (arXiv 2302.13861), table 4, for a data set.
 
     The table has MNIST, CIFAR-10 and Camelyon17; other data sets take the recipe of MNIST if grey
-    and of CIFAR-10 if not. What the paper does not say is ours: batch normalisation, crops of up
-    to 4 pixels, color factors within 20%, Nesterov momentum of .9 with a weight decay as torch's
-    SGD adds it. Two things differ: the paper's classifier for Camelyon17 was trained on ImageNet32
-    before, here it starts from random weights; and its text names rotations for Camelyon17 that
-    the table does not.
+    and that of CIFAR-10 otherwise. The paper leaves these choices to us: batch normalisation,
+    crops of up to 4 pixels, color factors within 20%, Nesterov momentum of .9 with a weight decay
+    as torch's SGD adds it. Two things differ: the paper's classifier for Camelyon17 was pre-trained
+    on ImageNet32, here it starts from random weights; and the paper's text names rotations for
+    Camelyon17 that the table does not.
     """
     known = {"cifar10": CIFAR10, "camelyon17": CAMELYON17}
     return known.get(dataset, MNIST if channels == 1 else CIFAR10)

@@ -1,4 +1,4 @@
-"""Frechet distances of features, and their limit for ever more images."""
+"""Frechet distances of features, and their limit for infinitely many images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float64: TypeAlias = NDArray[np.float64]
-# of Chong and Forsyth 2020: 15 sizes from 5000 to 50000 images
+# Chong and Forsyth 2020 use 15 sizes from 5000 to 50000 images
 SIZES = 15
 SMALLEST_SHARE = 0.1
 
@@ -28,13 +28,13 @@ class Gaussian:
 
 
 def gaussian(features: NDArray[np.floating]) -> Gaussian:
-    """The moments of ``(N, D)`` features, N at least 2, computed in float64."""
+    """Compute the moments of ``(N, D)`` features, N at least 2, in float64."""
     features = features.astype(np.float64)
     return Gaussian(features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False)))
 
 
 def frechet_distance(mu1: Float64, cov1: Float64, mu2: Float64, cov2: Float64) -> float:
-    """Squared Frechet (2-Wasserstein) distance of two Gaussians.
+    """Compute the squared Frechet (2-Wasserstein) distance of two Gaussians.
 
     ``|mu1 - mu2|^2 + Tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2))``: Dowson and Landau 1982; on
     Inception features it is the FID of Heusel et al. 2017, equation 6. The trace of the root is
@@ -51,8 +51,8 @@ def frechet_distance(mu1: Float64, cov1: Float64, mu2: Float64, cov2: Float64) -
         A number of at least 0, in squared units of the features.
     """
     values, vectors = np.linalg.eigh(cov1)
-    # Null directions come out as eigenvalues of the size of rounding; their roots would not be
-    # small (1e-16 becomes 1e-8) and there can be thousands of them, so they are left out.
+    # Null directions have eigenvalues of the size of rounding errors. Their roots would not be
+    # small (1e-16 becomes 1e-8) and there can be thousands of them, so they are dropped.
     kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
     root = vectors[:, kept] * np.sqrt(values[kept])
     inner = np.linalg.eigvalsh(root.T @ cov2 @ root)
@@ -65,17 +65,17 @@ def frechet_distance(mu1: Float64, cov1: Float64, mu2: Float64, cov2: Float64) -
 def frechet_at_infinity(
     features: NDArray[np.floating], reference: Gaussian, rng: np.random.Generator
 ) -> float:
-    """The Frechet distance that infinitely many synthetic images would have: FID-infinity.
+    """Estimate the Frechet distance of infinitely many synthetic images: FID-infinity.
 
     Chong and Forsyth 2020, section 3 and algorithm 2: the bias of the distance falls with 1 / N,
-    so distances of subsets of N images are fitted by a line in 1 / N, whose intercept this is. The
-    sizes are regular from a tenth of all images, or more than D where that is larger, to all. The
+    so a line in 1 / N is fitted to distances of subsets of N images, and its intercept is returned.
+    The sizes are evenly spaced from a tenth of all images, or D + 1 if that is larger, to all. The
     bias from the number of real images stays.
 
     Args:
-        features: ``(N, D)``, of the synthetic images, N more than 2 D, so that the line has length.
+        features: ``(N, D)``, of the synthetic images, N more than 2 D, so that sizes differ.
         reference: Moments of the real images.
-        rng: Source of the subsets.
+        rng: Random generator of the subsets.
 
     Returns:
         Squared units of the features; may be slightly negative, as an estimate.

@@ -13,21 +13,22 @@ def kernel_distance(
     size: int,
     seed: int,
 ) -> float:
-    """KID: the unbiased estimate of MMD^2 under a cubic kernel, as a mean over subsets.
+    """Compute KID: the unbiased estimate of MMD^2 under a cubic kernel, averaged over subsets.
 
     Binkowski et al. 2018, section 4: ``k(x, y) = (x . y / D + 1)^3``, with the estimate of Gretton
-    et al. 2012, equation 3. The definition and the choice of subsets are torch-fidelity's, to the
-    image; its own code takes three times as long, through NumPy's general power.
+    et al. 2012, equation 3. The definition and the choice of subsets are exactly
+    torch-fidelity's, whose code takes three times as long, since it uses NumPy's general power.
 
     Args:
         first: ``(N, D)``.
         second: ``(M, D)``.
-        subsets: How many.
-        size: Images of each set in a subset, in [2, min(N, M)].
-        seed: Of the subsets, in [0, 2**32).
+        subsets: Number of subsets.
+        size: Number of images of each set in a subset, in [2, min(N, M)].
+        seed: Seed of the subsets, in [0, 2**32).
 
     Returns:
-        0 is expected for images of one distribution, so about half of such values are negative.
+        Its expectation is 0 for two sets of one distribution, so about half of such values are
+        negative.
     """
     rng = np.random.RandomState(seed)
     values = []
@@ -47,5 +48,5 @@ def _sum_of_kernels(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def _sum_of_own(x: NDArray[np.float64]) -> float:
-    """Of an image with itself: what the unbiased estimate leaves out."""
+    """Sum the kernels of each image with itself, which the unbiased estimate leaves out."""
     return float(((np.square(x).sum(1) / x.shape[1] + 1) ** 3).sum())

@@ -15,14 +15,14 @@ CHUNK_DISTANCES = 5_000_000
 
 
 class Prdc(NamedTuple):
-    """Shares of images in each other's balls.
+    """Shares of images in the nearest-neighbour balls of the other set.
 
     Attributes:
-        precision: Of synthetic images in some ball of a real one, in [0, 1].
-        recall: Of real images in some ball of a synthetic one, in [0, 1].
-        density: Balls of real images around a synthetic one over k, on average; 1 is expected for
-            images of one distribution, and it is not bounded by that.
-        coverage: Of real images whose ball holds a synthetic one, in [0, 1].
+        precision: Share of synthetic images in the ball of some real image, in [0, 1].
+        recall: Share of real images in the ball of some synthetic image, in [0, 1].
+        density: Mean number of real images' balls that hold a synthetic image, over k; its
+            expectation is 1 for two sets of one distribution, and it can exceed 1.
+        coverage: Share of real images whose ball holds a synthetic image, in [0, 1].
     """
 
     precision: float
@@ -32,7 +32,7 @@ class Prdc(NamedTuple):
 
 
 def squared_radii(features: Float32, k: int) -> Float32:
-    """Squared Euclidean distances to the k-th nearest other image.
+    """Compute squared Euclidean distances to the k-th nearest other image.
 
     Args:
         features: ``(N, D)``, float32, N more than k.
@@ -42,7 +42,7 @@ def squared_radii(features: Float32, k: int) -> Float32:
         ``(N,)``, float32.
     """
     features = features - features.mean(0)
-    # the nearest one is the image itself
+    # k + 1, because the nearest image is the image itself
     return np.concatenate(
         [
             torch.from_numpy(distances).topk(k + 1, largest=False, sorted=False).values.amax(1)
@@ -54,19 +54,19 @@ def squared_radii(features: Float32, k: int) -> Float32:
 def prdc(
     real: Float32, real_radii: Float32, synthetic: Float32, synthetic_radii: Float32, k: int
 ) -> Prdc:
-    """The four shares, for balls that reach to the k-th nearest neighbour in the same set.
+    """Compute the four metrics, for balls that reach to the k-th nearest image of the same set.
 
     Precision and recall: Kynkaanniemi et al. 2019, equations 1 and 2. Density and coverage: Naeem
-    et al. 2020, equations 3 and 4. Balls hold their surface, as in the former.
+    et al. 2020, equations 3 and 4. Balls include their surface, as in the former paper.
 
     Args:
         real: ``(N, D)``, float32.
         real_radii: ``(N,)``, from ``squared_radii``.
         synthetic: ``(M, D)``, float32.
         synthetic_radii: ``(M,)``, from ``squared_radii``.
-        k: Of the radii.
+        k: As in ``squared_radii``.
     """
-    # distances do not change, and their rounding shrinks with the norms
+    # centring keeps the distances and reduces their rounding errors
     centre = real.mean(0)
     balls_around = np.zeros(len(synthetic), np.int64)
     covered = recalled = 0
@@ -84,7 +84,7 @@ def prdc(
 
 
 def _squared_distances(first: Float32, second: Float32) -> Iterator[tuple[slice, Float32]]:
-    """Rows of ``first`` and their ``(B, M)`` squared distances to ``second``, a chunk at a time."""
+    """Yield chunks of rows of ``first`` and their ``(B, M)`` squared distances to ``second``."""
     own, norms = np.square(first).sum(1), np.square(second).sum(1)
     size = max(1, CHUNK_DISTANCES // len(second))
     for start in range(0, len(first), size):

@@ -1,1 +1,1 @@
-"""Features of images that distances are computed in."""
+"""Feature extractors, and the fidelity metrics in their spaces."""

@@ -1,8 +1,8 @@
-"""The feature extractor that is always there: a CNN trained on the data set.
+"""The feature extractor that is always available: a CNN trained on the data set.
 
-Its weights are pinned for the data sets of the package: the files in ``weights/``, whose
-SHA-256 is held below. For any other data set they are made by the same recipe from its train
-split, with a constant seed, and kept in a cache.
+Its weights are pinned for the package's data sets: their files in ``weights/`` must have the
+SHA-256 below. For any other data set they are trained by the same recipe on its train split, with
+a constant seed, and kept in a cache.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PINNED = {
 }
 
 
-# a new recipe needs a new number: it is part of the extractors' ids and of the cache's names
+# a new recipe needs a new number, which is part of the extractors' ids and of the cache's names
 RECIPE = 1
 
 
@@ -50,23 +50,23 @@ class FeatureCnn(nn.Module):
     """A classifier whose features are the mean activations of its last convolution.
 
     Args:
-        channels: Of the images.
+        channels: Number of channels of the images.
         classes: Number of classes.
     """
 
     def __init__(self, channels: int, classes: int) -> None:
-        """Make the layers."""
+        """Draw the initial weights."""
         super().__init__()
         self.convolutions = nn.Sequential(*convolutions(channels))
         self.head = nn.Linear(CNN_FEATURES, classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """``(B, C, H, W)``, float32 in [-1, 1], to ``(B, CNN_FEATURES)``."""
+        """Map ``(B, C, H, W)``, float32 in [-1, 1], to ``(B, CNN_FEATURES)``."""
         activations: Tensor = self.convolutions(images)
         return activations.mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        """``(B, C, H, W)``, float32 in [-1, 1], to logits ``(B, classes)``."""
+        """Map ``(B, C, H, W)``, float32 in [-1, 1], to logits ``(B, classes)``."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
@@ -77,13 +77,13 @@ def train_extractor(
     seed: int,
     advance: Callable[[float], None] = lambda images: None,
 ) -> FeatureCnn:
-    """Recipe 1 of the CNN: 1500 steps of SGD at batch 128, one-cycle to .1, on the CPU.
+    """Train the CNN by recipe 1: 1500 steps of SGD at batch 128, one-cycle to .1, on the CPU.
 
     Args:
         images: The whole train split.
         classes: Number of classes.
-        seed: Of initial weights and minibatches; ``SEED`` for the pinned weights.
-        advance: Told the number of images of every step.
+        seed: Seed of initial weights and minibatches; ``SEED`` for the pinned weights.
+        advance: Receives the number of images of every step.
 
     Returns:
         The network in evaluation mode, on the CPU.
@@ -108,22 +108,22 @@ def cnn_extractor(
     device: torch.device,
     progress: Progress,
 ) -> Extractor:
-    """The CNN of a data set: pinned weights where there are some, else the pinned recipe.
+    """Return the CNN of a data set, with pinned weights or else trained by the pinned recipe.
 
-    Networks made by the recipe depend on the machine in their last bits; compare distances under
-    them between machines with that in mind. They are always made on the CPU, so that they do not
-    depend on the device.
+    The last bits of trained networks depend on the machine; keep that in mind when comparing
+    distances between machines. They are always trained on the CPU, so that they do not depend on
+    the device.
 
     Args:
         dataset: Name of the data set.
         classes: Number of classes.
-        train_split: The whole real train split; not used where weights are pinned.
-        cache: Where networks made by the recipe are kept.
-        device: Where to compute features.
-        progress: Who is told of training.
+        train_split: The whole real train split; ignored if weights are pinned.
+        cache: Folder of trained networks.
+        device: Device to compute features on.
+        progress: Receives progress updates of training.
 
     Raises:
-        RunFailed: A file of pinned weights is not the one that was released.
+        RunFailed: A file of pinned weights was changed or damaged.
     """
     if dataset in PINNED:
         network = pinned_network(dataset)
@@ -144,10 +144,10 @@ def cnn_extractor(
 
 
 def pinned_network(dataset: str, folder: Path = WEIGHTS) -> FeatureCnn:
-    """The network with a data set's pinned weights.
+    """Return the network with a data set's pinned weights.
 
     Raises:
-        RunFailed: The file is not the one that was released.
+        RunFailed: The file was changed or damaged.
     """
     file = folder / f"{dataset}.npz"
     content = file.read_bytes()
@@ -161,8 +161,8 @@ def pinned_network(dataset: str, folder: Path = WEIGHTS) -> FeatureCnn:
 
 
 def write_network(file: Path, network: FeatureCnn) -> None:
-    """Write weights as ``.npz``: one float32 array for each name of the state."""
-    # running counts of batches are the only integers of the state and serve training alone
+    """Write weights as ``.npz``, one float32 array per name of the state."""
+    # the only integers of the state count batches, which only training uses
     state = network.state_dict()
     file.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(file, {k: v.numpy() for k, v in state.items() if v.is_floating_point()})

@@ -1,4 +1,4 @@
-"""DINOv2, in whose features the FD-DINOv2 is measured."""
+"""DINOv2, the feature extractor of FD-DINOv2."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ SIDE = 224
 
 
 def dinov2_extractor(file: Path, device: torch.device) -> Extractor:
-    """DINOv2 ViT-L/14 at 224 x 224: the class token behind the last norm.
+    """Return DINOv2 ViT-L/14 at 224 x 224, whose features are the class token after the last norm.
 
-    Oquab et al. 2023; as a space for distances of images, Stein et al. 2023. The network is timm's,
-    the resize clean-fid's.
+    Oquab et al. 2023; Stein et al. 2023 propose its features for distances of images. The network
+    is timm's, the resize clean-fid's.
 
     Args:
-        file: Its weights as timm (``DINOV2_FILE``) or their authors publish them.
-        device: Where to compute.
+        file: Weights as timm (``DINOV2_FILE``) or the authors publish them.
+        device: Device to compute on.
 
     Raises:
-        UserError: The file is missing or holds something else.
+        UserError: The file is missing or does not hold these weights.
     """
     if not file.is_file():
-        raise UserError(f"{DINOV2_VARIABLE} names {file}, which is no file; expected {DINOV2_FILE}")
+        raise UserError(
+            f"{DINOV2_VARIABLE} names {file}, which is not a file; expected {DINOV2_FILE}"
+        )
     try:
         network = timm.create_model(
             MODEL,
@@ -44,7 +46,7 @@ def dinov2_extractor(file: Path, device: torch.device) -> Extractor:
             img_size=SIDE,
             num_classes=0,
         )
-    except Exception as error:  # whatever the bytes of a bad file provoke
+    except Exception as error:  # a bad file may raise anything
         raise UserError(
             f"{DINOV2_VARIABLE} names {file}, which holds no weights of {MODEL} "
             f"({type(error).__name__}); expected {DINOV2_FILE}"

@@ -1,4 +1,4 @@
-"""Fixed functions from images to features, and features that are kept between runs."""
+"""Feature extractors, and a cache of the features of real images."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Extractor:
     """A fixed function from images to features.
 
     Attributes:
-        id: Names it in records, with a hash of what it was made from.
+        id: Name in records, with a hash of the weights or of the data behind them.
         dimension: Number of features, D.
-        network: ``(B, C, H, W)``, uint8, to ``(B, D)``, float32.
-        batch: Images at a time.
-        head: ``(D, K)``, float32: features times it are logits of a classifier of everything
-            (without bias); None where there is no such classifier.
+        network: Maps ``(B, C, H, W)``, uint8, to ``(B, D)``, float32.
+        batch: Number of images per forward pass.
+        head: ``(D, K)``, float32, maps features to the logits (without bias) of a general-purpose
+            classifier; None if there is no such classifier.
     """
 
     id: str
@@ -39,12 +39,12 @@ class Extractor:
     def features(
         self, pixels: Tensor, device: torch.device, advance: Callable[[float], None]
     ) -> NDArray[np.float32]:
-        """Features of images.
+        """Compute features of images.
 
         Args:
             pixels: ``(N, C, H, W)``, uint8.
-            device: The one the extractor was made on.
-            advance: Told the number of images of every batch.
+            device: Device the extractor was made on.
+            advance: Receives the number of images of every batch.
 
         Returns:
             ``(N, D)``, float32.
@@ -64,14 +64,14 @@ def cached_features(
     device: torch.device,
     advance: Callable[[float], None],
 ) -> NDArray[np.float32]:
-    """Features of images that come again in other runs, under the hash of their content.
+    """Compute features of images that recur in other runs, or read them from the cache.
 
     Args:
-        extractor: Whose features.
-        images: N of them.
-        cache: Where features are kept.
-        device: The one the extractor was made on.
-        advance: Told the number of images of every batch.
+        extractor: Feature extractor.
+        images: N images; the cache is keyed by the hash of their content.
+        cache: Folder of the cache.
+        device: Device the extractor was made on.
+        advance: Receives the number of images of every batch.
 
     Returns:
         ``(N, D)``, float32.
@@ -96,7 +96,7 @@ def clean_resize(pixels: Tensor, side: int) -> Tensor:
 
     Args:
         pixels: ``(B, C, H, W)``, uint8, C 1 or 3.
-        side: Of the results.
+        side: Height and width of the results.
 
     Returns:
         ``(B, 3, side, side)``, float32 in [0, 255], on the device of ``pixels``.

@@ -1,4 +1,4 @@
-"""What is known of a set of images in a feature space, computed once."""
+"""Features of a set of images, with statistics that are computed once."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ..distances.frechet import Gaussian, gaussian
 from ..distances.prdc import squared_radii
 
 NEIGHBOURS = 5
-# The cost grows with the square. So many cost less than a third of the CNN's features of 10000
-# images; they are as many in every space, since the numbers depend on it.
+# The cost is quadratic: this many images cost less than a third of the CNN's features of 10000
+# images. The number is the same in every space, since the metrics depend on it.
 NEIGHBOURHOOD = 5000
 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Features in random order, so that the first ones are a random part.
+    """Features in random order, so that the first ones are a random subset.
 
     Attributes:
         features: ``(N, D)``, float32.
         labels: ``(N,)``, int64.
-        head: Of the extractor.
+        head: ``Extractor.head``.
     """
 
     features: NDArray[np.float32]
@@ -32,26 +32,26 @@ class FeatureSet:
     head: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
-        """The number of images, N."""
+        """Return the number of images, N."""
         return len(self.features)
 
     def __getitem__(self, index: slice | NDArray[np.bool_]) -> FeatureSet:
-        """The images at ``index``."""
+        """Return the images at ``index``."""
         return FeatureSet(self.features[index], self.labels[index], self.head)
 
     @cached_property
     def broken(self) -> int:
-        """Number of images with a feature that is no finite number."""
+        """Number of images with a feature that is not finite."""
         return int((~np.isfinite(self.features)).any(1).sum())
 
     @cached_property
     def moments(self) -> Gaussian:
-        """Mean and covariance; needs two images."""
+        """Mean and covariance of the features, of at least two images."""
         return gaussian(self.features)
 
     @cached_property
     def neighbourhood(self) -> FeatureSet:
-        """The images among which neighbours are looked for: ``NEIGHBOURHOOD`` at most."""
+        """The first ``NEIGHBOURHOOD`` images, among which neighbours are searched."""
         return self[:NEIGHBOURHOOD]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Inception-v3, in whose features the FID is measured, behind two ways to resize."""
+"""Inception-v3, the feature extractor of FID, with two ways to resize."""
 
 from __future__ import annotations
 
@@ -20,37 +20,38 @@ SIDE = 299
 
 
 def inception_extractor(file: Path, device: torch.device, clean: bool) -> Extractor:
-    """Inception-v3 in the TensorFlow port of 2015-12-05, the one of the original FID.
+    """Return Inception-v3 in the TensorFlow port of 2015-12-05, as in the original FID.
 
     The network is torch-fidelity's. Grey images are repeated to three channels.
 
     Args:
-        file: The weights as torch-fidelity publishes them (``INCEPTION_FILE``).
-        device: Where to compute.
-        clean: Resize as clean-fid; otherwise bilinear as in TensorFlow 1, like the original.
+        file: Weights as torch-fidelity publishes them (``INCEPTION_FILE``).
+        device: Device to compute on.
+        clean: Whether to resize as clean-fid does, rather than bilinearly as TensorFlow 1 and the
+            original do.
 
     Raises:
-        UserError: The file is missing or holds something else.
+        UserError: The file is missing or does not hold these weights.
     """
     if not file.is_file():
         raise UserError(
-            f"{INCEPTION_VARIABLE} names {file}, which is no file; expected {INCEPTION_FILE} "
+            f"{INCEPTION_VARIABLE} names {file}, which is not a file; expected {INCEPTION_FILE} "
             "as torch-fidelity publishes it"
         )
     try:
-        # torch-fidelity unpickles whatever the file holds; this refuses all but tensors before
+        # torch-fidelity would unpickle anything; this first refuses all but tensors
         torch.load(file, map_location="cpu", weights_only=True)
         network = FeatureExtractorInceptionV3(
             "inception-v3-compat",
             [str(INCEPTION_FEATURES)],
             feature_extractor_weights_path=str(file),
         ).to(device)
-    except Exception as error:  # torch.load raises whatever the bytes of a bad file provoke
+    except Exception as error:  # a bad file may raise anything
         raise UserError(
             f"{INCEPTION_VARIABLE} names {file}, which holds no Inception-v3 weights "
             f"({type(error).__name__}); expected {INCEPTION_FILE} as torch-fidelity publishes it"
         ) from error
-    # what torch-fidelity's forward does between its own resize and the classifier
+    # the part of torch-fidelity's forward between its resize and the classifier
     layers = [child for name, child in network.named_children() if name != "fc"]
     body = nn.Sequential(*layers, nn.Flatten())
 

@@ -1,4 +1,4 @@
-"""The metrics of fidelity: what is compared in each feature space, and by what formula."""
+"""Fidelity metrics: the sets compared in each feature space, and the formulas."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .inception import INCEPTION_FEATURES
 SYNTHETIC = "synthetic"
 TRAIN = Need.REAL_TRAIN.value
 TEST = Need.REAL_TEST.value
-# torch-fidelity's size; ten subsets of 10000 images look at each about once
+# torch-fidelity's size; ten subsets of 10000 images use each image about once
 KID_SUBSETS, KID_SIZE = 10, 1000
 INCEPTION_SCORE_SPLITS = 10
 
@@ -38,14 +38,14 @@ INCEPTION_SCORE = MetricSpec("inception_score", "", True, "Inception score; lega
 
 @dataclass(frozen=True)
 class FeatureMetrics:
-    """Numbers that sets of images give together.
+    """Metrics that are computed together from sets of images in a feature space.
 
     Attributes:
-        metrics: What the numbers are, in the order of ``values``.
-        between: Names of the sets; the first is the one that is judged.
-        values: From the sets in one feature space, equally large, and a seed.
-        more_than: Every set needs more than so many images.
-        part: What is looked at of a set.
+        metrics: The metrics, in the order of ``values``.
+        between: Names of the sets; the first one is evaluated against the others.
+        values: Computes the metrics from equally large sets and a seed.
+        more_than: Every set must have more images than this.
+        part: Selects the part of a set that is used.
     """
 
     metrics: tuple[MetricSpec, ...]
@@ -79,7 +79,7 @@ def _prdc(sets: Sequence[FeatureSet], seed: int) -> Sequence[float]:
 
 
 def _inception_score(sets: Sequence[FeatureSet], seed: int) -> tuple[float]:
-    """Salimans et al. 2016, section 4, as a mean over splits, by torch-fidelity."""
+    """Compute the mean over splits by torch-fidelity: Salimans et al. 2016, section 4."""
     (synthetic,) = sets
     assert synthetic.head is not None
     logits = torch.from_numpy(synthetic.features @ synthetic.head)
@@ -95,7 +95,7 @@ def _frechet_distances(metric: MetricSpec, dimension: int) -> tuple[FeatureMetri
 
 
 def _family(frechet: MetricSpec, suffix: str, dimension: int) -> tuple[FeatureMetrics, ...]:
-    """What is measured in the spaces of the CNN and of Inception."""
+    """Return the metrics of the spaces of the CNN and of Inception."""
     where = f"in the features of {frechet.name}"
     infinity = MetricSpec(f"{frechet.name}_infinity", "", False, f"{frechet.name} at n = infinity")
     kid = MetricSpec(f"kid{suffix}", "", False, f"kernel distance (MMD^2) {where}")
@@ -109,7 +109,7 @@ def _family(frechet: MetricSpec, suffix: str, dimension: int) -> tuple[FeatureMe
         comparison
         for real in (TEST, TRAIN)
         for comparison in (
-            # more than that, or there would be no shorter subset with a covariance
+            # otherwise no smaller subset would have a covariance
             FeatureMetrics((infinity,), (SYNTHETIC, real), _at_infinity, more_than=2 * dimension),
             FeatureMetrics((kid,), (SYNTHETIC, real), _kernel, more_than=1),
             FeatureMetrics(
@@ -138,7 +138,7 @@ IN_DINOV2 = _frechet_distances(FD_DINOV2, DINOV2_FEATURES)
 
 
 def class_distance(label: int) -> FeatureMetrics:
-    """``fd_cnn`` of one class."""
+    """Return ``fd_cnn`` of one class."""
     name = FD_CNN_CLASS.name.replace("*", str(label))
     return FeatureMetrics(
         (MetricSpec(name, "", False, FD_CNN_CLASS.description),),

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +9,9 @@ from scipy.spatial.distance import cdist
 from scipy.stats import binomtest
 from torch import Tensor
 
-from dpbench.api.evaluator import EvaluationContext, Need
-from dpbench.api.profiles import SMOKE
+from dpbench.api.evaluator import Need
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement
-from dpbench.core.progress import Silent
-from dpbench.core.streams import Streams
-from dpbench.data.load import load
 from dpbench.evaluators import memorization
 from dpbench.evaluators.memorization import (
     EVALUATOR,
@@ -27,8 +21,8 @@ from dpbench.evaluators.memorization import (
     nearest,
 )
 from dpbench.stats.proportions import wilson
+from tests.support.digits import DIGITS, evaluation
 
-DIGITS = load("digits", None, Silent()).splits
 # parts of the train split: the CNN of the digits has seen all three
 TRAIN, TEST, FRESH = DIGITS.train[:450], DIGITS.train[450:900], DIGITS.train[900:1350]
 
@@ -45,18 +39,8 @@ def noisy(images: Images, amount: float) -> Images:
 
 def rows(synthetic: Images, seed: int = 0, **changes: object) -> dict[str, Measurement]:
     real = {Need.REAL_TRAIN: TRAIN, Need.REAL_TEST: TEST}
-    context = EvaluationContext(
-        dataset="digits",
-        classes=10,
-        synthetic=synthetic,
-        open_real=real.__getitem__,
-        profile=SMOKE,
-        device=torch.device("cpu"),
-        streams=Streams(seed),
-        progress=Silent(),
-        cache=Path("unused"),
-    )
-    return {row.metric: row for row in EVALUATOR().evaluate(replace(context, **changes))}
+    context = evaluation(synthetic, seed=seed, **{"open_real": real.__getitem__, **changes})
+    return {row.metric: row for row in EVALUATOR().evaluate(context)}
 
 
 def values(synthetic: Images, **changes: object) -> dict[str, float | None]:

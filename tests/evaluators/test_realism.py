@@ -7,18 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from dpbench.api.evaluator import EvaluationContext, Need
-from dpbench.api.profiles import SMOKE
+from dpbench.api.profiles import PAPER, SMOKE
 from dpbench.core.images import Images, ImageSpec
 from dpbench.core.metrics import Measurement
 from dpbench.core.progress import Progress, Silent
 from dpbench.core.streams import Streams
-from dpbench.evaluators.classifiers.networks import resnet18
-from dpbench.evaluators.realism import EVALUATOR, discrimination, normalised
-from dpbench.stats.proportions import wilson
+from dpbench.evaluators.realism import EVALUATOR, discriminator, normalised
 
 SPEC = ImageSpec(1, 8, 8)
 
@@ -178,36 +175,6 @@ def test_normalised_share_has_its_ends_at_the_rates_of_held_out_images() -> None
     assert isinstance(normalised(judged(45), judged(10), judged(80)), str)
 
 
-# Newcombe 1998, table I, method 3
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilson_intervals_are_the_published_ones(
-    successes: int, trials: int, low: float, high: float
-) -> None:
-    assert wilson(successes, trials) == pytest.approx((low, high), abs=5e-5)
-
-
-@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
-@pytest.mark.parametrize("successes", [0, 1, 17, 50])
-def test_wilson_intervals_are_those_of_scipy(successes: int, confidence: float) -> None:
-    expected = binomtest(successes, 50).proportion_ci(confidence, method="wilson")
-    found = wilson(successes, 50, confidence)
-    assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_paper_has_a_resnet18_that_keeps_the_resolution_of_small_images() -> None:
-    assert discrimination("paper").recipe.id.startswith("resnet18")
-    network = resnet18(ImageSpec(1, 28, 28), 2).eval()
-    stem = network.maxpool(network.act1(network.bn1(network.conv1(torch.zeros(1, 1, 28, 28)))))
-    assert stem.shape == (1, 64, 28, 28)
-    # torchvision's 11,689,512 of 1000 classes and 3 x 7 x 7 filters, with other ends
-    expected = 11_689_512 - 64 * 3 * 49 + 64 * 9 - 513 * 1000 + 513 * 2
-    assert sum(p.numel() for p in network.parameters()) == expected
-    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 2)
+def test_the_discriminator_is_the_profiles() -> None:
+    assert discriminator(PAPER.evaluation.realism).id == "resnet18-3x3stem/sgd5000"
+    assert discriminator(SMOKE.evaluation.realism).id == "cnn16-32-64/sgd60"

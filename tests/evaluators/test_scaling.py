@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from dpbench.api.evaluator import EvaluationContext, Need
-from dpbench.api.profiles import PROFILES
+from dpbench.api.profiles import PAPER, PROFILES, SMOKE
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement
 from dpbench.core.streams import Streams
-from dpbench.data.subsets import nested, subset
 from dpbench.evaluators import scaling
-from dpbench.evaluators.scaling import EVALUATOR, series
+from dpbench.evaluators.classifiers.recipe import Recipe
+from dpbench.evaluators.scaling import EVALUATOR, recipe
 from tests.support.quarters import CLASSES, evaluation, images
 
 
@@ -39,7 +40,7 @@ def found(cache: Path) -> dict[str, Measurement]:
 
 
 def test_every_size_is_a_row_of_either_curve(found: dict[str, Measurement]) -> None:
-    sizes = series("smoke").sizes
+    sizes = SMOKE.evaluation.scaling.sizes
     assert list(found) == [
         *(f"scaling_cas_n{size}" for size in sizes),
         *(f"scaling_cas_real_n{size}" for size in sizes),
@@ -54,13 +55,11 @@ def test_every_size_is_a_row_of_either_curve(found: dict[str, Measurement]) -> N
 def test_an_ensemble_is_five_networks_that_differ_in_the_order_of_minibatches(
     cache: Path, found: dict[str, Measurement], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scaling, "ENSEMBLED", ("smoke",))
     trained, told = [], []
 
-    def train(*arguments: Any) -> nn.Module:
-        *_, seed, device, advance, order = arguments
-        trained.append((seed, order))
-        return scaling_train(*arguments)
+    def train(*arguments: Any, order: int, **more: Any) -> nn.Module:
+        trained.append((arguments[3], order))
+        return scaling_train(*arguments, order=order, **more)
 
     def ensemble(members: Sequence[Tensor]) -> Tensor:
         told.append(len({member.sum().item() for member in members}))
@@ -68,15 +67,16 @@ def test_an_ensemble_is_five_networks_that_differ_in_the_order_of_minibatches(
 
     scaling_train = scaling.train
     monkeypatch.setattr(scaling, "train", train)
-    monkeypatch.setattr(scaling, "ensemble", ensemble)
-    together = rows(case(cache, images(60, 3)))
+    monkeypatch.setattr(scaling, "ensemble_prediction", ensemble)
+    settings = replace(SMOKE.evaluation.scaling, ensemble=True)
+    profile = replace(SMOKE, evaluation=replace(SMOKE.evaluation, scaling=settings))
+    together = rows(case(cache, images(60, 3), profile=profile))
     (seed,) = {seed for seed, _ in trained}
     assert len({order for _, order in trained}) == len(trained) == 5
     assert told == [5], "all five are another network"
     row = together["scaling_cas_ensemble_n50"]
-    assert row.value is not None and row.extractor == f"5x{series('smoke').recipe.id}"
+    assert row.value is not None and row.extractor == f"5x{recipe(SMOKE.evaluation.scaling).id}"
     assert together["scaling_cas_ensemble_n200"].reason == "60 images are there, not 200"
-    monkeypatch.setattr(scaling, "ENSEMBLED", ())
     alone = rows(case(cache, images(60, 3)))["scaling_cas_n50"]
     assert together["scaling_cas_n50"] == alone, "the first member is the single network"
 
@@ -106,7 +106,7 @@ def test_the_curve_of_real_images_is_trained_once_for_all_runs(
         "dpbench.evaluators.classifiers.reference.train", lambda *_: pytest.fail("trained")
     )
     again = rows(case(cache, images(50, 4), streams=Streams(1)))
-    for size in series("smoke").sizes:
+    for size in SMOKE.evaluation.scaling.sizes:
         name = f"scaling_cas_real_n{size}"
         assert again[name] == found[name]
 
@@ -117,7 +117,7 @@ def test_other_real_images_are_not_taken_from_what_was_kept(
 ) -> None:
     trained = []
 
-    def train(recipe: scaling.Recipe, part: Images, classes: int, *_: object) -> nn.Module:
+    def train(recipe: Recipe, part: Images, classes: int, *_: object) -> nn.Module:
         trained.append(len(part))
         return untrained()
 
@@ -137,7 +137,9 @@ def trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
     """Of the curve of synthetic images."""
     seen: Trained = []
 
-    def train(recipe: scaling.Recipe, part: Images, classes: int, seed: int, *_: object) -> object:
+    def train(
+        recipe: Recipe, part: Images, classes: int, seed: int, *_: object, **__: object
+    ) -> object:
         seen.append((recipe.steps, part, seed))
         return untrained()
 
@@ -171,7 +173,7 @@ def test_only_the_images_differ_along_a_curve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = trainings(tmp_path, monkeypatch)
-    assert [len(part) for _, part, _ in seen] == list(series("smoke").sizes)
+    assert [len(part) for _, part, _ in seen] == list(SMOKE.evaluation.scaling.sizes)
     assert wrong_about(seen) == set()
 
 
@@ -203,7 +205,7 @@ def test_subsets_that_are_not_as_said_are_caught(
     broken: Callable[..., dict[int, Images]],
     caught: str,
 ) -> None:
-    monkeypatch.setattr(scaling, "nested", broken)
+    monkeypatch.setattr(scaling, "nested_subsets", broken)
     assert caught in wrong_about(trainings(tmp_path, monkeypatch))
 
 
@@ -216,21 +218,12 @@ def test_steps_that_grow_with_the_images_are_caught(
 
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))
-def test_a_profile_has_one_recipe_for_rising_sizes(profile: str) -> None:
-    chosen = series(profile)
-    assert list(chosen.sizes) == sorted(set(chosen.sizes))
-    assert min(chosen.sizes) <= PROFILES[profile].samples
-    assert str(chosen.recipe.steps) in chosen.recipe.id
+def test_a_profile_has_images_for_some_size(profile: str) -> None:
+    settings = PROFILES[profile].evaluation.scaling
+    assert min(settings.sizes) <= PROFILES[profile].samples
+    assert recipe(settings).id == f"cnn16-32-64/sgd{settings.steps}"
 
 
 def test_the_paper_goes_from_50k_to_a_million() -> None:
-    sizes = series("paper").sizes
+    sizes = PAPER.evaluation.scaling.sizes
     assert (sizes[0], sizes[-1]) == (50_000, 1_000_000)
-
-
-def test_subsets_of_all_images_are_all_images() -> None:
-    pool = images(20, 0)
-    chosen = nested(pool, (20, 21), torch.Generator().manual_seed(0))
-    assert list(chosen) == [20]
-    whole = subset(chosen[20], 20, torch.Generator())
-    assert whole.pixels.sum() == pool.pixels.sum()

@@ -23,3 +23,14 @@ def test_an_augmentation_moves_pixels_and_pads_with_black(augmentation):
         assert (rows.min(), rows.max()) == (0, 4)
         assert (columns.min(), columns.max()) == (0, 3)  # further left it is cropped away
         assert changed.unique().tolist() == [-1.0, 0.0, 1.0]
+
+
+def test_colors_change_within_their_range_and_each_image_by_itself() -> None:
+    images = torch.rand(50, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    rng = torch.Generator().manual_seed(1)
+    changed = Augmentation(color=0.2)(images, rng)
+    assert changed.min() >= -1 and changed.max() <= 1
+    grey = torch.zeros(50, 3, 4, 4)
+    brightness = Augmentation(color=0.2)(grey, rng) + 1
+    assert 0.8 <= brightness.min() < 0.9 and 1.1 < brightness.max() <= 1.2
+    assert len({round(value, 6) for value in brightness[:, 0, 0, 0].tolist()}) == 50
