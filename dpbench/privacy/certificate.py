@@ -3,30 +3,89 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any, Literal, Union
 
-from jsonschema import Draft202012Validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dpbench.core.canonical import to_json
+from dpbench.core.strict import STRICT, OrInfinity, document, violations
+from dpbench.privacy.budget import Adjacency
 from dpbench.privacy.crosschecks import cross_checks
-from dpbench.privacy.events import Event, event_from_json
-from dpbench.privacy.ledger import PrivacyLedger
+from dpbench.privacy.events import EVENT_TYPES, Event, event_from_json
+from dpbench.privacy.ledger import PrivacyLedger, Release, Unit, Version
+
+_Text = Annotated[str, Field(min_length=1)]
+_Count = Annotated[
+    int, Field(ge=0, description="Releases that were made, counted one by one before each.")
+]
+_SpentEvent = Annotated[
+    Union[  # noqa: UP007 (of a tuple that is computed)
+        tuple(
+            document(name, kind, mechanism=(Literal[name], ...), released=(_Count, ...))
+            for name, kind in EVENT_TYPES.items()
+        )
+    ],
+    Field(discriminator="mechanism"),
+]
+
+
+class CrossCheck(BaseModel):
+    """What another accountant says of the same events: an epsilon, or a reason for none."""
+
+    model_config = STRICT
+
+    accountant: _Text
+    epsilon: OrInfinity | None
+    reason: str
+
+
+class Code(BaseModel):
+    """The code that made the releases."""
+
+    model_config = STRICT
+
+    package: _Text
+    git_revision: str | None = Field(
+        description='Of the source tree, with "+" if it was changed; null if installed.'
+    )
+
+
+class Certificate(BaseModel):
+    """A run's privacy claim and all that is needed to recompute it: ``privacy`` of a record."""
+
+    model_config = ConfigDict(**STRICT, title="dpbench privacy certificate")
+
+    certificate_version: Version
+    epsilon: OrInfinity = Field(
+        description='Upper bound for the composition of all events; "inf" if not private.'
+    )
+    delta: float = Field(gt=0, lt=1)
+    adjacency: Adjacency = Field(description="Which data sets are neighbours.")
+    unit: Unit = Field(description="What is protected.")
+    accountant: _Text = Field(description="Library that computed epsilon, with its version.")
+    events: list[_SpentEvent] = Field(  # type: ignore[valid-type]
+        description="Everything that was spent, in the order of spending."
+    )
+    release: Release = Field(description="Whether the samples may be released under this claim.")
+    not_covered: list[_Text] = Field(min_length=1, description="What the claim does not cover.")
+    cross_checks: list[CrossCheck]
+    code: Code
 
 
 def certify(ledger: PrivacyLedger, reproducible: bool, code: dict[str, Any]) -> dict[str, Any]:
-    """The certificate of a run that has made all its releases; takes a few seconds.
+    """Make the certificate of a run that has made all its releases; takes a few seconds.
 
     Args:
-        ledger: What was spent and released.
+        ledger: The run's ledger.
         reproducible: Whether the noise derives from the published seed.
-        code: What made the releases: ``package`` (name and version) and ``git_revision`` (or
-            None where the package is installed).
+        code: The code that made the releases: ``package`` (name and version) and ``git_revision``
+            (None where the package is installed).
 
     Returns:
-        What ``certificate.schema.json`` describes.
+        The content of a ``Certificate``.
 
     Raises:
-        RunFailed: Not all releases were made that were accounted for.
+        RunFailed: Some releases that were accounted for were not made.
     """
     claim = ledger.certificate(reproducible)
     budget = ledger.budget
@@ -37,20 +96,13 @@ def certify(ledger: PrivacyLedger, reproducible: bool, code: dict[str, Any]) -> 
     }
 
 
-def schema() -> dict[str, Any]:
-    """The JSON schema of certificates of the present version."""
-    file = files("dpbench.privacy") / "certificate.schema.json"
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return content
-
-
-def schema_violations(certificate: dict[str, Any]) -> list[str]:
-    """What is not as the schema says, one line each; with the place it is in."""
-    errors = Draft202012Validator(schema()).iter_errors(certificate)
-    return [
-        f"{'.'.join(map(str, ('privacy', *error.absolute_path)))}: {error.message}"
-        for error in sorted(errors, key=lambda error: list(map(str, error.absolute_path)))
-    ]
+def certificate_violations(certificate: dict[str, Any]) -> list[str]:
+    """Every part that is not as ``Certificate`` says, one line each, with its place."""
+    try:
+        Certificate.model_validate_json(json.dumps(to_json(certificate)))
+    except ValidationError as error:
+        return list(violations(error, "privacy"))
+    return []
 
 
 def is_old(certificate: dict[str, Any]) -> bool:

@@ -7,13 +7,15 @@ clipping norm; replacing an image moves it by the difference of two contribution
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Annotated, Any, ClassVar, get_type_hints
 
 import dp_accounting
 from dp_accounting import pld
+from pydantic import Field, TypeAdapter, ValidationError
 
+from dpbench.core.strict import STRICT, violations
 from dpbench.privacy.budget import Adjacency
 
 _RELATIONS = {
@@ -22,22 +24,35 @@ _RELATIONS = {
 }
 Loss = Any  # dp-accounting's PrivacyLossDistribution; the library has no type hints
 
-_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "noise_multiplier": ("be at least 0 and finite", lambda x: 0 <= x < math.inf),
-    "clipping_norm": ("be above 0 and finite", lambda x: 0 < x < math.inf),
-    "sample_rate": ("lie in (0, 1]", lambda x: 0 < x <= 1),
-    "steps": ("be at least 1", lambda x: x >= 1),
-}
+# The ranges of an event's parameters; the certificate and its JSON schema follow them.
+NoiseMultiplier = Annotated[
+    float, Field(ge=0, description="Scale of the noise over the sensitivity of the release.")
+]
+ClippingNorm = Annotated[
+    float, Field(gt=0, description="Bound on the Euclidean norm of one image's contribution.")
+]
+SampleRate = Annotated[
+    float, Field(gt=0, le=1, description="Probability with which an image is in a batch.")
+]
+Steps = Annotated[int, Field(ge=1, description="Number of releases.")]
+Purpose = Annotated[str, Field(min_length=1, description="Name of the release, unique in a run.")]
 
 
 class _Checked:
     """Checks an event's parameters on construction, so that no invalid event is accounted for."""
 
     def __post_init__(self) -> None:
-        for name, (must, fits) in _RANGES.items():
-            value = getattr(self, name, None)
-            if value is not None and not fits(value):
-                raise ValueError(f"{name} must {must}, got {value}")
+        for name, adapter in _parameters(type(self)).items():
+            try:
+                adapter.validate_python(getattr(self, name))
+            except ValidationError as error:
+                raise ValueError(next(violations(error, name))) from None
+
+
+@cache
+def _parameters(kind: type) -> dict[str, TypeAdapter[Any]]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {each.name: TypeAdapter(hints[each.name], config=STRICT) for each in fields(kind)}
 
 
 class _OneGaussian(_Checked):
@@ -50,7 +65,7 @@ class _OneGaussian(_Checked):
     steps: ClassVar[int] = 1
     replaced: ClassVar[float]
 
-    noise_multiplier: float
+    noise_multiplier: NoiseMultiplier
 
     def equivalent(self, adjacency: Adjacency) -> dp_accounting.GaussianDpEvent:
         """A dp-accounting event whose add/remove cost is this event's under ``adjacency``."""
@@ -76,14 +91,14 @@ class GaussianEvent(_OneGaussian):
         purpose: Name of the release, unique in a run.
 
     Raises:
-        ValueError: A parameter is out of its range.
+        ValueError: A parameter is of the wrong type or out of its range.
     """
 
     replaced: ClassVar[float] = 2
 
-    noise_multiplier: float
-    clipping_norm: float
-    purpose: str
+    noise_multiplier: NoiseMultiplier
+    clipping_norm: ClippingNorm
+    purpose: Purpose
 
     @property
     def sensitivity(self) -> float:
@@ -104,13 +119,13 @@ class HistogramEvent(_OneGaussian):
         purpose: Name of the release, unique in a run.
 
     Raises:
-        ValueError: A parameter is out of its range.
+        ValueError: A parameter is of the wrong type or out of its range.
     """
 
     replaced: ClassVar[float] = math.sqrt(2)
 
-    noise_multiplier: float
-    purpose: str
+    noise_multiplier: NoiseMultiplier
+    purpose: Purpose
 
     @property
     def sensitivity(self) -> float:
@@ -130,13 +145,13 @@ class SelectionEvent(_Checked):
         purpose: Name of the choice, unique in a run.
 
     Raises:
-        ValueError: A parameter is out of its range.
+        ValueError: A parameter is of the wrong type or out of its range.
     """
 
     steps: ClassVar[int] = 1
 
-    noise_multiplier: float
-    purpose: str
+    noise_multiplier: NoiseMultiplier
+    purpose: Purpose
 
     def pure_epsilon(self, adjacency: Adjacency) -> float:
         """Epsilon of the choice at delta = 0.
@@ -173,14 +188,14 @@ class DPSGDEvent(_Checked):
         purpose: Name of the training, unique in a run.
 
     Raises:
-        ValueError: A parameter is out of its range.
+        ValueError: A parameter is of the wrong type or out of its range.
     """
 
-    sample_rate: float
-    noise_multiplier: float
-    clipping_norm: float
-    steps: int
-    purpose: str
+    sample_rate: SampleRate
+    noise_multiplier: NoiseMultiplier
+    clipping_norm: ClippingNorm
+    steps: Steps
+    purpose: Purpose
 
     @property
     def sensitivity(self) -> float:
@@ -212,7 +227,7 @@ class DPSGDEvent(_Checked):
 
 
 Event = GaussianEvent | HistogramEvent | SelectionEvent | DPSGDEvent
-_EVENT_TYPES: dict[str, type[Event]] = {
+EVENT_TYPES: dict[str, type[Event]] = {
     "gaussian": GaussianEvent,
     "label_histogram": HistogramEvent,
     "selection": SelectionEvent,
@@ -222,7 +237,7 @@ _EVENT_TYPES: dict[str, type[Event]] = {
 
 def event_to_json(event: Event) -> dict[str, Any]:
     """The event as a JSON object: ``mechanism`` and its parameters."""
-    names = {kind: name for name, kind in _EVENT_TYPES.items()}
+    names = {kind: name for name, kind in EVENT_TYPES.items()}
     return {"mechanism": names[type(event)], **asdict(event)}
 
 
@@ -233,4 +248,4 @@ def event_from_json(data: dict[str, Any]) -> Event:
         KeyError, TypeError, ValueError: Not an event of this version.
     """
     parameters = dict(data)
-    return _EVENT_TYPES[parameters.pop("mechanism")](**parameters)
+    return EVENT_TYPES[parameters.pop("mechanism")](**parameters)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.files import write_text
@@ -13,8 +13,10 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.epsilon import ACCOUNTANT, epsilon
 from dpbench.privacy.events import DPSGDEvent, Event, event_from_json, event_to_json
 
-CERTIFICATE_VERSION = 2
-UNIT = "one image with its label"
+Version = Literal[2]
+(CERTIFICATE_VERSION,) = get_args(Version)
+Unit = Literal["one image with its label"]
+(UNIT,) = get_args(Unit)
 NOT_COVERED = (
     "floating-point arithmetic and a research-grade generator stand in for exact Gaussian noise",
     "evaluation scores are computed on real images and are not differentially private",
@@ -22,11 +24,13 @@ NOT_COVERED = (
     "other runs on the same images: what several runs spend adds up",
     "timing and other side channels",
 )
-NOT_PRIVATE, VALID = "not private", "valid"
-VOID = "void for release: noise reproducible from a published seed"
+Release = Literal[
+    "valid", "not private", "void for release: noise reproducible from a published seed"
+]
+VALID, NOT_PRIVATE, VOID = get_args(Release)
 
 
-def release_status(private: bool, reproducible: bool) -> str:
+def release_status(private: bool, reproducible: bool) -> Release:
     """Whether samples may be released, in the words of the certificate.
 
     Args:

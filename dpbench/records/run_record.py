@@ -21,7 +21,8 @@ from dpbench.core.metrics import Measurement
 from dpbench.core.strict import OrInfinity, document, parse_document
 from dpbench.privacy.budget import Adjacency
 
-SCHEMA_VERSION: Literal[1] = 1
+SchemaVersion = Literal[1]
+SCHEMA_VERSION: SchemaVersion = 1
 RECORD = "record.json"
 # how many releases were made, counted one by one: beside the checkpoint, and no pickle
 RELEASES = "releases.json"
@@ -67,7 +68,7 @@ class RunSpec:
     public: str | None = None
     precision: str = "float32"
     reproducible: bool = False
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: SchemaVersion = SCHEMA_VERSION
 
     @property
     def id(self) -> str:
@@ -149,7 +150,7 @@ def document_model() -> type[BaseModel]:
     return document(
         "record.json",
         RunRecord,
-        schema_version=(Literal[SCHEMA_VERSION], ...),
+        schema_version=(SchemaVersion, ...),
         id=(str, ...),
         digest=(str, ""),  # records made before there were digests have none
     )

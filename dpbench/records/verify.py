@@ -17,7 +17,7 @@ from typing import Any
 from dpbench.core.errors import UserError
 from dpbench.core.files import sha256
 from dpbench.data.catalog import CATALOG
-from dpbench.privacy.certificate import events_of, is_old, schema_violations
+from dpbench.privacy.certificate import certificate_violations, events_of, is_old
 from dpbench.privacy.crosschecks import cross_checks
 from dpbench.privacy.epsilon import ACCOUNTANT, epsilon
 from dpbench.privacy.events import Event, event_to_json
@@ -107,7 +107,7 @@ class _Checks:
         else:
             if not has_digest:
                 self.wrong.append("there is no digest")
-            if violations := schema_violations(self.privacy):
+            if violations := certificate_violations(self.privacy):
                 self.wrong += violations
                 return  # what follows relies on names and types
         try:
