@@ -18,14 +18,14 @@ class Classification:
 
     Attributes:
         multiplicity: K.
-        mirror: Whether each copy is mirrored with probability 1/2; else copies are alike.
+        mirror: Whether each copy is mirrored with probability 1/2; otherwise copies are equal.
     """
 
     multiplicity: int
     mirror: bool
 
     def draw(self, pixels: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """Images ``(B, K, C, H, W)`` and labels ``(B, K)``: see ``Objective``."""
+        """Return images ``(B, K, C, H, W)`` and labels ``(B, K)``."""
         shape = (len(pixels), self.multiplicity)
         copies = from_pixels(pixels)[:, None].expand(*shape, *pixels.shape[1:])
         if self.mirror:
@@ -34,7 +34,7 @@ class Classification:
         return copies, labels[:, None].expand(shape)
 
     def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
-        """Mean loss of each image over its copies, ``(B,)``."""
+        """Return the mean loss of each image over its copies, ``(B,)``."""
         images, labels = copies
         logits = predict(as_rows(images))
         losses = functional.cross_entropy(logits, as_rows(labels), reduction="none")

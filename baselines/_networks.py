@@ -1,4 +1,4 @@
-"""Classifiers in which no example influences another: no batch normalisation.
+"""Classifiers without batch normalisation, so that no example influences another.
 
 All map images ``(B, C, H, W)``, float32 in [-1, 1], to logits ``(B, classes)``.
 """
@@ -34,8 +34,8 @@ class StandardisedConvolution(nn.Conv2d):
         assert self.bias is not None
         nn.init.zeros_(self.bias)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch calls it so)
-        """See ``nn.Conv2d``."""
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        """Convolve with the standardised kernel."""
         variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), correction=0, keepdim=True)
         fan_in = self.weight[0].numel()
         kernel = (self.weight - mean) * self.gain * (variance * fan_in).clamp(min=1e-4).rsqrt()
@@ -128,7 +128,7 @@ class InBfloat16(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """See ``model``."""
+        """Apply the model under autocast."""
         with torch.autocast(images.device.type, torch.bfloat16):
             result: Tensor = self.model(images)
         return result.float()

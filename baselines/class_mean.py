@@ -1,4 +1,4 @@
-"""One noisy mean image per class: the floor that a private generator has to beat."""
+"""One noisy mean image per class: a floor that every private generator should beat."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 
 @dataclass(frozen=True)
 class ClassMeanSampler:
-    """Gives every image of a class the same picture.
+    """Returns the same image for every label of a class.
 
     Attributes:
         means: ``(classes, C, H, W)``, uint8.
@@ -29,7 +29,7 @@ class ClassMeanSampler:
     means: Tensor
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """See ``Sampler``."""
+        """Return the mean of each label, as ``Sampler``."""
         return self.means[labels]
 
 
@@ -71,7 +71,7 @@ class ClassMean:
             return by_class(intensities, images.labels, info.classes)
 
         total = private.gaussian_sum(features, self._event(private.budget))
-        # the true class sizes are private; that classes are of equal size is assumed
+        # the true class sizes are private, so all classes are assumed to be of equal size
         means = total.view(info.classes, *info.spec.shape) / (info.nominal_size / info.classes)
         return ClassMeanSampler(to_pixels(2 * means - 1))
 

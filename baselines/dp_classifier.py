@@ -1,7 +1,6 @@
 """A classifier trained on the private images with DP-SGD (De et al. 2022, arXiv 2204.13650).
 
-It gives no images: its accuracy is the papers' "non-synth" column, what synthetic images have to be
-held against.
+It draws no images: its accuracy is the papers' "non-synth" column, a bar for synthetic images.
 
 The paper preset is table 5 of Ghalebikesabi et al. 2023 (arXiv 2302.13861), for MNIST at epsilon =
 10. It states a noise multiplier of 3.0 and training until the budget is spent, but no number of
@@ -35,7 +34,7 @@ from ._classification import Classification
 from ._networks import NETWORKS, InBfloat16, tanh_cnn
 
 OBJECTIVE = Classification(multiplicity=1, mirror=False)
-# the size of a batch changes speed only
+# Changes speed only.
 PREDICTION_BATCH = 1000
 
 
@@ -51,7 +50,7 @@ class NetworkPredictor:
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """See ``Predictor``."""
+        """Classify images, as ``Predictor``."""
         device = next(self.network.parameters()).device
         parts = (
             images[start : start + PREDICTION_BATCH].to(device)
@@ -74,9 +73,9 @@ class DPClassifier:
         network: ``wrn-16-4``, ``wrn-40-4`` or ``cnn``.
         batch_size: Expected size of a Poisson batch, images.
         steps: DP-SGD steps.
-        learning_rate: Of SGD without momentum.
+        learning_rate: SGD's, without momentum.
         clipping_norm: C.
-        average_decay: Of the weights' exponential moving average.
+        average_decay: Decay of the weights' exponential moving average.
     """
 
     summary: ClassVar[str] = "a classifier trained on the real images with DP-SGD; draws no images"

@@ -2,10 +2,10 @@
 
 "DP-MERF: Differentially Private Mean Embeddings with Random Features", arXiv 2002.11603, with the
 values of its published code (``code_balanced`` of ParkLabML/DP-MERF). The mean of the images'
-random Fourier features, class by class, is released once; everything else is post-processing.
+random Fourier features of each class is released once; everything else is post-processing.
 
 Departures: the code's noise is that of replace-one adjacency (sensitivity 2 / N), here it follows
-the budget; images of other sizes than 28 x 28 are made from a quarter of their own height and
+the budget; images of sizes other than 28 x 28 are generated from a quarter of their own height and
 width.
 """
 
@@ -45,15 +45,15 @@ _SMALL = {"features": 1000, "generator_steps": 2400}
 _STAGE = "matching the embedding"
 
 
-class Generator(nn.Module):
-    """Maps codes and classes to images: ``ConvCondGen`` of the published code.
+class ConvCondGen(nn.Module):
+    """Maps codes and classes to images: the generator of that name in the published code.
 
     In evaluation mode an image does not depend on the others of its batch.
 
     Args:
         spec: The shape of one image.
         classes: Number of classes.
-        code_size: Numbers in a code.
+        code_size: Length of a code.
     """
 
     def __init__(self, spec: ImageSpec, classes: int, code_size: int) -> None:
@@ -82,7 +82,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, codes: Tensor, labels: Tensor) -> Tensor:
-        """Make images.
+        """Generate images.
 
         Args:
             codes: ``(N, code_size)``, standard normal.
@@ -100,14 +100,14 @@ class GeneratorSampler:
     """Draws images from a trained generator.
 
     Attributes:
-        generator: In evaluation mode.
+        generator: The generator, in evaluation mode.
     """
 
-    generator: Generator
+    generator: ConvCondGen
 
     @torch.no_grad()
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """See ``Sampler``."""
+        """Draw one image for each label, as ``Sampler``."""
         generator = self.generator.to(rng.device)
         shape = (len(labels), generator.code_size)
         codes = torch.randn(shape, generator=rng, device=rng.device)
@@ -115,7 +115,7 @@ class GeneratorSampler:
 
 
 def fourier_features(images: Tensor, frequencies: Tensor) -> Tensor:
-    """Random Fourier features of a Gaussian kernel; the norm of each row is 1.
+    """Compute random Fourier features of a Gaussian kernel; the norm of each row is 1.
 
     Args:
         images: ``(N, C, H, W)``, intensities in [0, 1].
@@ -136,14 +136,14 @@ class DPMERF:
     median distance between images of the data set itself, which was not accounted for.
 
     Attributes:
-        features: D, cosines and sines together.
-        kernel_variance: Of the Gaussian kernel, for each value of an image: frequencies are
+        features: D, the number of cosines and sines together.
+        kernel_variance: Variance of the Gaussian kernel per value of an image: frequencies are
             standard normal over the square root of this times ``C * H * W``.
-        code_size: Random numbers that an image is made from.
+        code_size: Length of the random code of an image.
         generator_steps: Optimizer steps.
-        generator_batch_size: Images made in a step.
-        learning_rate: Adam's, at first.
-        learning_rate_decay: Its factor after every epoch, that is every N images that were made.
+        generator_batch_size: Images generated in a step.
+        learning_rate: Adam's initial learning rate.
+        learning_rate_decay: Factor of the learning rate after every N generated images.
     """
 
     summary: ClassVar[str] = "a generator matched to one noisy mean of random Fourier features"
@@ -183,10 +183,10 @@ class DPMERF:
         check_positive(self, "kernel_variance", "learning_rate", "learning_rate_decay")
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
-        """One release, then a generator trained on the images that it makes itself."""
+        """One release, then a generator trained to match it, without images."""
         images = self.generator_steps * self.generator_batch_size
         with torch.device("meta"):
-            generator = Generator(info.spec, info.classes, self.code_size)
+            generator = ConvCondGen(info.spec, info.classes, self.code_size)
         return Plan(
             stages=(
                 PlannedStage(
@@ -225,14 +225,14 @@ class DPMERF:
         normal = torch.randn(self.features // 2, values, generator=rng)
         return normal / math.sqrt(self.kernel_variance * values)
 
-    def _generator(self, info: PrivateSetInfo, streams: Streams) -> Generator:
+    def _generator(self, info: PrivateSetInfo, streams: Streams) -> ConvCondGen:
         seed = streams.seed("initial", "generator")
-        return initialised(Generator, info.spec, info.classes, self.code_size, seed=seed)
+        return initialised(ConvCondGen, info.spec, info.classes, self.code_size, seed=seed)
 
     def _matched(
         self, info: PrivateSetInfo, target: Tensor, frequencies: Tensor, run: RunContext
-    ) -> Generator:
-        """A generator of images whose mean embedding is near ``target``, ``(classes, D)``."""
+    ) -> ConvCondGen:
+        """Train a generator of images whose mean embedding is near ``target``, ``(classes, D)``."""
         generator = self._generator(info, run.streams).to(run.device)
         target, frequencies = target.to(run.device), frequencies.to(run.device)
         optimizer = torch.optim.Adam(generator.parameters(), lr=self.learning_rate)
@@ -254,7 +254,7 @@ class DPMERF:
         return generator.eval()
 
     def _speed(self, info: PrivateSetInfo, device: torch.device) -> float:
-        """Gradient evaluations per second of a step towards nothing."""
+        """Measure gradient evaluations per second, with a target of 0."""
         generator = self._generator(info, Streams(0)).to(device)
         frequencies = self._frequencies(info.spec, Streams(0)).to(device)
         target = torch.zeros(info.classes, self.features, device=device)
@@ -269,9 +269,9 @@ class DPMERF:
 
 
 def _mismatch(
-    generator: Generator, target: Tensor, frequencies: Tensor, count: int, rng: torch.Generator
+    generator: ConvCondGen, target: Tensor, frequencies: Tensor, count: int, rng: torch.Generator
 ) -> Tensor:
-    """Squared distance of ``target`` to the mean embedding of ``count`` new images."""
+    """Return the squared distance of ``target`` to the mean embedding of ``count`` images."""
     labels = torch.randint(generator.classes, (count,), generator=rng, device=rng.device)
     codes = torch.randn((count, generator.code_size), generator=rng, device=rng.device)
     rows = fourier_features(generator(codes, labels), frequencies)

@@ -1,4 +1,4 @@
-"""The private train set itself: what no generator can beat. Not private."""
+"""The private train set itself: a ceiling for every generator. Not private."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class RealSampler:
 
     Attributes:
         images: The real images, in the order in which they are dealt.
-        dealt: How many of each class were dealt.
+        dealt: Number of images dealt so far, by class.
     """
 
     images: Images
     dealt: dict[int, int] = field(default_factory=dict)
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """See ``Sampler``; continues where the last call stopped."""
+        """Deal one image for each label, continuing where the last call stopped."""
         out = torch.empty(len(labels), *self.images.spec.shape, dtype=torch.uint8)
         for label in set(labels.tolist()):
             wanted = (labels == label).nonzero().squeeze(1)

@@ -1,16 +1,16 @@
 """A normal distribution of images for each class, from four noisy sums.
 
-First the sizes and the means of the classes; then the covariance that all classes have in common,
-which gives a subspace and its scales; then the covariance of each class in it. Each release makes
-the next one cheap: what is centred, projected and scaled has a small norm, and a small norm needs
-little noise.
+The sums release the sizes and the means of the classes; then the covariance that all classes have
+in common, which gives a subspace and its scales; then the covariance of each class in it. Each
+release makes the next one cheap: images that are centred, projected and scaled have a small norm,
+and a small norm needs little noise.
 
-What noise does to a symmetric matrix is known: its own eigenvalues fill a semicircle of radius
-``edge``, and of a true eigenvalue l > edge / 2 one sees l + edge^2 / (4 l), on an axis that is off
-by an angle of cos^2 = 1 - edge^2 / (4 l^2) (Benaych-Georges and Nadakuditi 2011, arXiv 0910.2120,
-section 3.1). So what is seen within the edge counts as nothing, and beyond it l is put back. Along
-the axis that is seen there is less, l cos^2, but then samples would vary less than images do: on
-held-out images of Fashion-MNIST a CNN taught by them was 3 points worse at epsilon 1.
+The effect of noise on a symmetric matrix is known: its own eigenvalues fill a semicircle of radius
+``edge``, and a true eigenvalue l > edge / 2 shows as l + edge^2 / (4 l), on an axis that is off by
+an angle of cos^2 = 1 - edge^2 / (4 l^2) (Benaych-Georges and Nadakuditi 2011, arXiv 0910.2120,
+section 3.1). So eigenvalues within the edge are set to 0, and those beyond it to l. The variance
+along the axis that shows is less, l cos^2, but samples with it would vary less than images do: on
+held-out images of Fashion-MNIST a CNN trained on them was 3 points worse at epsilon 1.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from dpbench.privacy.events import GaussianEvent, HistogramEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 
 Releases = tuple[HistogramEvent, GaussianEvent, GaussianEvent, GaussianEvent]
-# The common subspace is scaled by its variances to minus this power before classes are told apart:
-# 0 is noise that is alike in all directions, 0.5 noise in proportion to what varies along each.
+# The common subspace is scaled by its variances to minus this power before the classes' covariances
+# are released: 0 gives equal noise in all directions, 0.5 noise in proportion to their deviations.
 WHITENING = 0.25
-# variances of intensities below this are as good as none
+# Variances of intensities below this are negligible.
 _NEGLIGIBLE = 1e-6
-# of the budget, in inverse squares of noise multipliers: a few images' noise on each class size
+# Share of the class sizes in inverse squares of noise multipliers: a few images of noise on each.
 _SIZES_SHARE = 0.02
 
 
@@ -47,9 +47,9 @@ class ClassGaussians:
     Attributes:
         means: ``(classes, D)``, float32; D = C * H * W.
         axes: ``(classes, D, R)``: orthonormal principal axes.
-        variances: ``(classes, R)``: along them, not below 0.
-        rest: Variance along each of the other D - R directions, the mean of all classes, of what
-            was looked at; not below 0.
+        variances: ``(classes, R)``: variances along the axes, not below 0.
+        rest: Variance along each of the other D - R directions, averaged over classes and released
+            coefficients; not below 0.
     """
 
     means: Tensor
@@ -62,7 +62,7 @@ class ClassGaussians:
 
         Args:
             labels: ``(N,)``, int64.
-            rng: On the device to compute on.
+            rng: Source of randomness, on the device to compute on.
 
         Returns:
             ``(N, D)``, float32, on the CPU; may leave [0, 1].
@@ -84,15 +84,15 @@ class MomentReleases:
     values is sqrt(D) times that.
 
     Attributes:
-        frequencies: Coefficients of an image that are looked at: those of its discrete cosine
+        frequencies: Number of an image's coefficients that are used: those of its discrete cosine
             transform with the lowest frequencies, shared out evenly over the channels.
         rank: Largest dimension of the common subspace.
         mean_norm: Clipping norm of an image, intensities in [0, 1], per pixel.
         spread_norm: Clipping norm of an image less the mean of its class, per pixel.
         class_norm: Clipping norm of the same in the subspace, scaled to an expected square of 1.
-        mean_share: What the means cost of the whole, in inverse squares of noise multipliers.
-        common_share: What the common covariance costs; 2% go to the class sizes, and the classes'
-            covariances get what is left.
+        mean_share: The means' share of the budget, in inverse squares of noise multipliers.
+        common_share: The common covariance's share; the class sizes get 2%, and the classes'
+            covariances the rest.
     """
 
     frequencies: int = 196
@@ -118,7 +118,7 @@ class MomentReleases:
             )
 
     def releases(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Releases:
-        """The four releases, which spend the budget together."""
+        """Calibrate the four releases, which spend the budget together."""
         whole = calibrated(GaussianEvent(1.0, 1.0, "class moments"), budget).noise_multiplier
         values = math.prod(info.spec.shape)
         # a histogram's noise is in images, and replacing one moves it by less than a sum: cheaper
@@ -126,7 +126,7 @@ class MomentReleases:
         means = GaussianEvent(
             whole / math.sqrt(self.mean_share), self.mean_norm * math.sqrt(values), "class means"
         )
-        # of an outer product: the square of its vector's norm
+        # the norm of an outer product is the square of its vector's norm
         common = GaussianEvent(
             whole / math.sqrt(self.common_share), self.spread_norm**2 * values, "common covariance"
         )
@@ -134,10 +134,10 @@ class MomentReleases:
         return sizes, means, common, calibrated(of_classes, budget, (sizes, means, common))
 
     def release(self, private: PrivateImages, events: Releases) -> ClassGaussians:
-        """Release the moments; spends ``events``, which are those of ``releases``."""
+        """Release the moments, spending ``events``, which are those of ``releases``."""
         info = private.info
         for_sizes, for_means, for_common, for_classes = events
-        # float64, so that what is computed from an image does not depend on those beside it
+        # in float64 an image's coefficients do not depend on the images beside it
         waves = low_frequencies(info.spec, self.frequencies).double()
         # a class that the noise makes all but empty counts as a tenth of an equal share
         least = info.nominal_size / info.classes / 10
@@ -158,13 +158,13 @@ class MomentReleases:
         total = private.gaussian_sum(lambda part: outer_products(centred(part).float()), for_common)
         common = symmetric(total / info.nominal_size)
         seen, axes = denoised(common, _deviation(for_common) / info.nominal_size)
-        # one axis at least: an empty subspace has no scales
+        # keep at least one axis: an empty subspace has no scales
         kept = seen.argsort(descending=True)[: max(1, min(self.rank, int((seen > 0).sum())))]
         variances, axes = seen[kept].clamp(min=_NEGLIGIBLE), axes[:, kept]
         others = max(1, waves.shape[1] - len(kept))
         rest = (common.trace() - variances.sum()).clamp(min=0) / others
 
-        # what is expected of a class in the scaled subspace, with trace 1
+        # the covariance expected of a class in the scaled subspace, with trace 1
         expected = variances ** (1 - 2 * WHITENING)
         scales = variances**WHITENING * expected.sum().sqrt()
         expected = expected / expected.sum()
@@ -191,10 +191,10 @@ class MomentReleases:
 def _of_class(
     covariance: Tensor, expected: Tensor, noise: float, scales: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Principal axes in the subspace, and variances along them, of a class's noisy covariance.
+    """Return principal axes in the subspace, and variances along them, of a class.
 
-    Only what the class differs in from what is expected is denoised: where the noise hides that,
-    the classes have one covariance.
+    Only the difference between the class's noisy covariance and the expected one is denoised: where
+    noise hides the difference, the class has the expected covariance.
     """
     values, vectors = denoised(covariance - expected.diag(), noise)
     covariance = expected.diag() + vectors * values @ vectors.T
@@ -203,12 +203,11 @@ def _of_class(
 
 
 def low_frequencies(spec: ImageSpec, count: int) -> Tensor:
-    """Orthonormal waves of the discrete cosine transform, the lowest frequencies first.
+    """Return orthonormal waves of the discrete cosine transform, the lowest frequencies first.
 
     Args:
         spec: The shape of one image.
-        count: How many, shared out evenly over the channels: at least one and at most all for
-            each.
+        count: Number of waves, shared out evenly over the channels; each gets at least one.
 
     Returns:
         ``(M, C * H * W)``, float32.
@@ -226,32 +225,32 @@ def low_frequencies(spec: ImageSpec, count: int) -> Tensor:
 
 
 def outer_products(rows: Tensor) -> Tensor:
-    """Outer products of vectors with themselves: ``(N, d)`` to ``(N, d * d)``.
+    """Return outer products of vectors with themselves: ``(N, d)`` to ``(N, d * d)``.
 
-    The norm of one is the square of its vector's.
+    The norm of each is the square of its vector's norm.
     """
     return (rows[:, :, None] * rows[:, None, :]).flatten(1)
 
 
 def symmetric(mean_of_products: Tensor) -> Tensor:
-    """The ``(d, d)`` matrix, float32, of a noisy mean of outer products, ``(d * d,)``.
+    """Return the ``(d, d)`` matrix, float32, of a noisy mean of outer products, ``(d * d,)``.
 
-    Noise that is alike on all entries is smaller by sqrt(2) off the diagonal afterwards.
+    Averaging with the transpose divides the noise by sqrt(2) off the diagonal.
     """
     matrix = mean_of_products.view(math.isqrt(len(mean_of_products)), -1)
     return ((matrix + matrix.T) / 2).float()
 
 
 def denoised(matrix: Tensor, deviation: float) -> tuple[Tensor, Tensor]:
-    """The eigenvalues that a noisy matrix had without the noise, and its eigenvectors.
+    """Estimate a noisy matrix's eigenvalues without the noise, and return its eigenvectors.
 
     Args:
         matrix: ``(d, d)``, symmetric.
-        deviation: Standard deviation of the noise on its diagonal; off it, it is 1 / sqrt(2) of
-            that.
+        deviation: Standard deviation of the noise on the diagonal; elsewhere the noise's is
+            1 / sqrt(2) of it.
 
     Returns:
-        ``(d,)``, 0 for what the noise hides, and ``(d, d)`` with a vector in each column.
+        Eigenvalues ``(d,)``, 0 where noise hides them, and eigenvectors ``(d, d)``, in columns.
     """
     seen, vectors = torch.linalg.eigh(matrix)
     edge = deviation * math.sqrt(2 * len(matrix))

@@ -1,6 +1,6 @@
 """A normal distribution of images for each class: a method of this project, without a network.
 
-Four noisy sums and no training: what a generator that is trained with DP-SGD has to beat.
+Four noisy sums and no training: a bar for generators that are trained with DP-SGD.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class GaussianSampler:
     """Draws images from normal distributions.
 
     Attributes:
-        gaussians: One for each class.
+        gaussians: A normal distribution for each class.
         spec: The shape of one image.
     """
 
@@ -38,14 +38,14 @@ class GaussianSampler:
     spec: ImageSpec
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """See ``Sampler``."""
+        """Draw one image for each label, as ``Sampler``."""
         intensities = self.gaussians.draw(labels.cpu(), rng)
         return to_pixels(2 * intensities - 1).view(-1, *self.spec.shape)
 
 
 @dataclass(frozen=True)
 class ClassGaussian(MomentReleases):
-    """Noisy means and covariances of the classes; fields as in ``MomentReleases``."""
+    """Noisy means and covariances of classes; fields as in ``MomentReleases``."""
 
     summary: ClassVar[str] = "one normal distribution per class, from noisy sums (ours)"
     private: ClassVar[bool] = True

@@ -3,12 +3,12 @@
 "From Easy to Hard: Building a Shortcut for Differentially Private Image Synthesis", arXiv
 2504.01395, with the values of its published configurations for 28-pixel images.
 
-Departures: the published code releases five means a class, each of a Poisson subsample and divided
-by the true number of its images; here one mean a class, of all images, is divided by the public
-class size. The published code halves images by leaving pixels out; here they are averaged. The
-published code sharpens the means with a median filter and a Laplacian; here nothing is done to
-them. The published pre-training has 160 epochs of a loader whose batch is larger than its 50
-images: taken as 160 steps.
+Departures: the published code releases five means per class, each of a Poisson subsample and
+divided by its true number of images; here one mean per class, of all images, is divided by the
+public class size. The published code halves images by leaving pixels out; here pixels are averaged. The
+published code sharpens the means with a median filter and a Laplacian; here they stay as they are.
+The published pre-training runs 160 epochs of a loader whose batch is larger than its 50 images;
+here that is 160 steps.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DPFETA(DPDM):
         central_norm: Clipping norm of an image at half its resolution, intensities in [0, 1], as a
             root mean square over pixels; 1 clips nothing.
         warmup_steps: Optimizer steps on the central images.
-        warmup_batch_size: Central images a step.
+        warmup_batch_size: Central images in a step.
         warmup_learning_rate: Adam's.
     """
 
@@ -133,7 +133,7 @@ class DPFETA(DPDM):
             small = F.adaptive_avg_pool2d(images.pixels.float() / 255, half).flatten(1)
             return by_class(small, images.labels, info.classes)
 
-        # the true class sizes are private; that classes are of equal size is assumed
+        # the true class sizes are private, so all classes are assumed to be of equal size
         means = private.gaussian_sum(features, event) / (info.nominal_size / info.classes)
         small = means.float().view(info.classes, info.spec.channels, *half).clamp(0, 1)
         large = F.interpolate(small, info.spec.shape[1:], mode="bilinear", align_corners=False)

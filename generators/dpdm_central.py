@@ -1,7 +1,7 @@
 """DPDM on top of ``class-gaussian``: a method of this project.
 
-A few noisy sums tell what classes look like; for normal distributions the optimal denoiser is known
-in closed form, so that nothing need be pre-trained. What the network learns with DP-SGD is added.
+A few noisy sums give a normal distribution for each class. Its optimal denoiser is known in closed
+form, so that nothing needs pre-training. DP-SGD trains a network that corrects this denoiser.
 """
 
 from __future__ import annotations
@@ -29,12 +29,11 @@ class CentralDenoiser(Denoiser):
     """A denoiser whose network corrects the optimal denoiser of normal distributions.
 
     Images are ``2 v - 1`` of intensities v. For x = v + sigma n with v from N(m, S) the posterior
-    mean is ``m + S (S + sigma^2)^-1 (x - m)``. An image without label gets what its
-    parameterization starts from.
+    mean is ``m + S (S + sigma^2)^-1 (x - m)``. An image without a label starts from c_skip x.
 
     Args:
         denoiser: Network and parameterization.
-        gaussians: One for each class.
+        gaussians: A normal distribution for each class.
     """
 
     means: Tensor
@@ -43,7 +42,7 @@ class CentralDenoiser(Denoiser):
     rest: Tensor
 
     def __init__(self, denoiser: Denoiser, gaussians: ClassGaussians) -> None:
-        """Keep them."""
+        """Keep the network, and the Gaussians in the images' range."""
         super().__init__(denoiser.network, denoiser.parameterization, denoiser.precision)
         classes, size, rank = gaussians.axes.shape
         self.classes = classes
@@ -93,7 +92,7 @@ class DPDMCentral(DPDM, MomentReleases):
         smoke(),
     )
 
-    # no hyper-parameter of this method: images start from the means of the Gaussians
+    # not hyper-parameters of this method: images start from the means of the Gaussians
     centre_learning_rate: float = field(default=0.0, init=False)
     centre_widths: bool = field(default=False, init=False)
     label_dropout: float = 0.0

@@ -1,1 +1,1 @@
-"""What the diffusion methods share: networks, denoisers, objectives, samplers."""
+"""What the diffusion methods share: model, networks, loss, samplers, training, presets."""

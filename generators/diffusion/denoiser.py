@@ -90,7 +90,7 @@ class Denoiser(nn.Module):
         precision: Precision = "float32",
         centres: Centres | None = None,
     ) -> None:
-        """Keep them."""
+        """Keep the parts."""
         super().__init__()
         self.network = network
         self.parameterization = parameterization
@@ -137,7 +137,7 @@ class Experts(nn.Module):
     """
 
     def __init__(self, below: nn.Module, above: nn.Module, threshold: float) -> None:
-        """Keep them."""
+        """Keep the parts."""
         super().__init__()
         self.below = below
         self.above = above

@@ -23,7 +23,7 @@ from .preconditioning import DDPM, EDM
 from .presets import LAPTOP
 from .samplers import DiffusionSampler, SamplerSettings, ddpm_levels
 
-# Fewer than any method takes, which changes the time of a sample but not that of a step.
+# Fewer than in any method: this changes the time of a sample but not of a step.
 NOISE_LEVELS = 10
 CLASSES = 10
 GREY, COLOUR = ImageSpec(1, 28, 28), ImageSpec(3, 32, 32)

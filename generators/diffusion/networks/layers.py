@@ -135,7 +135,7 @@ class Attended(nn.Module):
     """
 
     def __init__(self, block: ResidualBlock, attention: SelfAttention) -> None:
-        """Keep both."""
+        """Keep the parts."""
         super().__init__()
         self.block = block
         self.attention = attention
