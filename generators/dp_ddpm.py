@@ -2,8 +2,8 @@
 
 A class-conditional DDPM, pre-trained on public images or not, fine-tuned with DP-Adam: very large
 batches, few steps, the mean gradient over 128 copies of each image (time step, noise and
-augmentation) clipped once, and time steps from a mixture that favours the middle ones. No guidance,
-so no label is ever dropped.
+augmentation) clipped once, and time steps from a mixture that favours the middle ones. There is no
+guidance, so labels are never dropped.
 
 Where the paper leaves room or contradicts itself, table 3 is followed:
 
@@ -13,7 +13,7 @@ Where the paper leaves room or contradicts itself, table 3 is followed:
   parameters leave no room for attention elsewhere than in the middle.
 - For CIFAR-10 the text has weights .15, .785, .2 at 0, 30, 60 (then 600), 1000, which add up to
   more than 1. Attention heads have 16 channels in the text, 64 in the table.
-- Camelyon17's delta is 3e-6 in the text and table 1, 1e-5 in table 3; it is the budget's, anyway.
+- Camelyon17's delta is 3e-6 in the text and table 1, 1e-5 in table 3; here the budget sets it.
 - Copies are mirrored in table 3, and in the text also cropped (``crop``).
 - MNIST's noise multiplier 2.852 is not used: all are calibrated for the budget by PLD.
 - The average of decay .9999 would hardly move in 200 steps, so its decay is warmed up.
@@ -66,7 +66,7 @@ _FINE_TUNED: Mapping[str, Any] = {
 
 
 def _paper(dataset: str, source: str, values: Mapping[str, Any]) -> tuple[Preset, ...]:
-    """One preset for each epsilon of the paper; ``values`` has the steps for epsilon 10."""
+    """Return a preset for each epsilon of the paper; ``values`` has the steps for epsilon 10."""
     around = {1: (0.0, 2.0), 5: (2.0, 7.0), 10: (7.0, 18.0), 32: (18.0, math.inf)}
     return tuple(
         Preset(

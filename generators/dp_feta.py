@@ -5,10 +5,10 @@
 
 Departures: the published code releases five means per class, each of a Poisson subsample and
 divided by its true number of images; here one mean per class, of all images, is divided by the
-public class size. The published code halves images by leaving pixels out; here pixels are averaged. The
-published code sharpens the means with a median filter and a Laplacian; here they stay as they are.
-The published pre-training runs 160 epochs of a loader whose batch is larger than its 50 images;
-here that is 160 steps.
+public class size. The published code halves images by leaving pixels out; here pixels are averaged.
+The published code sharpens the means with a median filter and a Laplacian; here they stay as they
+are. The published pre-training runs 160 epochs of a loader whose batch is larger than its 50
+images; here that is 160 steps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The runs that test a claim, and the measurements that are read from their records."""
+"""Arms: the runs that test a claim."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dpbench.records.run_record import RunRecord
 
 PROFILE = "claims"
 SEEDS = (0, 1, 2, 3, 4)
-# they show that something runs, not how well
+# These show that something runs, not how well.
 DECIDE_NOTHING = {"profile": "smoke", "dataset": "digits"}
 
 
@@ -19,17 +19,17 @@ class Arm:
 
     Attributes:
         method: CLI name.
-        epsilon: Of the budget.
-        settings: What this arm sets, as the hyper-parameter's name and value.
-        profile: Name.
-        dataset: Name.
-        delta: Of the budget.
-        adjacency: Of the budget.
-        seeds: Public seeds. Stated beforehand: runs with others decide nothing.
-        base: What all arms of its method set, likewise; ``settings`` win over it.
+        epsilon: The privacy budget's epsilon.
+        settings: Names and values of the hyper-parameters that tell this arm from others.
+        profile: Name of the profile.
+        dataset: Name of the data set.
+        delta: The privacy budget's delta.
+        adjacency: The privacy budget's adjacency.
+        seeds: Public seeds, stated beforehand: runs with other seeds decide nothing.
+        base: Names and values that all arms of the method set; ``settings`` override them.
 
     Raises:
-        ValueError: Of a profile or a data set that decides nothing.
+        ValueError: The profile or data set decides nothing.
     """
 
     method: str
@@ -50,7 +50,7 @@ class Arm:
 
     @property
     def values(self) -> dict[str, object]:
-        """Everything that is set by hand: base and settings, by the hyper-parameter's name."""
+        """All values that are set by hand, by the hyper-parameter's name."""
         return {**dict(self.base), **dict(self.settings)}
 
     @property
@@ -59,7 +59,7 @@ class Arm:
         return tuple(f"{name}={value}" for name, value in self.values.items())
 
     def has(self, record: RunRecord) -> bool:
-        """Whether a record is of one of these runs."""
+        """Return whether a record is one of these runs'."""
         spec = record.spec
         return (
             record.status == "complete"

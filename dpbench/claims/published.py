@@ -13,7 +13,7 @@ from dpbench.claims.arms import Arm
 from dpbench.claims.rules import Claim, Measured, Paired, Reading, Trend
 from dpbench.claims.values import Metric
 
-PRIVACY = "audit"  # every run measures with it
+PRIVACY = "audit"  # an evaluator of every run
 FD = Metric("fd_cnn", "fidelity")
 CAS = Metric("cas_mean", "cas")
 _FD_FOR_FID = (
@@ -28,9 +28,9 @@ _LOSS = (
 )
 
 
-# Runs of claims start from the laptop presets, and so have: a network a quarter of that size and a
-# tenth of the private evaluations, so that claims can be tried with several seeds; K = 4 takes all
-# that the profile allows. Nothing was tuned.
+# Runs of claims start from the laptop presets. These values give a network of a quarter of the size
+# and a fifth of the private evaluations, so that claims can be tried with several seeds; K = 4
+# takes all evaluations that the profile allows. Nothing was tuned.
 _SMALL = {"channels": 16, "batch_size": 256, "steps": 40}
 _DPDM_BASE = {**_SMALL, "centre_widths": False}
 _DDPM_BASE = {**_SMALL, "public_images": 4000, "public_steps": 100, "public_warmup_steps": 12}
@@ -58,10 +58,10 @@ def _ddpm(**settings: object) -> Arm:
 
 
 FINE_TUNED = _ddpm()
-# all that FINE_TUNED spends on public and private images is spent on private ones
+# Spends on private images as many gradient evaluations as FINE_TUNED does on all images.
 FROM_SCRATCH = _ddpm(public="none", steps=90)
-# Claims of what classifiers learn from samples can be tried only where they learn something: a CNN
-# reached 29% on FINE_TUNED, and 9% before its denoised images started from centres.
+# Claims about classifiers trained on samples can only be tried where classifiers learn something: a
+# CNN reached 29% on samples of FINE_TUNED, and 9% before denoised images started from centres.
 TEACHER = Arm("class-gaussian", 10.0)
 _TAUGHT = (
     "Fashion-MNIST, samples of class-gaussian: from those of the paper's method at this size a CNN "

@@ -11,13 +11,13 @@ from dpbench.core.images import ImageSpec
 def random_affine(
     count: int, spec: ImageSpec, rng: torch.Generator, angle: float = 0.2, shear: float = 0.15
 ) -> tuple[Tensor, Tensor]:
-    """Where on a template each pixel of each image lies.
+    """Draw where on a template each pixel of each image lies.
 
     The object is moved by up to 0.1 of half the shorter side each way, turned, sheared, scaled by
     U(0.85, 1.15) and stretched by U(0.9, 1.1), all uniformly.
 
     Args:
-        count: How many maps, N.
+        count: Number of maps, N.
         spec: The shape of one image; the template is a square as wide as its shorter side.
         rng: Source of randomness.
         angle: Largest rotation either way, radians.
@@ -39,5 +39,5 @@ def random_affine(
 
 
 def uniform(low: float, high: float, count: int, rng: torch.Generator) -> Tensor:
-    """One number for each image, ``(count, 1, 1, 1)``, uniform in [low, high)."""
+    """Draw one number for each image, ``(count, 1, 1, 1)``, uniform in [low, high)."""
     return low + (high - low) * torch.rand(count, 1, 1, 1, generator=rng)

@@ -1,4 +1,4 @@
-"""Class recipes: images whose labels mean something, though nobody's data went into them."""
+"""Class recipes: images with meaningful labels, made from nobody's data."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class ClassRecipes:
     the class gets a random rotation, scale, aspect, shear, shift and smooth warp of these, and
     random brightness, light, and texture phase and contrast.
 
-    Recipes are functions of ``recipe_seed`` and the class number: they look up no data, and a
-    class is the same in every run. The construction is our own, not a published one: labels that
-    mean something are meant to keep class conditioning alive through pre-training.
+    Recipes are functions of ``recipe_seed`` and the class number alone, so a class is the same in
+    every run. The construction is our own, not a published one: labels that mean something are
+    meant to keep class conditioning alive through pre-training.
 
     Attributes:
-        recipe_seed: What the recipes are made from.
+        recipe_seed: Seed of the recipes.
     """
 
     summary: ClassVar[str] = "random objects on black, each class with its outline and texture"
@@ -48,7 +48,7 @@ class ClassRecipes:
     recipe_seed: int = 0
 
     def draw(self, spec: ImageSpec, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw one image for each label; see ``Source``."""
+        """Draw one image for each label, as ``Source``."""
         recipes = [_recipe(self.recipe_seed, label) for label in labels.tolist()]
         x, y = random_affine(len(recipes), spec, rng)
         x = x + 0.05 * _smooth(len(recipes), 4, spec, rng)
@@ -72,7 +72,7 @@ class ClassRecipes:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What the images of a class have in common.
+    """Properties that the images of a class share.
 
     Attributes:
         template: ``(2, TEMPLATE, TEMPLATE)``: the signed distance to the silhouette's edge in
@@ -109,12 +109,12 @@ def _recipe(seed: int, label: int) -> _Recipe:
 
 
 def _silhouette(width: float, height: float, place: float, rng: torch.Generator) -> Tensor:
-    """A smooth random shape whose bounding box has a given size.
+    """Draw a smooth random shape whose bounding box has a given size.
 
     Args:
-        width: Of the bounding box, in canvases.
-        height: Likewise.
-        place: Where the box stands, from -1 (top) to 1 (bottom).
+        width: Width of the bounding box, in canvases.
+        height: Its height, in canvases.
+        place: Vertical place of the box, from -1 (top) to 1 (bottom).
         rng: Source of randomness.
 
     Returns:
@@ -141,7 +141,7 @@ def _silhouette(width: float, height: float, place: float, rng: torch.Generator)
 
 
 def _large_parts(mask: Tensor) -> Tensor:
-    """The mask without its parts smaller than a twentieth of it: crumbs a few pixels wide."""
+    """Return the mask without the parts smaller than a twentieth of it."""
     parts, _ = ndimage.label(mask)
     part = torch.from_numpy(parts).long()
     sizes = part.flatten().bincount()
@@ -151,7 +151,7 @@ def _large_parts(mask: Tensor) -> Tensor:
 def _texture(
     x: Tensor, y: Tensor, recipes: list[_Recipe], spec: ImageSpec, rng: torch.Generator
 ) -> Tensor:
-    """The pattern of each image's class at x and y, ``(N, 1, H, W)``, in [-1, 1]."""
+    """Return the pattern of each image's class at x and y, ``(N, 1, H, W)``, in [-1, 1]."""
     count = len(recipes)
     angle = torch.tensor([recipe.angle for recipe in recipes]).view(-1, 1, 1, 1)
     cycles = torch.tensor([recipe.cycles for recipe in recipes]).view(-1, 1, 1, 1)
@@ -165,7 +165,7 @@ def _texture(
 
 
 def _smooth(count: int, knots: int, spec: ImageSpec, rng: torch.Generator) -> Tensor:
-    """Smooth random fields of variance about 1 that vary over ``1 / knots`` of the canvas."""
+    """Draw smooth random fields of variance about 1 that vary over ``1 / knots`` of the canvas."""
     knotted = torch.randn(count, 1, knots, knots, generator=rng)
     return _enlarge(knotted, spec.height, spec.width)
 

@@ -15,7 +15,7 @@ from dpbench.core.images import ImageSpec
 LEAVES = 5000
 RADII = 200
 SHAPES = ("circle", "square", "oriented square", "rectangle", "triangle", "quadrilateral")
-# Pairs of a pixel and a leaf looked at together: many, so that the overhead of a call is hidden.
+# Pairs of a pixel and a leaf tested at once: many, to amortise the overhead of a call.
 PAIRS = 2**20
 
 
@@ -46,7 +46,7 @@ class DeadLeaves:
         """Draw radii from a grid of 200 in [r_min, 1] with pmf ~ r^-3 - 1.
 
         Args:
-            count: How many, N.
+            count: Number of radii, N.
             rng: Source of randomness.
 
         Returns:
@@ -57,7 +57,7 @@ class DeadLeaves:
         return grid[weights.multinomial(count, replacement=True, generator=rng)]
 
     def draw(self, spec: ImageSpec, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw one image for each label; see ``Source``."""
+        """Draw one image for each label, as ``Source``."""
         count, k = len(labels), self.oversample
         height, width = spec.height * k, spec.width * k
         canvas = torch.zeros(count * height * width, spec.channels, dtype=torch.uint8)
@@ -94,9 +94,9 @@ class _Leaves(NamedTuple):
     Attributes:
         shape: ``(N, L)``, int64: index into ``SHAPES``.
         radius: ``(N, L)``, pixels.
-        y: ``(N, L)``, of the centre, pixels.
-        x: ``(N, L)``.
-        uniforms: ``(N, L, 4)``, in [0, 1): what the corners are made from.
+        y: ``(N, L)``, the centre's, pixels.
+        x: ``(N, L)``, the centre's, pixels.
+        uniforms: ``(N, L, 4)``, in [0, 1): source of the corners.
     """
 
     shape: Tensor
@@ -107,13 +107,13 @@ class _Leaves(NamedTuple):
 
 
 def _front(leaves: _Leaves, pixels: Tensor, height: int, width: int) -> Tensor:
-    """The first leaf to cover each pixel.
+    """Find the first leaf that covers each pixel.
 
     Args:
-        leaves: L for each image.
+        leaves: L leaves for each image.
         pixels: ``(P,)``, int64: indices into ``(N, height, width)``, flat.
-        height: Of the images.
-        width: Of the images.
+        height: Height of the images.
+        width: Width of the images.
 
     Returns:
         ``(P,)``, int64: a leaf of the pixel's image, or L where none covers it.

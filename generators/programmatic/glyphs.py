@@ -45,7 +45,7 @@ class Glyphs:
     labelled: ClassVar[bool] = True
 
     def draw(self, spec: ImageSpec, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw one image for each label; see ``Source``."""
+        """Draw one image for each label, as ``Source``."""
         count = len(labels)
         side = 2 * min(spec.height, spec.width)
         fonts = torch.randint(len(FONTS), (count,), generator=rng).tolist()

@@ -23,7 +23,7 @@ class SaltAndPepper:
 
     Attributes:
         p_min: Smallest expected fraction of strewn pixels.
-        p_max: Largest.
+        p_max: Largest expected fraction.
     """
 
     summary: ClassVar[str] = "white and black pixels strewn over a plain colour"
@@ -33,7 +33,7 @@ class SaltAndPepper:
     p_max: float = 0.5
 
     def draw(self, spec: ImageSpec, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw one image for each label; see ``Source``."""
+        """Draw one image for each label, as ``Source``."""
         count = len(labels)
         p = self.p_min + (self.p_max - self.p_min) * torch.rand(count, 1, 1, 1, generator=rng)
         size = (count, spec.channels, 1, 1)

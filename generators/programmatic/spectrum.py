@@ -1,4 +1,4 @@
-"""Spectrum: random fields that have less of a frequency the higher it is, as photographs do."""
+"""Spectrum: random fields whose power falls with frequency, as that of photographs does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Spectrum:
 
     Attributes:
         slope_min: Smallest s.
-        slope_max: Largest.
+        slope_max: Largest s.
     """
 
     summary: ClassVar[str] = "random fields with power-law spectra (Baradad et al. 2021)"
@@ -41,7 +41,7 @@ class Spectrum:
     slope_max: float = 3.5
 
     def draw(self, spec: ImageSpec, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw one image for each label; see ``Source``."""
+        """Draw one image for each label, as ``Source``."""
         count, channels = len(labels), spec.channels
         slope = uniform(self.slope_min, self.slope_max, count, rng)
         spread = (self.slope_max - self.slope_min) / 60
