@@ -90,7 +90,7 @@ def violations(error: ValidationError, *place: str) -> Iterator[str]:
 def _explained(error: Any) -> str:
     kind, message = error["type"], error["msg"].removeprefix("Value error, ")
     if kind in ("value_error", "json_invalid"):
-        return message
+        return str(message)
     if kind in _WORDS:
         return _WORDS[kind]
     should = message.find("should ")  # what comes before is "Input", "List" or "String"

@@ -42,7 +42,7 @@ class _Checked:
     """Checks an event's parameters on construction, so that no invalid event is accounted for."""
 
     def __post_init__(self) -> None:
-        for name, adapter in _parameters(type(self)).items():
+        for name, adapter in _parameters(type(self)).items():  # type: ignore[arg-type]
             try:
                 adapter.validate_python(getattr(self, name))
             except ValidationError as error:

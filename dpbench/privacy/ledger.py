@@ -27,10 +27,10 @@ NOT_COVERED = (
 Release = Literal[
     "valid", "not private", "void for release: noise reproducible from a published seed"
 ]
-VALID, NOT_PRIVATE, VOID = get_args(Release)
+VALID, NOT_PRIVATE, VOID = map(str, get_args(Release))
 
 
-def release_status(private: bool, reproducible: bool) -> Release:
+def release_status(private: bool, reproducible: bool) -> str:
     """Whether samples may be released, in the words of the certificate.
 
     Args:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from dpbench.core.files import write_text
 from dpbench.privacy.certificate import Certificate
 from dpbench.records import run_record, sample_scores
@@ -15,7 +17,7 @@ FOLDER = Path(__file__).parent
 
 def generate_schemas() -> dict[str, dict[str, Any]]:
     """The schema of each document, by the name of its file in ``FOLDER``."""
-    models = {
+    models: dict[str, type[BaseModel]] = {
         "certificate": Certificate,
         "record": run_record.document_model(),
         "scores": sample_scores.document_model(),

@@ -140,7 +140,8 @@ def _readings(text: str) -> Iterator[Any]:
 
 
 def _wanted(kinds: Iterable[Any]) -> str:
-    words, choices = [], []
+    words: list[str] = []
+    choices: list[str] = []
     for kind in kinds:
         if get_origin(kind) is Literal:
             choices += map(str, get_args(kind))
