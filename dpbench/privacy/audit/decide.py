@@ -10,15 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, chi2, norm
 
-from dpbench.privacy.audit.bounds import (
-    gaussian_dp_epsilon,
-    one_run_epsilon,
-    proportion_interval,
-    scale_interval,
-)
+from dpbench.privacy.audit.bounds import gaussian_dp_epsilon, one_run_epsilon
 from dpbench.privacy.audit.transcript import CANARIES, Audited, OwnNoise, OwnReleases, Transcript
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.events import DPSGDEvent
+from dpbench.stats.exact_intervals import proportion_interval, scale_interval
 
 # Only the surest guesses are made; more of them would mostly be coin flips.
 GUESSES = 500
