@@ -43,7 +43,7 @@ def test_the_gaussian_bound_is_the_epsilon_of_one_gaussian_release() -> None:
     for noise_multiplier in (0.5, 1.0, 5.0):
         exact = gaussian_dp_epsilon(1 / noise_multiplier, 1e-5)
         assert exact == pytest.approx(
-            epsilon([GaussianEvent(noise_multiplier, 1.0, "")], 1e-5), rel=1e-3
+            epsilon([GaussianEvent(noise_multiplier, 1.0, "sum")], 1e-5), rel=1e-3
         )
     assert gaussian_dp_epsilon(0.0, 1e-5) == gaussian_dp_epsilon(-1.0, 1e-5) == 0
     assert gaussian_dp_epsilon(1e-9, 1e-5) == 0
