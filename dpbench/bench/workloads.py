@@ -11,7 +11,7 @@ from dpbench.api.method import Workload
 from dpbench.core.errors import UserError
 from dpbench.core.images import Images, Precision
 from dpbench.core.registry import entries, load
-from dpbench.parallel.device import resolve_device
+from dpbench.parallel.device import prepare, resolve_device
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -69,8 +69,7 @@ def device_of(name: str) -> torch.device:
         UserError: There is no such device here.
     """
     device = resolve_device(name)
-    if device.type == "cpu":
-        torch.set_num_threads(1)  # cores are used by whole pieces of work: see parallel.cores
+    prepare(device)
     return device
 
 

@@ -18,6 +18,7 @@ from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.progress import Progress, Silent
 from dpbench.core.streams import Streams, reproducible_key
 from dpbench.data.load import find_info, load
+from dpbench.parallel.device import prepare
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateSetInfo
@@ -77,7 +78,7 @@ def replay(
     Raises:
         RunFailed: The method breaks on D itself.
     """
-    torch.set_num_threads(1)  # as runs do: see dpbench.parallel.cores
+    prepare(CPU)
     comparisons: list[Comparison] = []
     public = open_public(method.plan(info, BUDGET).public, info, "", None, Silent())
     with progress.task("replaying", len(sets), "fits") as task:
@@ -127,7 +128,11 @@ def _fit(
     with tempfile.TemporaryDirectory() as folder:
         # a cache of its own: public weights that were learned from D would hide in a shared one
         run = RunContext(
-            *(SMOKE, CPU, streams, Silent(), Path(folder)),
+            profile=SMOKE,
+            device=CPU,
+            streams=streams,
+            progress=Silent(),
+            folder=Path(folder),
             public=public,
             cache=Path(folder) / "cache",
         )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from dpbench.runs.environment import environment
 from dpbench.runs.evaluation import Subject, evaluate, named
 from dpbench.runs.folder import SAMPLES
 from dpbench.runs.request import check_seed
+from dpbench.runs.resuming import read_earlier, timed_part
 
 FOLDER = Path("evaluations")
 LACKING = {
@@ -98,7 +97,7 @@ def score(
     progress.note(f"{dataset.info.name} from {dataset.source}")
     spec = _spec(request, run, samples, dataset, profile, seed)
     file = request.out or FOLDER / f"{safe_name(spec.name)}.json"
-    scores = _open(file, spec)
+    scores = _open_scores(file, spec)
     waiting = [each for each in names if each not in scores.done]
     if not waiting:
         progress.note(f"these are measured already: {file} (remove it to measure again)")
@@ -108,13 +107,8 @@ def score(
             f"{profile.samples:,}: compare scores of equal n only"
         )
 
-    @contextlib.contextmanager
-    def part(evaluator: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        scores.done.append(evaluator)
-        scores.timings[evaluator] = time.perf_counter() - started
-        write_text(file, scores.dumps())
+    def part(evaluator: str) -> AbstractContextManager[None]:
+        return timed_part(scores, evaluator, lambda: write_text(file, scores.dumps()))
 
     prepare(device)
     subject = Subject(dataset, samples, profile, device, Streams(seed), progress, lacking=LACKING)
@@ -197,21 +191,11 @@ def _spec(
     )
 
 
-def _open(file: Path, spec: ScoresSpec) -> Scores:
+def _open_scores(file: Path, spec: ScoresSpec) -> Scores:
     """The scores in a file, or new ones, written to see that they can be."""
     if file.is_file():
-        try:
-            scores = read_scores(file)
-        except UserError as error:
-            raise UserError(f"{error}; choose another --out, or remove it") from error
-        if scores.spec != spec:
-            old, new = asdict(scores.spec), asdict(spec)
-            differing = ", ".join(name for name in new if old[name] != new[name])
-            raise UserError(
-                f"{file} holds other scores (they differ in {differing}): choose another --name or "
-                "--out, or remove it"
-            )
-        return scores
+        advice = "choose another --name or --out, or remove it"
+        return read_earlier(file, read_scores, spec, f"{file} holds another evaluation", advice)
     scores = Scores(spec, environment=environment())
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

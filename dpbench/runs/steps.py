@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from dpbench.runs.environment import code, environment
 from dpbench.runs.evaluation import Subject, evaluate
 from dpbench.runs.folder import CHECKPOINT, GRID, SAMPLES, TRAINING
 from dpbench.runs.request import PlannedRun
+from dpbench.runs.resuming import timed_part
 from dpbench.training.loop import SECRET_MODE
 
 SAMPLING_CHUNK = 1000
@@ -84,20 +84,13 @@ class RunSteps:
         """Write the record, all or nothing."""
         write_text(self.folder / RECORD, self.record.dumps())
 
-    @contextlib.contextmanager
-    def _part(self, name: str) -> Iterator[None]:
-        """Time a part, also when it is interrupted, and mark it done when it ends well."""
-        started = time.perf_counter()
-        try:
-            yield
-            self.record.done.append(name)
-        finally:
-            seconds = time.perf_counter() - started
-            self.record.timings[name] = self.record.timings.get(name, 0.0) + seconds
-            self.record.cost["peak_memory_mb"] = max(
-                self.record.cost.get("peak_memory_mb", 0.0), peak_memory_mb(self.planned.device)
-            )
+    def _part(self, name: str) -> AbstractContextManager[None]:
+        def save() -> None:
+            cost, peak = self.record.cost, peak_memory_mb(self.planned.device)
+            cost["peak_memory_mb"] = max(cost.get("peak_memory_mb", 0.0), peak)
             self.save()
+
+        return timed_part(self.record, name, save)
 
     def fit(self) -> None:
         """Train; leaves what was fitted, the certificate and the costs, and destroys the key."""

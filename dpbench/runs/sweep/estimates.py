@@ -59,9 +59,14 @@ def _work(planned: PlannedRun) -> tuple[object, ...]:
     """What runs that take about as long have in common."""
     training = planned.plan
     return (
-        *(planned.request.method, planned.dataset.name, planned.profile.name),
-        *(training.evaluations(private=True), training.evaluations(private=False)),
-        *(training.parameters, str(planned.device), planned.ranks.size),
+        planned.request.method,
+        planned.dataset.name,
+        planned.profile.name,
+        training.evaluations(private=True),
+        training.evaluations(private=False),
+        training.parameters,
+        str(planned.device),
+        planned.ranks.size,
     )
 
 
@@ -69,9 +74,14 @@ def _work_of_record(record: RunRecord) -> tuple[object, ...]:
     """The same of a complete run."""
     spec, cost, resolved = record.spec, record.cost, record.resolved
     return (
-        *(spec.method, spec.dataset, spec.profile),
-        *(cost.get("private_evaluations"), cost.get("public_evaluations")),
-        *(cost.get("parameters"), resolved.get("device"), resolved.get("processes")),
+        spec.method,
+        spec.dataset,
+        spec.profile,
+        cost.get("private_evaluations"),
+        cost.get("public_evaluations"),
+        cost.get("parameters"),
+        resolved.get("device"),
+        resolved.get("processes"),
     )
 
 
