@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 import base64
+import functools
 import itertools
 import json
 import os
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +23,7 @@ from dpbench.runs import execute, steps
 from dpbench.runs.folder import CHECKPOINT, GRID, SAMPLES, TRAINING
 from dpbench.training import loop
 from tests.support.command import TOY, Command
+from tests.support.processes import dpbench_forked, ended, hold_at_step, wait_for
 
 KEY = "noise.key"
 CONTINUES = "Interrupted: the same command continues where this one stopped.\n"
@@ -326,43 +325,34 @@ def test_two_processes_cannot_be_at_work_in_one_folder(
 
 # --- the real thing, from outside
 
-SCRIPT = "from dpbench.cli import main; main()"
 REAL = (
     *("run", "--method", "dpsyngen", "--dataset", "digits", "--profile", "smoke"),
-    *("--eps", "0.001", "--reproducible", "--set", "steps=40"),
+    *("--eps", "0.001", "--reproducible", "--set", "steps=10", "--evaluators", "cas-predictor"),
 )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_signal_in_the_middle_of_private_training_changes_no_sample(
-    dpbench: Command, tmp_path: Path, number: int
+    dpbench: Command, tmp_path: Path
 ) -> None:
-    here = tmp_path / "here"
-    with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *REAL, "--out", here],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        deadline = time.monotonic() + 300
-        while not (here / TRAINING / "ledger.json").exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
-        time.sleep(2)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=300)
-    if number == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
-    else:
-        assert process.returncode == 130
-        assert err.endswith(CONTINUES)
-        stage = torch.load(here / TRAINING / "private.stage", weights_only=True)
-        assert 0 < stage["done"] < 40
-    assert record(here)["status"] == "started"
-    assert dpbench(*REAL, "--out", here).code == 0
     assert dpbench(*REAL, "--out", "whole").code == 0
-    assert contents(here) == contents(tmp_path / "whole")
+    for number in (signal.SIGINT, signal.SIGKILL):
+        here, err, reached = (tmp_path / f"{name}{number}" for name in ("here", "err", "reached"))
+        before = functools.partial(hold_at_step, 4, reached)
+        with ended(dpbench_forked(*REAL, "--out", here, err=err, before=before)) as process:
+            wait_for(reached.exists, process)
+            process.send_signal(number)
+            code = process.wait()
+        if number == signal.SIGKILL:
+            assert code == -signal.SIGKILL
+        else:
+            assert code == 130
+            assert err.read_text().endswith(CONTINUES)
+            stage = torch.load(here / TRAINING / "private.stage", weights_only=True)
+            assert stage["done"] == 4
+        assert record(here)["status"] == "started"
+        assert dpbench(*REAL, "--out", here).code == 0
+        assert contents(here) == contents(tmp_path / "whole")
 
 
 def test_a_loop_outside_the_main_thread_runs_without_signals() -> None:

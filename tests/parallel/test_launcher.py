@@ -1,0 +1,163 @@
+"""Several processes of one run, by the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpbench import cli
+from dpbench.parallel import launcher
+from dpbench.runs.folder import TRAINING
+from tests.support.command import TOY, Command
+from tests.support.processes import ForkedStart, dpbench_forked, ended, hold_at_step, wait_for
+
+REAL = (
+    *("run", "--method", "dpsyngen", "--dataset", "digits", "--profile", "smoke"),
+    *("--eps", "10", "--reproducible", "--set", "steps=10", "--evaluators", "cas-predictor"),
+)
+TORCHRUN = ("torch.distributed.run", "--nproc-per-node", "2", "-m", "dpbench")
+
+
+def weights(folder: Path) -> Tensor:
+    sampler = torch.load(folder / "checkpoint.pt", weights_only=False)
+    (network,) = (part for part in vars(sampler).values() if isinstance(part, nn.Module))
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def record(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "record.json").read_text())
+    return content
+
+
+def assert_same_run(folder: Path, whole: Path) -> None:
+    expected = weights(whole)
+    assert float((weights(folder) - expected).norm()) <= 1e-5 * float(expected.norm())
+    ours, theirs = record(folder), record(whole)
+    assert ours["resolved"].pop("processes") == 2
+    assert theirs["resolved"].pop("processes") == 1
+    for content in (ours, theirs):
+        for varying in ("timings", "environment", "artifacts", "measurements", "digest"):
+            content.pop(varying)
+        content["resolved"].pop("cores")
+        content["resolved"]["pretrained"].pop("reused")  # the second finds what the first left
+        for execution in content["resolved"]["gradients"].values():
+            execution.pop("copies_per_s")
+        content["cost"].pop("peak_memory_mb")
+    assert ours == theirs
+    assert ours["status"] == "complete"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process gives that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    # in this process, for what is imported on the way is there in all forks
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="0"):
+        patch.setattr(sys, "argv", ["dpbench", *REAL, "--out", str(folder)])
+        cli.main()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("dpbench",), TORCHRUN], ids=["--processes", "torchrun"])
+def test_two_processes_give_the_weights_the_certificate_and_the_record_of_one(
+    whole: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    options = () if command == TORCHRUN else ("--processes", "2")
+    ended = subprocess.run(
+        [sys.executable, "-m", *command, *REAL, *options, "--out", tmp_path / "here", "--json"],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},  # without public weights
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(ended.stdout) == record(tmp_path / "here")  # said once
+    assert ended.stderr.count("guarantee") == 1
+    assert not record(tmp_path / "here")["resolved"]["pretrained"]["reused"]
+    assert_same_run(tmp_path / "here", whole)
+
+
+def forked_ranks(
+    folder: Path, before: Callable[[Mapping[str, str]], None] = lambda environment: None
+) -> Callable[[], None]:
+    """What to do in a fork so that the ranks that it starts are forks too, and leave their ids."""
+
+    def note(environment: Mapping[str, str]) -> None:
+        (folder / f"rank{environment['RANK']}").write_text(str(os.getpid()))
+        before(environment)
+
+    def patch() -> None:
+        launcher.start = ForkedStart(note)  # type: ignore[assignment]
+
+    return patch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["0", "1", "Ctrl-C", "launcher"])
+def test_a_signal_in_the_middle_ends_all_ranks_at_once_and_changes_no_weight(
+    whole: Path, tmp_path: Path, victim: str
+) -> None:
+    here, reached, said = (tmp_path / name for name in ("here", "reached", "said"))
+    command = (*REAL, "--processes", "2", "--out", here)
+
+    def hold(environment: Mapping[str, str]) -> None:
+        if victim not in ("0", "1") or environment["RANK"] == victim:
+            hold_at_step(4, reached.with_name(f"reached{environment['RANK']}"))
+
+    held = [victim] if victim in ("0", "1") else ["0", "1"]
+    launched = dpbench_forked(*command, err=said, before=forked_ranks(tmp_path, hold))
+    with ended(launched) as process:
+        for rank in held:
+            wait_for((tmp_path / f"reached{rank}").exists, process)
+        ranks = [int((tmp_path / f"rank{rank}").read_text()) for rank in (0, 1)]
+        if victim == "Ctrl-C":
+            process.send_signal(signal.SIGINT)
+        elif victim == "launcher":
+            process.kill()
+        else:
+            os.kill(ranks[int(victim)], signal.SIGKILL)
+        code = process.wait()
+    err = said.read_text()
+    if victim == "Ctrl-C":
+        assert code == 130
+        assert err.endswith("\nInterrupted: the same command continues where this one stopped.\n")
+        stage = torch.load(here / TRAINING / "private.stage", weights_only=True)
+        assert stage["done"] == 4
+    elif victim == "launcher":
+        deadline = time.monotonic() + 60
+        while any(Path(f"/proc/{rank}").exists() for rank in ranks):
+            assert time.monotonic() < deadline, "ranks outlive the process that started them"
+            time.sleep(0.1)
+    else:
+        assert code == 1
+        last = err.rstrip("\n").split("\n")[-1]
+        assert last.startswith(f"Error: rank {victim} of 2 died") and err.count("Error") == 1
+        assert "the same command continues" in last
+    assert record(here)["status"] == ("failed" if victim == "1" else "started")
+    assert dpbench_forked(*command, before=forked_ranks(tmp_path)).wait() == 0
+    assert_same_run(here, whole)
+
+
+def test_a_mistake_is_said_once_by_all_processes(tmp_path: Path) -> None:
+    mistaken = ("run", "--method", "dpsyn", "--dataset", "digits", "--processes", "2")
+    said = tmp_path / "said"
+    assert dpbench_forked(*mistaken, err=said, before=forked_ranks(tmp_path)).wait() == 2
+    assert said.read_text().count("\n") == 1
+    assert said.read_text().startswith("Error: Unknown method 'dpsyn'")
+
+
+def test_one_process_is_no_process_more(dpbench: Command, toy: object) -> None:
+    assert dpbench(*TOY, "--processes", 1).code == 0
+    ended = dpbench(*TOY, "--processes", 0)
+    assert ended.code == 2 and "'--processes'" in ended.err
