@@ -1,1 +1,1 @@
-"""What is kept of runs, and what it proves."""
+"""Records of runs and of scores, their JSON schemas, and the verification of privacy claims."""

@@ -1,7 +1,7 @@
-"""Which test images a run's classifiers got right: one bit each, beside the committed record.
+"""Which test images a run's classifiers predicted correctly: one bit each, beside the record.
 
-What evaluators keep beside a run's record is the class that was predicted for every test image,
-24 kB for three classifiers and 10,000 images. Intervals need 5 kB of it, little enough to commit.
+Beside a run's record, evaluators keep the class that they predicted for every test image, 24 kB for
+three classifiers and 10,000 images. Intervals need 5 kB of it, little enough to commit.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ SUFFIX = ".correct.npz"  # in place of the record's .json
 
 
 def correct_of_run(folder: Path, record: RunRecord) -> dict[str, Correct]:
-    """What the predictions that a run's evaluators kept say of its metrics.
+    """Read the predictions that a run's evaluators kept, as correct or not.
 
-    An array is the predictions of a metric if it has the metric's name, stands beside ``labels``,
-    and agrees with them in as many percent as the metric's value.
+    An array holds the predictions of a metric if it has the metric's name, stands beside
+    ``labels``, and agrees with them in as many percent as the metric's value.
 
     Args:
-        folder: Of the run.
-        record: Its record.
+        folder: The run's folder.
+        record: The run's record.
 
     Returns:
-        For each metric ``(N,)``: whether it was right of each test image, in the split's order.
-        Nothing of files that are not there any more.
+        For each metric, a bool array ``(N,)``: whether each test image was predicted correctly, in
+        the split's order. Files that are no longer there are skipped.
 
     Raises:
         UserError: A file is not the one that the run wrote.
@@ -64,17 +64,17 @@ def write_correct(file: Path, correct: Mapping[str, Correct]) -> None:
 
 
 def read_correct(file: Path, record: RunRecord) -> dict[str, Correct]:
-    """What is kept beside a committed record.
+    """Read what ``write_correct`` wrote beside a committed record.
 
     Args:
-        file: The record's.
-        record: What it holds.
+        file: The record's file.
+        record: Its content.
 
     Returns:
-        As ``correct_of_run``; nothing where nothing was kept, such as for records made before.
+        As ``correct_of_run``; empty where nothing was written, such as for older records.
 
     Raises:
-        UserError: It cannot be read, or does not give the values in the record.
+        UserError: The file cannot be read, or does not give the values in the record.
     """
     file = file.with_suffix(SUFFIX)
     if not file.is_file():
@@ -103,7 +103,7 @@ def _measured(record: RunRecord) -> dict[str, Measurement]:
 
 
 def _gives(right: Correct, measurement: Measurement) -> bool:
-    """Whether the measurement is the share that is right."""
+    """Whether the measurement is the percentage of correct predictions."""
     return (
         len(right) == measurement.n_real > 0
         and measurement.value is not None

@@ -1,4 +1,4 @@
-"""The record of a run: every number of the project is in one, and everything is derived from it.
+"""The record of a run. Every number of the project is in one, and all tables derive from them.
 
 Torch is not needed to read records.
 """
@@ -24,9 +24,9 @@ from dpbench.privacy.budget import Adjacency
 SchemaVersion = Literal[1]
 SCHEMA_VERSION: SchemaVersion = 1
 RECORD = "record.json"
-# how many releases were made, counted one by one: beside the checkpoint, and no pickle
+# the counters of releases, as JSON beside the checkpoint, so that nothing is unpickled to read them
 RELEASES = "releases.json"
-KEPT = "evaluation-"  # what evaluators keep, followed by their names
+KEPT = "evaluation-"  # prefix of the files that evaluators keep, before the evaluator's name
 Status = Literal["started", "complete", "failed"]
 
 
@@ -38,19 +38,19 @@ class RunSpec:
         method: CLI name.
         method_version: Distribution and version; for third-party methods the file's hash too.
         method_args: Every hyper-parameter.
-        dataset: Name.
+        dataset: Name of the data set.
         dataset_hash: SHA-256 of its decoded arrays.
-        epsilon: Of the budget; ``inf`` for none.
-        delta: Of the budget.
-        adjacency: Of the budget.
+        epsilon: The privacy budget's epsilon; ``inf`` for a run that is not private.
+        delta: The privacy budget's delta.
+        adjacency: Which data sets are neighbours.
         seed: Public seed.
-        profile: Name.
+        profile: Name of the profile.
         compute: The profile's compute budget.
         samples: Number of synthetic images.
         public: Name of the public data set, or None.
-        precision: Of the forward pass.
+        precision: Dtype of the network's forward pass.
         reproducible: Whether the noise derives from the public seed.
-        schema_version: Of the record.
+        schema_version: Version of the record's schema.
     """
 
     method: str
@@ -77,23 +77,23 @@ class RunSpec:
 
     @property
     def folder(self) -> Path:
-        """Where the run lives below the runs folder."""
+        """The run's folder, relative to the folder of all runs."""
         name = f"eps{self.epsilon:g}-seed{self.seed}-{self.id[:8]}"
         return Path(safe_name(self.dataset)) / self.method / name
 
 
 @dataclass
 class RunRecord:
-    """One run, from its start on.
+    """One run, finished or not.
 
     Attributes:
-        spec: What was asked for.
+        spec: Everything that the run's id is computed from.
         status: ``started``, ``complete`` or ``failed``.
-        done: Boundaries passed: ``fit``, ``sample`` and the names of evaluators.
-        resolved: What was chosen by preset, hand or machine, and is no part of the id.
+        done: Parts that are over: ``fit``, ``sample`` and the names of evaluators.
+        resolved: Choices of the preset, the user and the machine that are not part of the id.
         privacy: The certificate, from the end of ``fit`` on.
-        measurements: The numbers.
-        timings: Seconds for each part, interruptions left out.
+        measurements: All that the evaluators measured.
+        timings: Seconds for each part, without interruptions.
         cost: Gradient evaluations of each stage (expected over Poisson sampling), peak memory.
         environment: Versions and machine.
         artifacts: SHA-256 of each file beside the record.
@@ -136,7 +136,7 @@ def _plain(value: Any) -> Any:
 def digest(content: dict[str, Any]) -> str:
     """SHA-256 of everything in a record but the digest itself, 64 hex digits.
 
-    It shows edits by hand. It cannot show a forgery: whoever edits can compute it again.
+    It reveals edits by hand but no forgery: a forger computes it again.
     """
     return sha256_of({name: part for name, part in content.items() if name != "digest"})
 
@@ -157,7 +157,7 @@ def document_model() -> type[BaseModel]:
 
 
 def parse_record(file: Path) -> tuple[RunRecord, dict[str, Any]]:
-    """Read a record without asking whether it was edited.
+    """Read a record without checking whether it was edited.
 
     Returns:
         The record, and the JSON document that it was read from.
@@ -177,11 +177,11 @@ def parse_record(file: Path) -> tuple[RunRecord, dict[str, Any]]:
 
 
 def edits(record: RunRecord, content: dict[str, Any]) -> list[str]:
-    """What gives away that a record was edited by hand, one line each.
+    """Signs that a record was edited by hand, one line each.
 
     Args:
         record: From ``parse_record``.
-        content: The same.
+        content: The JSON document, from ``parse_record``.
     """
     found = []
     if record.spec.id != content["id"]:

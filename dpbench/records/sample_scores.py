@@ -1,4 +1,4 @@
-"""The scores of samples as a record of its own kind, which claims no privacy.
+"""The record of scores of samples: a document of its own kind, which claims no privacy.
 
 Torch is not needed to read it.
 """
@@ -33,13 +33,13 @@ class ScoresSpec:
     """Everything that can change what a score means, and nothing else.
 
     Attributes:
-        name: What the user calls the samples.
-        origin: Id of the run that drew them; ``unknown`` for all others.
+        name: The user's name for the samples.
+        origin: Id of the run that drew them, or ``unknown``.
         samples_hash: SHA-256 of pixels and labels.
         samples: Number of samples.
         dataset: Name of the data set that they imitate.
         dataset_hash: SHA-256 of its decoded arrays.
-        profile: Name.
+        profile: Name of the profile.
         seed: Public seed of the evaluators.
         package: dpbench's own distribution and version.
     """
@@ -62,14 +62,15 @@ class ScoresSpec:
 
 @dataclass
 class Scores:
-    """What was measured of samples.
+    """The measurements of one set of samples.
 
-    There is no epsilon: nothing is known of what made the samples, or a run's own record says it.
+    There is no epsilon: either nothing is known about how the samples were made, or the record of
+    the run that drew them states it.
 
     Attributes:
-        spec: What was measured, and how.
-        done: Names of the evaluators that have measured.
-        measurements: The numbers.
+        spec: The samples and how they are measured.
+        done: Names of the evaluators that are done.
+        measurements: All that the evaluators measured.
         timings: Seconds for each evaluator.
         environment: Versions and machine.
     """

@@ -1,9 +1,9 @@
-"""Whether a record's privacy claim follows from what the record says was done.
+"""Verify that a record's privacy claim follows from the events in the record.
 
-Epsilon is computed again from the events alone and compared with what is claimed; everything else
-that two places say is compared too. That shows mistakes and edits by hand. It cannot show that the
-events happened, nor a forger who changes everything consistently: the audit and the tests of the
-mechanisms are there for that.
+Epsilon is computed again from the events alone and compared with the claim, and so is everything
+else that the record states twice. This reveals mistakes and edits by hand. It cannot show that the
+events happened, and it misses a forger who changes everything consistently; audits and the tests of
+the mechanisms cover those.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from dpbench.privacy.events import Event, event_to_json
 from dpbench.privacy.ledger import release_status
 from dpbench.records.run_record import RECORD, RELEASES, RunRecord, edits, parse_record
 
-# The same library gives the same epsilon but for rounding; another version, nearly.
+# Relative tolerance of epsilon for the same version of the accountant, and for another version.
 SAME, SIMILAR = 1e-5, 1e-3
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found out about a record.
+    """The result of verifying a record.
 
     Attributes:
-        file: The record.
-        epsilon: As claimed; None where there is no claim that can be read.
-        recomputed: From the events alone; None where they cannot be read, or there is no budget.
-        wrong: What contradicts what, one line each.
-        unchecked: What could not be checked, and why, one line each.
+        file: The record's file.
+        epsilon: The claimed epsilon; None where no claim can be read.
+        recomputed: Epsilon of the events; None where they cannot be read or there is no budget.
+        wrong: Contradictions, one line each.
+        unchecked: What could not be checked and why, one line each.
     """
 
     file: Path
@@ -53,10 +53,10 @@ class Verdict:
 
 
 def record_at(path: Path) -> Path:
-    """The record that a path means: a file, or the one in a run's folder.
+    """The record's file for a path to a record or to a run's folder.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no record.
     """
     file = path / RECORD if path.is_dir() else path
     if not file.is_file():
@@ -65,7 +65,7 @@ def record_at(path: Path) -> Path:
 
 
 def verify(file: Path) -> Verdict:
-    """Check a record, and the files beside it that it names; nothing is unpickled.
+    """Check a record and the files beside it that it names, without unpickling any.
 
     Raises:
         UserError: It is not a record.
@@ -95,7 +95,7 @@ class _Checks:
         self.unchecked: list[str] = []
 
     def certificate(self, has_digest: bool) -> None:
-        """The claim against its events, the spec and itself."""
+        """Compare the claim with its events, the spec and itself."""
         if not self.privacy:
             self.wrong.append(f"there is no certificate: the run is {self.record.status!r}")
             return
@@ -120,7 +120,7 @@ class _Checks:
             self.wrong.append(f"privacy cannot be read: {type(error).__name__}: {error}")
 
     def _epsilon(self, events: tuple[Event, ...]) -> None:
-        """By PLD, and by the accountants that the certificate quotes."""
+        """Compute epsilon by PLD, and by the accountants that the certificate quotes."""
         claim, delta, adjacency = self.claimed, self.privacy["delta"], self.privacy["adjacency"]
         assert claim is not None
         if not math.isfinite(self.spec.epsilon):
@@ -161,7 +161,7 @@ class _Checks:
                 )
 
     def _spec(self, events: tuple[Event, ...]) -> None:
-        """What certificate and spec both say."""
+        """Compare what certificate and spec both state."""
         spec, args = self.spec, self.spec.method_args
         for name in ("delta", "adjacency"):
             if self.privacy[name] != getattr(spec, name):
@@ -207,7 +207,7 @@ class _Checks:
                 )
 
     def artifacts(self) -> None:
-        """The files beside the record against their hashes, and what they count."""
+        """Compare the files beside the record with their hashes, and counters with events."""
         artifacts, missing = self.record.artifacts, []
         if not is_old(self.privacy) and self.privacy and RELEASES not in artifacts:
             self.wrong.append(f"there is no hash of {RELEASES}")

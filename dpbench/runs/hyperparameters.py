@@ -1,4 +1,4 @@
-"""From presets and ``--set name=value`` to a method with all its hyper-parameters."""
+"""Resolve presets and ``--set name=value`` to a method with all its hyper-parameters."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Resolved:
     Attributes:
         method: The instance.
         arguments: Every field and its value.
-        by_hand: Names of the fields that were given by hand.
-        source: Where the other values come from.
+        by_hand: Names of the fields that the user set.
+        source: Source of the other values.
     """
 
     method: Method
@@ -53,7 +53,7 @@ def resolve(
         name: Its CLI name.
         profile: Name of the profile.
         dataset: Name of the data set.
-        epsilon: Of the budget.
+        epsilon: The privacy budget's epsilon.
         assignments: ``name=value``, parsed against the field's type; they win over the preset.
 
     Raises:
