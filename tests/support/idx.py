@@ -15,8 +15,6 @@ from dpbench.data.catalog import DatasetInfo
 from dpbench.data.sets.mnist import FILES, TRAIN_IMAGES, IdxSet, find
 
 TINY = DatasetInfo("tiny", (1, 4, 3), 10, tuple("0123456789"), 20, 10, "a small set of real format")
-
-
 TINY_SET = IdxSet(TINY, folders=("Tiny/raw", "tiny"))
 
 

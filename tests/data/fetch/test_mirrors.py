@@ -15,22 +15,13 @@ from dpbench.core.errors import UserError
 from dpbench.core.progress import Silent
 from dpbench.data.fetch import mirrors
 from dpbench.data.sets.mnist import FILES, TRAIN_IMAGES, TRAIN_LABELS, IdxSet, find, present
+from tests.support.datasets import Counter
 from tests.support.idx import (
     TINY_SET,
     fill_of,
     tiny_arrays,
     write_idx,
 )
-
-
-class Listener(Silent):
-    """Adds up what tasks advance by."""
-
-    def __init__(self) -> None:
-        self.megabytes = 0.0
-
-    def advance(self, amount: float, note: str = "") -> None:
-        self.megabytes += amount
 
 
 @pytest.fixture
@@ -51,13 +42,13 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IdxSet]:
 def test_a_download_fills_the_cache_and_leaves_nothing_else(
     mirror: IdxSet, tiny_cache: Path
 ) -> None:
-    listener = Listener()
-    found, where = find(mirror, None, listener)
+    counter = Counter()
+    found, where = find(mirror, None, counter)
     assert found[TRAIN_IMAGES][0, 0, 0] == 9
     assert "127.0.0.1" in where
     assert {file.name for file in tiny_cache.iterdir()} == {f"{name}.gz" for name in FILES}
     downloaded = sum(file.stat().st_size for file in tiny_cache.iterdir())
-    assert listener.megabytes == pytest.approx(downloaded / 1e6)
+    assert counter.done == pytest.approx(downloaded / 1e6)
     assert find(replace(mirror, mirrors=()), None, Silent())[1] == str(tiny_cache)
 
 
