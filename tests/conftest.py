@@ -30,7 +30,7 @@ _epsilon = functools.lru_cache(accountant.epsilon)
 def dpbench(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Command:
-    """The command line, in this process and in an empty folder."""
+    """Run the command line in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DPBENCH_DATA", raising=False)
 
@@ -49,7 +49,7 @@ def dpbench(
 
 @pytest.fixture
 def accounted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ledger asks for the epsilon of the same events once in all runs."""
+    """Cache the epsilon that ledgers ask for, over all tests."""
     from dpbench.privacy import ledger
 
     def epsilon(events: Sequence[Event], *others: object) -> float:
@@ -60,7 +60,7 @@ def accounted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch, accounted_once: None) -> Iterator[ModuleType]:
-    """A third-party method and the only evaluator: a run of it takes a moment."""
+    """Install a third-party method and make its evaluator the only one: its runs take a moment."""
     monkeypatch.syspath_prepend(PLUGINS)
     from dpbench.core import registry
     from dpbench.runs import evaluation
@@ -79,12 +79,12 @@ def toy(monkeypatch: pytest.MonkeyPatch, accounted_once: None) -> Iterator[Modul
 
 @pytest.fixture(autouse=True, scope="session")
 def interrupts_are_not_ignored() -> None:
-    """A shell starts background jobs with SIGINT ignored, and Python keeps it so."""
+    """Undo what a shell does to background jobs: SIGINT is ignored, and Python keeps it so."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The mutation matrix, if its tests were run: mutant, what it breaks, detector, caught."""
+    """Print the mutation matrix if its tests ran: mutant, what it breaks, detector, caught."""
     rows = [("mutant", "what it breaks", "detector", "caught")]
     for outcome, caught in (("passed", "yes"), ("failed", "NO")):
         for report in terminalreporter.stats.get(outcome, []):

@@ -1,4 +1,4 @@
-"""What tests of data sets have in common: small files in the formats of the real ones."""
+"""Small files in the formats of the real data sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dpbench.data.arrays import Original, mapped
 
 
 class Counter(Silent):
-    """Keeps what the last task announced, and adds up what it advances by."""
+    """Progress that keeps what the last task announced and sums what it advanced by."""
 
     total, done, unit = 0.0, 0.0, ""
 
@@ -32,7 +32,7 @@ class Counter(Silent):
 
 
 def python2_batch(data: np.ndarray, labels: Sequence[int]) -> bytes:
-    """A batch as Python 2 pickled CIFAR-10's, protocol 2: all strings are bytes."""
+    """A batch pickled as Python 2 pickled CIFAR-10's: protocol 2, all strings are bytes."""
 
     def text(content: bytes) -> bytes:
         return b"T" + struct.pack("<i", len(content)) + content

@@ -25,7 +25,7 @@ TRAINING = DPSGDEvent(0.3, 20.0, 0.5, 3, "weights")
 
 @dataclass(frozen=True)
 class Fixed:
-    """Gives what it was told, whatever the label."""
+    """A sampler that shows the first of its numbers as a grey level, whatever the label."""
 
     numbers: Tensor
 
@@ -35,7 +35,7 @@ class Fixed:
 
 @dataclass
 class NoisyRegression:
-    """Tells from a noisy image its first pixel, for two noise levels."""
+    """Predicts the first pixel of an image from noisy copies."""
 
     multiplicity: int = 2
 
@@ -189,7 +189,7 @@ class StartsFromTheMeanImage(Honest):
 
 
 class PretrainsOnPrivateImages(Honest):
-    """Calls weights public that are not; runs after the first one find them in the cache."""
+    """Caches weights that saw private images as public ones, where later runs find them."""
 
     def fit(self, private: PrivateImages, run: RunContext) -> Fixed:
         learned = self.learn(private, run, self.features, self.objective())

@@ -1,4 +1,4 @@
-"""What the privacy tests share: known gradients, references, steps through the public face."""
+"""Objectives with known gradients, reference engines, and training steps for privacy tests."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Steps:
         streams: Streams | None = None,
         folder: Path | None = None,
     ) -> None:
-        """As a call, but what was released before an interruption is kept in ``released``."""
+        """Like a call, but keeps in ``released`` what was released before an interruption."""
         optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0)
         expected_batch = self.event.sample_rate * self.nominal_size
 
@@ -199,7 +199,7 @@ class Regression:
 
 @dataclass(frozen=True)
 class NoisyRegression(Regression):
-    """The same of noisy copies."""
+    """``Regression`` on noisy copies."""
 
     def draw(self, pixels: Tensor, labels: Tensor, rng: torch.Generator) -> Copies:
         copies, target = super().draw(pixels, labels, rng)
@@ -221,7 +221,7 @@ def perceptron(inputs: int = 16) -> nn.Module:
 
 
 def convolutions() -> nn.Module:
-    """With GroupNorm, and a weight that is used twice."""
+    """A small network with GroupNorm and a weight that is used twice."""
     first, shared = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
     norm, readout = nn.GroupNorm(2, 4), nn.Linear(64, 1)
     return _drawn(

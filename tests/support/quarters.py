@@ -17,7 +17,7 @@ CLASSES = 4
 
 
 def images(count: int, seed: int, noise: float = 60) -> Images:
-    """One bright quarter for each class, under noise."""
+    """Noisy images with one bright quarter for each class."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % CLASSES
     pixels = 100 + noise * torch.randn(count, 1, 8, 8, generator=rng)
@@ -30,7 +30,7 @@ def images(count: int, seed: int, noise: float = 60) -> Images:
 def evaluation(
     cache: Path, synthetic: Images, train: Images, test: Images, **changes: object
 ) -> EvaluationContext:
-    """Of samples against real images, with profile smoke."""
+    """The context of evaluating samples against real images, with profile smoke."""
     context = EvaluationContext(
         dataset="quarters",
         classes=CLASSES,

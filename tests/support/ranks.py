@@ -18,7 +18,7 @@ _here = threading.local()
 
 
 class Meeting:
-    """Where as many threads exchange values."""
+    """A point where ``size`` threads exchange values."""
 
     def __init__(self, size: int) -> None:
         self.slots: list[Any] = [None] * size
@@ -50,7 +50,7 @@ class Threads(Ranks):
 
 
 def on_ranks(size: int, work: Callable[[Ranks], Result]) -> list[Result]:
-    """Do the same on each of several ranks; what each of them gives."""
+    """Run ``work`` on each of several ranks; return their results in order."""
     meeting = Meeting(size)
 
     def one(rank: int) -> Result:
@@ -66,5 +66,5 @@ def on_ranks(size: int, work: Callable[[Ranks], Result]) -> list[Result]:
 
 
 def here() -> Ranks:
-    """The rank that asks."""
+    """The rank of the calling thread."""
     return getattr(_here, "ranks", ALONE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import pytest
@@ -34,6 +35,8 @@ from tests.support.private import (
 )
 
 CPU = torch.device("cpu")
+# reads a case only, so all engines share its reference
+shared_case = functools.cache(case)
 
 
 def check_additive(engine: Engine, case: Case) -> None:
@@ -59,8 +62,9 @@ def test_an_engine_gives_what_a_loop_of_autograd_gives(
         pytest.skip("uses a weight twice: refused, see below")
     if (name, network) == ("opacus", "many layers"):
         pytest.skip("Opacus' hooks forbid changes in place")
-    check_against_autograd(engine(name), case(network, multiplicity))
-    check_additive(engine(name), case(network, multiplicity))
+    given = shared_case(network, multiplicity)
+    check_against_autograd(engine(name), given)
+    check_additive(engine(name), given)
 
 
 @pytest.mark.slow
@@ -192,7 +196,7 @@ def check_lower_precision(engine: Engine, multiplicity: int) -> None:
 )
 def test_comparing_with_autograd_catches(twin: Engine) -> None:
     with pytest.raises(Detected):
-        check_against_autograd(twin, case("convolutions", 8))
+        check_against_autograd(twin, shared_case("convolutions", 8))
 
 
 @pytest.mark.parametrize("twin", [broken.clipping.clips_the_batch, broken.clipping.averages])

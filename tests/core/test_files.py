@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from dpbench.core.files import replace_atomically, write_bytes, write_text, write_torch
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+
+    def fail(partial: Path) -> None:
+        partial.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        replace_atomically(file, fail)
+    assert not list(tmp_path.iterdir())
+    write_text(file, "old")
+    with pytest.raises(OSError, match="disk full"):
+        replace_atomically(file, fail)
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_secret_file_is_secret_before_anything_is_in_it(tmp_path: Path) -> None:
+    modes = []
+
+    def write(partial: Path) -> None:
+        modes.append(stat.S_IMODE(partial.stat().st_mode))
+
+    replace_atomically(tmp_path / "key", write, 0o600)
+    assert modes == [0o600]
+    write_bytes(tmp_path / "key", b"secret", 0o600)
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+
+
+def test_a_torch_file_depends_on_its_content_only(tmp_path: Path) -> None:
+    write_torch(tmp_path / "one.pt", {"x": torch.ones(3)})
+    write_torch(tmp_path / "another.pt", {"x": torch.ones(3)})
+    content = (tmp_path / "one.pt").read_bytes()
+    assert content == (tmp_path / "another.pt").read_bytes()
+    assert b"partial" not in content
