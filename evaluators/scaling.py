@@ -53,58 +53,16 @@ class Scaling:
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
         """Train on every size of synthetic and of real images."""
         settings = case.profile.evaluation.scaling
-        chosen = recipe(settings)
         real, test = case.open_real(Need.REAL_TRAIN), case.open_real(Need.REAL_TEST)
-        seed = case.streams.seed("evaluation", "scaling")
-        real_seed = STREAMS.seed("evaluation", "scaling", "real")
-        # seeds of the order of minibatches, one for each member of an ensemble
-        orders = [seed]
-        if settings.ensemble:
-            orders += [
-                case.streams.seed("evaluation", "scaling", "order", member)
-                for member in range(1, MEMBERS)
-            ]
-
-        def train_on_synthetic(
-            images: Images, advance: Callable[[float], None]
-        ) -> dict[str, float]:
-            members = []
-            for order in orders:
-                network = train(
-                    chosen, images, case.classes, seed, case.device, advance=advance, order=order
-                )
-                members.append(logits(network, test.pixels, case.device))
-            predicted = {SYNTHETIC: members[0].argmax(1)}
-            if settings.ensemble:
-                predicted[ENSEMBLE] = ensemble_prediction(members)
-            return {metric: percent(each == test.labels) for metric, each in predicted.items()}
-
-        def train_on_real(images: Images, advance: Callable[[float], None]) -> dict[str, float]:
-            reference = Reference(images, test, case.classes, case.device, case.cache)
-            return {REAL: reference.accuracy(chosen, real_seed, advance)}
-
-        def row(metric: str, size: int, value: float | None, available: int) -> Measurement:
-            synthetic = metric != REAL
-            return Measurement(
-                metric.replace("*", str(size)),
-                value,
-                unit="%",
-                higher_is_better=True,
-                n=min(size, available) if synthetic else 0,
-                split=Need.REAL_TEST.value,
-                extractor=f"{MEMBERS}x{chosen.id}" if metric == ENSEMBLE else chosen.id,
-                reason="" if value is not None else f"{available} images are there, not {size}",
-                n_real=len(test),
-                seed=seed if synthetic else real_seed,
-            )
-
+        trainings = _Trainings(case, recipe(settings), settings.ensemble, test)
         on_synthetic = [SYNTHETIC, ENSEMBLE] if settings.ensemble else [SYNTHETIC]
         curves = (
-            (on_synthetic, case.synthetic, case.streams, train_on_synthetic),
-            ([REAL], real, STREAMS, train_on_real),
+            (on_synthetic, case.synthetic, case.streams, trainings.on_synthetic),
+            ([REAL], real, STREAMS, trainings.on_real),
         )
         rows = []
-        total = (len(orders) + 1) * len(settings.sizes) * chosen.steps * BATCH
+        networks = len(settings.sizes) * (MEMBERS + 1 if settings.ensemble else 2)
+        total = networks * trainings.recipe.steps * BATCH
         with case.progress.task("train on more and more images", total, "images") as task:
             for metrics, images, streams, measure in curves:
                 rng = streams.public("evaluation", "scaling", metrics[0])
@@ -112,9 +70,85 @@ class Scaling:
                 for size in settings.sizes:
                     accuracies = measure(subsets[size], task.advance) if size in subsets else {}
                     rows += [
-                        row(metric, size, accuracies.get(metric), len(images)) for metric in metrics
+                        trainings.row(metric, size, accuracies.get(metric), len(images))
+                        for metric in metrics
                     ]
         return rows
+
+
+@dataclass(frozen=True)
+class _Trainings:
+    """Trainings of the CNN on different images.
+
+    Attributes:
+        case: What is evaluated.
+        recipe: Recipe of the CNN.
+        ensemble: Whether an ensemble is trained too.
+        test: Real test images.
+    """
+
+    case: EvaluationContext
+    recipe: Recipe
+    ensemble: bool
+    test: Images
+
+    @property
+    def seed(self) -> int:
+        """Seed of training on synthetic images."""
+        return self.case.streams.seed("evaluation", "scaling")
+
+    @property
+    def real_seed(self) -> int:
+        """Seed of training on real images, the same for all runs."""
+        return STREAMS.seed("evaluation", "scaling", "real")
+
+    def on_synthetic(self, images: Images, advance: Callable[[float], None]) -> dict[str, float]:
+        """Train on synthetic images and return accuracies in % by metric."""
+        case = self.case
+        orders = [self.seed]
+        if self.ensemble:
+            orders += [
+                case.streams.seed("evaluation", "scaling", "order", member)
+                for member in range(1, MEMBERS)
+            ]
+        members = []
+        for order in orders:
+            network = train(
+                self.recipe,
+                images,
+                case.classes,
+                self.seed,
+                case.device,
+                advance=advance,
+                order=order,
+            )
+            members.append(logits(network, self.test.pixels, case.device))
+        predicted = {SYNTHETIC: members[0].argmax(1)}
+        if self.ensemble:
+            predicted[ENSEMBLE] = ensemble_prediction(members)
+        return {metric: percent(each == self.test.labels) for metric, each in predicted.items()}
+
+    def on_real(self, images: Images, advance: Callable[[float], None]) -> dict[str, float]:
+        """Train on real images, unless cached, and return the accuracy in % by metric."""
+        case = self.case
+        reference = Reference(images, self.test, case.classes, case.device, case.cache)
+        return {REAL: reference.accuracy(self.recipe, self.real_seed, advance)}
+
+    def row(self, metric: str, size: int, value: float | None, available: int) -> Measurement:
+        """Return the row of a metric at one size, with ``available`` images to draw from."""
+        synthetic = metric != REAL
+        return Measurement(
+            metric.replace("*", str(size)),
+            value,
+            unit="%",
+            higher_is_better=True,
+            n=min(size, available) if synthetic else 0,
+            split=Need.REAL_TEST.value,
+            extractor=f"{MEMBERS}x{self.recipe.id}" if metric == ENSEMBLE else self.recipe.id,
+            reason="" if value is not None else f"{available} images are there, not {size}",
+            n_real=len(self.test),
+            seed=self.seed if synthetic else self.real_seed,
+        )
 
 
 EVALUATOR = Scaling

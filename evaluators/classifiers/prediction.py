@@ -22,7 +22,7 @@ def logits(network: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
     Args:
         network: On ``device``, in evaluation mode.
         pixels: ``(N, C, H, W)``, uint8.
-        device: Where to compute.
+        device: Device to compute on.
 
     Returns:
         ``(N, classes)``, float32, on the CPU.

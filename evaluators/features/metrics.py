@@ -33,7 +33,9 @@ FD_CNN_CLASS = MetricSpec("fd_cnn_class*", "", False, "fd_cnn of the images of a
 FID = MetricSpec("fid", "", False, "Frechet Inception distance")
 FID_CLEAN = MetricSpec("fid_clean", "", False, "the same behind clean-fid's resize")
 FD_DINOV2 = MetricSpec("fd_dinov2", "", False, "Frechet distance, features of DINOv2; RGB only")
-INCEPTION_SCORE = MetricSpec("inception_score", "", True, "Inception score; legacy, sees no real")
+INCEPTION_SCORE = MetricSpec(
+    "inception_score", "", True, "Inception score; legacy, ignores real images"
+)
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,21 @@ def _family(frechet: MetricSpec, suffix: str, dimension: int) -> tuple[FeatureMe
     infinity = MetricSpec(f"{frechet.name}_infinity", "", False, f"{frechet.name} at n = infinity")
     kid = MetricSpec(f"kid{suffix}", "", False, f"kernel distance (MMD^2) {where}")
     shares = (
-        MetricSpec(f"precision{suffix}", "", True, f"share of synthetic images near real {where}"),
-        MetricSpec(f"recall{suffix}", "", True, f"share of real images near synthetic {where}"),
-        MetricSpec(f"density{suffix}", "", True, f"how deep among real images, 1 as real {where}"),
-        MetricSpec(f"coverage{suffix}", "", True, f"share of real balls with synthetic {where}"),
+        MetricSpec(
+            f"precision{suffix}", "", True, f"share of synthetic images near real ones {where}"
+        ),
+        MetricSpec(
+            f"recall{suffix}", "", True, f"share of real images near synthetic ones {where}"
+        ),
+        MetricSpec(
+            f"density{suffix}", "", True, f"real images around synthetic ones, 1 if alike {where}"
+        ),
+        MetricSpec(
+            f"coverage{suffix}",
+            "",
+            True,
+            f"share of real images with a synthetic neighbour {where}",
+        ),
     )
     return _frechet_distances(frechet, dimension) + tuple(
         comparison
