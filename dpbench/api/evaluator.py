@@ -50,7 +50,7 @@ class EvaluationContext:
         profile: The resolved profile.
         device: Where to compute.
         streams: Named random streams; evaluators use ``evaluation``.
-        progress: Who is told.
+        progress: Receives progress updates.
         cache: A folder for what can be computed again.
         mechanism: What made the images and what it claims; None where that was not declared, or is
             not known.
@@ -84,7 +84,7 @@ class Evaluator(Protocol):
     """Measures synthetic images, or what made them.
 
     Attributes:
-        summary: One line for people.
+        summary: One-line description.
         metrics: All metrics it can return.
         needs: What it looks at, and the real splits it opens.
     """

@@ -75,7 +75,7 @@ class RunContext:
         profile: The resolved profile.
         device: Where to compute.
         streams: Named random streams.
-        progress: Who is told.
+        progress: Receives progress updates.
         folder: Where training state may be kept between interruptions; not for release.
         ranks: The processes of the run. All of them fit alike, stage by stage and step by step;
             private gradient sums are shared out, and the sampler of the first one is kept.
@@ -184,7 +184,7 @@ class Workload:
 
     Attributes:
         name: What ``dpbench bench --network`` calls it.
-        summary: One line for people.
+        summary: One-line description.
         spec: The shape of its images.
         classes: Number of classes.
         build: From the multiplicity K and the precision to the model, on the CPU, and its
@@ -206,7 +206,7 @@ class Method(Protocol):
     """A method: a frozen dataclass whose fields are its hyper-parameters.
 
     Attributes:
-        summary: One line for people.
+        summary: One-line description.
         private: False for reference points that need the images themselves (epsilon = inf).
         presets: The first one that fits a run gives the values of its fields.
 

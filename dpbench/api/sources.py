@@ -39,7 +39,7 @@ class PublicSource(Protocol):
 
         Args:
             count: At least 1; fewer images are a prefix of more.
-            progress: Who is told.
+            progress: Receives progress updates.
 
         Returns:
             Images of the private set's shape, with labels in [0, classes) where they mean

@@ -78,7 +78,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         arguments: What follows ``dpbench``.
 
     Returns:
-        The exit code; what there was to say has been said.
+        Exit code of the first rank that failed, or 0. Errors have already been printed.
 
     Raises:
         RunFailed: Processes were killed, and none was left to say so.

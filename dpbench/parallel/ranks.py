@@ -72,11 +72,11 @@ class Ranks:
         """Replace tensors of one dtype and device by their sums over ranks: bits alike on all."""
 
     def broadcast(self, content: bytes = b"") -> bytes:
-        """What the first rank gives, on every rank; what others give is ignored."""
+        """Return the first rank's content on every rank; other ranks' content is ignored."""
         return content
 
     def any(self, here: bool) -> bool:
-        """Whether it is so on some rank: the answer is the same on all."""
+        """Logical OR of `here` over all ranks; every rank gets the same answer."""
         return here
 
 

@@ -42,7 +42,7 @@ def check(
         name: The method's CLI name.
         dataset: The data set's CLI name, or ``imagefolder:PATH``.
         data_root: Where to look for data first.
-        progress: Who is told.
+        progress: Receives progress updates.
 
     Raises:
         UserError: An unknown name, or a method that is not private.

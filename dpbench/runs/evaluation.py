@@ -37,7 +37,7 @@ class Subject:
         profile: The resolved profile.
         device: Where to compute.
         streams: Named random streams.
-        progress: Who is told.
+        progress: Receives progress updates.
         predictor: The classifier, where the method gave no samples.
         public: The public images that the method trained on, if any.
         mechanism: What made the samples; called for each evaluator that declares it.
@@ -92,10 +92,10 @@ class Subject:
 
 
 def named(asked: tuple[str, ...] | None) -> list[str]:
-    """The evaluators to measure with: all there are, or those asked for, each once.
+    """Names of the evaluators to run: all that are installed, or those asked for, each once.
 
     Raises:
-        UserError: One is none.
+        UserError: A name or number is not valid.
     """
     if asked is None:
         return list(entries("evaluator"))

@@ -34,7 +34,7 @@ def execute(
 
     Args:
         planned: From ``plan``, on the first rank.
-        progress: Who is told.
+        progress: Receives progress updates.
         runs_dir: The run's folder is made below it by data set, method and id.
         out: The run's folder itself, instead.
         data_root: Where to look for data first.
@@ -89,7 +89,7 @@ def pretrain(planned: PlannedRun, progress: Progress, data_root: Path | None = N
 
     Args:
         planned: From ``plan``.
-        progress: Who is told.
+        progress: Receives progress updates.
         data_root: Where to look for data first.
 
     Raises:

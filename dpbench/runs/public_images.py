@@ -37,7 +37,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class _Source:
-    """See ``dpbench.api.method.PublicSource``."""
+    """Implements ``dpbench.api.sources.PublicSource``."""
 
     name: str
     identity: str
@@ -45,12 +45,12 @@ class _Source:
     draw: Callable[[int, Progress], Images]
 
     def images(self, count: int, progress: Progress) -> Images:
-        """See ``dpbench.api.method.PublicSource``."""
+        """Implements ``dpbench.api.sources.PublicSource``."""
         return self.draw(count, progress)
 
 
 def check_public(name: str, private: str) -> None:
-    """Hold that public images can be had by this name, and are not the private ones.
+    """Check that a name stands for public images other than the private ones; raise if not.
 
     Args:
         name: Of the public images.
@@ -89,7 +89,7 @@ def open_public(
         info: What is public about the private set.
         private_hash: Its content hash.
         data_root: Where to look for data first.
-        progress: Who is told of downloads.
+        progress: Receives progress updates of downloads.
 
     Raises:
         UserError: They cannot be had, or are the private images themselves.

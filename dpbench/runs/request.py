@@ -31,22 +31,22 @@ PUBLIC_FIELD = "public"  # the hyper-parameter that --public sets
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a user asks for; names and numbers as given, unchecked.
+    """Unvalidated options of a command, as given by the user.
 
     Attributes:
         method: CLI name.
         dataset: CLI name, or ``imagefolder:PATH``.
-        epsilon: Of the budget; None is 1 for private methods and inf for the others.
-        delta: Of the budget.
-        adjacency: Of the budget.
+        epsilon: The privacy budget's epsilon; None means 1 for private methods and inf for others.
+        delta: The privacy budget's delta.
+        adjacency: The privacy budget's adjacency.
         seed: Public seed.
         profile: CLI name.
         settings: ``name=value`` for hyper-parameters.
         reproducible: Derive the noise from the seed too: void for release.
         device: A torch device, or ``auto``.
-        engine: Of private gradients, or ``auto`` for the fastest.
+        engine: How private gradients are computed, or ``auto`` for the fastest way.
         public: Public images to pre-train on; None for what the method's preset says.
-        evaluators: CLI names of those to measure with; None for all.
+        evaluators: CLI names of those to measure with; None means all.
     """
 
     method: str
@@ -121,7 +121,7 @@ def plan(request: RunRequest, ranks: Ranks = ALONE) -> PlannedRun:
     """Check a request and cost it.
 
     Args:
-        request: What is asked for.
+        request: The unvalidated request.
         ranks: The processes that are to train.
 
     Raises:

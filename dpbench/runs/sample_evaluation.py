@@ -37,12 +37,12 @@ LACKING = {
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What a user asks for; names and numbers as given, unchecked.
+    """Unvalidated options of a command, as given by the user.
 
     Attributes:
         source: A run's folder, an ``.npz`` file, or a folder of images by class.
         dataset: CLI name of the data set that the samples imitate; None for the run's own.
-        evaluators: CLI names; None for all.
+        evaluators: CLI names; None means all.
         profile: CLI name; None for the run's own, or laptop.
         seed: Public seed of the evaluators; None for the run's own, or 0.
         name: What the samples are called; None for what ``source`` is called.
@@ -68,8 +68,8 @@ def score(
     The scores are written after each evaluator, so that an interruption loses one at most.
 
     Args:
-        request: What is asked for.
-        progress: Who is told.
+        request: The unvalidated request.
+        progress: Receives progress updates.
         data_root: Where to look for data first.
         debug: Let an evaluator's error end it instead of becoming a row with a reason.
 

@@ -20,7 +20,13 @@ from dpbench import cli
 from dpbench.parallel import launcher
 from dpbench.runs.folder import TRAINING
 from tests.support.command import TOY, Command
-from tests.support.processes import ForkedStart, dpbench_forked, ended, hold_at_step, wait_for
+from tests.support.processes import (
+    ForkedStart,
+    dpbench_forked,
+    hold_at_step,
+    killed_at_last,
+    wait_for,
+)
 
 REAL = (
     *("run", "--method", "dpsyngen", "--dataset", "digits", "--profile", "smoke"),
@@ -117,7 +123,7 @@ def test_a_signal_in_the_middle_ends_all_ranks_at_once_and_changes_no_weight(
 
     held = [victim] if victim in ("0", "1") else ["0", "1"]
     launched = dpbench_forked(*command, err=said, before=forked_ranks(tmp_path, hold))
-    with ended(launched) as process:
+    with killed_at_last(launched) as process:
         for rank in held:
             wait_for((tmp_path / f"reached{rank}").exists, process)
         ranks = [int((tmp_path / f"rank{rank}").read_text()) for rank in (0, 1)]

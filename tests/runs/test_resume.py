@@ -23,7 +23,7 @@ from dpbench.runs import execute, steps
 from dpbench.runs.folder import CHECKPOINT, GRID, SAMPLES, TRAINING
 from dpbench.training import loop
 from tests.support.command import TOY, Command
-from tests.support.processes import dpbench_forked, ended, hold_at_step, wait_for
+from tests.support.processes import dpbench_forked, hold_at_step, killed_at_last, wait_for
 
 KEY = "noise.key"
 CONTINUES = "Interrupted: the same command continues where this one stopped.\n"
@@ -339,7 +339,9 @@ def test_a_signal_in_the_middle_of_private_training_changes_no_sample(
     for number in (signal.SIGINT, signal.SIGKILL):
         here, err, reached = (tmp_path / f"{name}{number}" for name in ("here", "err", "reached"))
         before = functools.partial(hold_at_step, 4, reached)
-        with ended(dpbench_forked(*REAL, "--out", here, err=err, before=before)) as process:
+        with killed_at_last(
+            dpbench_forked(*REAL, "--out", here, err=err, before=before)
+        ) as process:
             wait_for(reached.exists, process)
             process.send_signal(number)
             code = process.wait()

@@ -156,7 +156,7 @@ def wait_for(happened: Callable[[], bool], process: Forked) -> None:
 
 
 @contextmanager
-def ended(process: Forked) -> Iterator[Forked]:
+def killed_at_last(process: Forked) -> Iterator[Forked]:
     """Kill a process at the end, if it is still there."""
     try:
         yield process

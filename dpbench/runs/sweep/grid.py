@@ -82,7 +82,7 @@ def parse_numbers(texts: Iterable[str]) -> tuple[float, ...]:
     """Comma-separated numbers.
 
     Raises:
-        UserError: One is none.
+        UserError: A name or number is not valid.
     """
     try:
         return tuple(float(word) for word in parse_words(texts))
@@ -118,7 +118,7 @@ def plan_grid(
         grid: What to run.
         runs_dir: Where runs are kept.
         data_root: Where to look for data first.
-        progress: Who is told.
+        progress: Receives progress updates.
 
     Returns:
         The cells, each once, and what is wrong with those that are missing, one line each.
