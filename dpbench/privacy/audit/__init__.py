@@ -25,11 +25,11 @@ from dpbench.core.errors import UserError
 from dpbench.core.progress import Progress
 from dpbench.core.streams import Streams, reproducible_key
 from dpbench.privacy.audit.canaries import canary_run
-from dpbench.privacy.audit.decide import Audit, judge
+from dpbench.privacy.audit.decide import Audit as Audit
+from dpbench.privacy.audit.decide import judge
 from dpbench.privacy.audit.own_training import OWN_STEPS, own_releases
-from dpbench.privacy.audit.transcript import CANARIES, Audited, Mechanism, Transcript
-
-__all__ = ["LEVEL", "Audit", "Mechanism", "audit", "level_of_each"]
+from dpbench.privacy.audit.transcript import CANARIES, Audited, Transcript
+from dpbench.privacy.audit.transcript import Mechanism as Mechanism
 
 # Probability that one audit of an honest mechanism raises any alarm; split over its checks. Since
 # leaderboards have hundreds of runs, a second audit, split over the checks that raised an alarm,
