@@ -236,7 +236,7 @@ class SynGen(ABC):
             self,
             info,
             source,
-            *("parameterization", "label_dropout", *names),
+            ("parameterization", "label_dropout", *names),
             method="dpsyngen",
             interval=self.stages.synthetic,
         )

@@ -324,7 +324,7 @@ class DPDDPM:
             self,
             replace(info, classes=classes),
             source,
-            *("embedding", *names),
+            ("embedding", *names),
             method="dp-ddpm",
             labelled=source.classes is not None,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -258,7 +258,12 @@ def public_speed(
 
 
 def public_recipe(
-    method: object, info: PrivateSetInfo, source: PublicSource, /, *names: str, **others: object
+    method: object,
+    info: PrivateSetInfo,
+    source: PublicSource,
+    names: Iterable[str],
+    /,
+    **others: object,
 ) -> dict[str, object]:
     """Everything that the weights of public training depend on, for ``RunContext.pretraining``.
 

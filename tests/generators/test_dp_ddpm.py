@@ -43,7 +43,13 @@ def pretrained(public: Greys | None, folder: Path, *settings: str) -> Denoiser:
     assignments = ("public=greys", *settings)
     method = resolve(load("method", "dp-ddpm"), "dp-ddpm", "smoke", "digits", 1.0, assignments)
     run = RunContext(
-        *(SMOKE, torch.device("cpu"), Streams(1), Silent(), folder), public=public, cache=folder
+        profile=SMOKE,
+        device=torch.device("cpu"),
+        streams=Streams(1),
+        progress=Silent(),
+        folder=folder,
+        public=public,
+        cache=folder,
     )
     return method.method.pretrain(INFO, run)
 

@@ -46,7 +46,13 @@ def fitted(name: str, folder: Path, seed: int = 0, train: Images | None = None):
     folder.mkdir(exist_ok=True)
     public = open_public(method.plan(INFO, budget).public, INFO, "", None, Silent())
     run = RunContext(
-        *(SMOKE, torch.device("cpu"), streams, Silent(), folder), public=public, cache=folder
+        profile=SMOKE,
+        device=torch.device("cpu"),
+        streams=streams,
+        progress=Silent(),
+        folder=folder,
+        public=public,
+        cache=folder,
     )
     return method, method.fit(private, run), ledger
 
@@ -207,7 +213,11 @@ def test_public_weights_are_shared_by_runs_of_syngen_that_differ_in_private_trai
         method = resolve(kind, name, "smoke", "digits", 1.0, settings).method
         public = open_public(method.synthetic, INFO, "", None, Silent())
         run = RunContext(
-            *(SMOKE, torch.device("cpu"), Streams(seed), Silent(), tmp_path),
+            profile=SMOKE,
+            device=torch.device("cpu"),
+            streams=Streams(seed),
+            progress=Silent(),
+            folder=tmp_path,
             public=public,
             cache=tmp_path,
         )
