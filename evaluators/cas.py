@@ -15,7 +15,7 @@ from dpbench.core.images import Images, ImageSpec
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Task
 from dpbench.data.stratified import random_stratified_order
-from dpbench.stats.proportions import wilson
+from dpbench.stats.proportions import wilson_interval
 
 from .classifiers.dpdm import dpdm_recipes
 from .classifiers.dpimagebench import DPIMAGEBENCH, dpimagebench_recipes
@@ -273,7 +273,7 @@ def _rows(
     if CNN in unfit:
         return found + [of_cnn(metric, unfit[CNN]) for metric in (LOW, HIGH, ENSEMBLE, CLASS)]
     no_ensemble = f"profile {case.profile.name} trains no ensemble of {MEMBERS} CNNs"
-    low, high = wilson(int(correct[CNN].sum()), len(test))
+    low, high = wilson_interval(int(correct[CNN].sum()), len(test))
     of_class = {label: correct[CNN][test.labels == label] for label in range(case.classes)}
     return found + [
         of_cnn(LOW, 100 * low),

@@ -14,7 +14,7 @@ from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.data.subsets import random_subset
-from dpbench.stats.proportions import wilson
+from dpbench.stats.proportions import wilson_interval
 
 from .features.cnn import cnn_extractor
 
@@ -110,7 +110,7 @@ def closer_to_train(
     variance = count.var().item() * len(count) / 4
     share = votes.mean().item()
     effective = len(votes) ** 2 / max(4 * variance, len(votes))
-    low, high = wilson(share * effective, effective)
+    low, high = wilson_interval(share * effective, effective)
     return share, low, high
 
 

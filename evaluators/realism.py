@@ -13,7 +13,7 @@ from dpbench.api.profiles import RealismSettings
 from dpbench.api.sources import PublicSource
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricSpec
-from dpbench.stats.proportions import wilson
+from dpbench.stats.proportions import wilson_interval
 
 from .classifiers.networks import resnet18
 from .classifiers.prediction import predict
@@ -127,7 +127,7 @@ class Realism:
             )
 
         n = len(synthetic)
-        low, high = wilson(int(synthetic.sum()), n)
+        low, high = wilson_interval(int(synthetic.sum()), n)
         return [
             row("realism_accuracy", 100 * share(torch.cat([private, ~public])), 0, Need.REAL_TEST),
             row("realism_share", 100 * share(synthetic), n, Need.REAL_TRAIN),
@@ -163,7 +163,10 @@ def normalised(synthetic: Tensor, private: Tensor, public: Tensor) -> float | st
         intervals of TPR and FPR overlap.
     """
     tpr, fpr = 100 * share(private), 100 * share(public)
-    if wilson(int(private.sum()), len(private))[0] <= wilson(int(public.sum()), len(public))[1]:
+    if (
+        wilson_interval(int(private.sum()), len(private))[0]
+        <= wilson_interval(int(public.sum()), len(public))[1]
+    ):
         return (
             f"the discriminator takes {tpr:.1f}% of held-out private images and {fpr:.1f}% of "
             "public ones for private: it cannot tell them apart"

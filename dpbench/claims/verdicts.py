@@ -8,7 +8,7 @@ from typing import Literal
 
 from dpbench.claims.rules import Claim, Evidence
 from dpbench.records.run_record import RunRecord
-from dpbench.stats.holm import holm
+from dpbench.stats.holm import adjust_by_holm
 from dpbench.stats.student import MeanEstimate
 
 CONFIDENCE = 0.95
@@ -62,7 +62,7 @@ def judge(claims: Sequence[Claim], records: Sequence[RunRecord]) -> list[ClaimVe
         for place, (each, estimate) in enumerate(zip(found, estimates, strict=True))
         if estimate is not None and each.comparable and len(each.values) >= FEWEST_SEEDS
     }
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    adjusted = dict(zip(tested, adjust_by_holm(list(tested.values())), strict=True))
     return [
         _verdict(claim, found[place], estimates[place], adjusted.get(place), len(tested))
         for place, claim in enumerate(claims)

@@ -96,7 +96,7 @@ def print_measurements(
     title: str, measurements: Iterable[Measurement], lines: Iterable[tuple[str, str]]
 ) -> None:
     """Print measurements that have a value, then reasons for missing ones, then labelled lines."""
-    from dpbench.report.curves import curve_of
+    from dpbench.report.metrics import curve_of
 
     table = new_table(title)
     for column in ("metric", "against", "value", "", "n", "by"):

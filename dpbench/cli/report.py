@@ -13,8 +13,7 @@ from dpbench.cli.options import AsJson, Debug, RunsDir
 from dpbench.core.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
-    from dpbench.report.comparisons import Comparison
-    from dpbench.report.leaderboard import Row
+    import pandas as pd
 
 
 def report(
@@ -38,100 +37,87 @@ def report(
 ) -> None:
     """Derive the leaderboards from records: CSVs, figures, claims and index.html."""
     with outcome(debug):
-        from dpbench.report import claims, collect, comparisons, files, leaderboard, overview
-        from dpbench.report.curves import curve_of
+        from dpbench.report import collect, comparisons, files, leaderboard
+        from dpbench.report.derive import derive
+        from dpbench.report.tables import to_rows
 
         if not check:
             _, incomplete = collect.collect(runs_dir, leaderboards)
             collect.collect_scores(evaluations, leaderboards)
             for file in incomplete:
                 err.print(f"left out because it is incomplete: {escape(str(file))}", soft_wrap=True)
-        rows = leaderboard.rows(leaderboards)
-        compared = comparisons.compare(rows)
-        texts = leaderboard.files(rows, leaderboards) | comparisons.files(compared, leaderboards)
-        if rows:
-            verdicts = claims.judge(collect.committed_records(leaderboards))
-            texts |= claims.files(verdicts, leaderboards)
-            texts |= overview.files(rows, compared, verdicts, leaderboards)
-        stale = files.stale(texts, leaderboards)
+        derived = derive(leaderboards)
+        stale = files.stale(derived.texts, leaderboards)
         if check and stale:
             names = ", ".join(map(str, stale))
             raise RunFailed(f"{names}: not what the records give; run `dpbench report`")
-        if not rows:
+        table = derived.table
+        if table.empty:
             raise UserError(
                 f"no complete run in {runs_dir} or {leaderboards}: `dpbench run` makes one"
             )
         if not check:
-            files.write(texts)
-            written = list(texts)
-            if any(curve_of(row.metric) for row in rows):
-                from dpbench.report import figures  # matplotlib takes long to import
+            from dpbench.report import figures  # matplotlib takes long to import
 
-                written += figures.write(rows, leaderboards)
-            for file in written:
+            files.write(derived.texts)
+            for file in (*derived.texts, *figures.write(table, leaderboards)):
                 err.print(f"wrote {escape(str(file))}", soft_wrap=True, highlight=False)
         if as_json:
-            print_json([row.columns() for row in rows])
+            print_json(to_rows(table[list(leaderboard.COLUMNS)]))
         else:
-            _print_rows([row for row in rows if curve_of(row.metric) is None])
-            if any(row.scores for row in rows):
+            _print_leaderboard(table)
+            if table["resampled"].notna().any():
                 out.print(leaderboard.INTERVAL_NOTE, highlight=False)
-            _print_comparisons(compared)
-            if not compared:
+            _print_comparisons(derived.compared)
+            if derived.compared.empty:
                 out.print(comparisons.NONE, highlight=False)
-            if any(row.audited_epsilon_lower is not None for row in rows):
+            if table["audited_epsilon_lower"].notna().any():
                 out.print(leaderboard.AUDIT_NOTE, highlight=False)
 
 
-def _print_rows(rows: list[Row]) -> None:
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        table = new_table(dataset)
+def _print_leaderboard(table: pd.DataFrame) -> None:
+    from dpbench.report.metrics import curve_of
+    from dpbench.report.tables import epsilon_text, interval_text, rank_text
+
+    alone = table["metric"].map(curve_of).isna()  # points of curves are drawn
+    for dataset, own in table[alone].groupby("dataset", sort=False):
+        printed = new_table(str(dataset))
         for column in ("profile", "method", "metric", "against"):
-            table.add_column(column, overflow="fold")
+            printed.add_column(column, overflow="fold")
         for column in ("eps", "mean", "95% CI", "seeds", "rank"):
-            table.add_column(column, justify="right")
-        for row in rows:
-            if row.dataset != dataset or row.mean is None:
-                continue
-            table.add_row(
-                row.profile,
-                escape(row.method),
-                row.metric,
-                row.split,
-                row.epsilon_said,
-                f"{row.mean:.4g} {row.unit}".rstrip(),
-                row.interval_said,
-                str(row.seeds),
-                _rank(row),
+            printed.add_column(column, justify="right")
+        for _, row in own[own["mean"].notna()].iterrows():
+            printed.add_row(
+                row["profile"],
+                escape(row["method"]),
+                row["metric"],
+                row["split"],
+                epsilon_text(row["epsilon"]),
+                f"{row['mean']:.4g} {row['unit']}".rstrip(),
+                interval_text(row),
+                str(row["seeds"]),
+                rank_text(row),
             )
-        out.print(table)
+        out.print(printed)
 
 
-def _print_comparisons(compared: list[Comparison]) -> None:
-    for dataset in dict.fromkeys(each.dataset for each in compared):
+def _print_comparisons(compared: pd.DataFrame) -> None:
+    for dataset, own in compared.groupby("dataset", sort=False):
         table = new_table(f"{dataset}: method A less method B, on the same test images")
         for column in ("profile", "metric", "A", "B"):
             table.add_column(column, overflow="fold")
         for column in ("eps", "A - B", "95% CI", "adjusted p", "seeds"):
             table.add_column(column, justify="right")
-        for each in compared:
-            if each.dataset == dataset:
-                table.add_row(
-                    each.profile,
-                    each.metric,
-                    escape(each.method_a),
-                    escape(each.method_b),
-                    f"{each.epsilon:g}",
-                    f"{each.difference:.4g} {each.unit}".rstrip(),
-                    f"{each.ci_low:.4g} to {each.ci_high:.4g}",
-                    f"{each.adjusted_p_value:.2g}",
-                    f"{each.seeds_a}, {each.seeds_b}",
-                )
+        for _, row in own.iterrows():
+            table.add_row(
+                row["profile"],
+                row["metric"],
+                escape(row["method_a"]),
+                escape(row["method_b"]),
+                f"{row['epsilon']:g}",
+                f"{row['difference']:.4g} {row['unit']}".rstrip(),
+                f"{row['ci_low']:.4g} to {row['ci_high']:.4g}",
+                f"{row['adjusted_p_value']:.2g}",
+                f"{row['seeds_a']}, {row['seeds_b']}",
+            )
         out.print(table)
-
-
-def _rank(row: Row) -> str:
-    """Ranks that the intervals allow: empty for one seed, a range for ties."""
-    if row.rank_low is None:
-        return ""
-    return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low}-{row.rank_high}"

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+import pandas as pd
+
 from dpbench.claims.published import CLAIMS
 from dpbench.claims.verdicts import FEWEST_SEEDS, ClaimVerdict, Decision
 from dpbench.claims.verdicts import judge as decided
 from dpbench.records.run_record import RunRecord
-from dpbench.report import html
-from dpbench.report.html import cell
+from dpbench.report.pages import render
 from dpbench.report.tables import to_csv
 
 CSV, PAGE = "claims.csv", "claims.html"
@@ -62,8 +63,9 @@ def row(verdict: ClaimVerdict) -> dict[str, object]:
 
 def files(verdicts: Sequence[ClaimVerdict], leaderboards: Path) -> dict[Path, str]:
     """The texts of the files of claims, by path."""
-    table = [row(verdict) for verdict in verdicts]
-    return {leaderboards / CSV: to_csv(table), leaderboards / PAGE: _page(summary(verdicts), table)}
+    rows = [row(verdict) for verdict in verdicts]
+    page = render("claims.html.j2", summary=summary(verdicts), note=NOTE, columns=_SHOWN, rows=rows)
+    return {leaderboards / CSV: to_csv(pd.DataFrame(rows)), leaderboards / PAGE: page}
 
 
 def summary(verdicts: Sequence[ClaimVerdict]) -> str:
@@ -71,34 +73,3 @@ def summary(verdicts: Sequence[ClaimVerdict]) -> str:
     found = Counter(each.decision for each in verdicts)
     counts = ", ".join(f"{found[name]} {name}" for name in get_args(Decision) if found[name])
     return f"Of {len(verdicts)} published claims: {counts}."
-
-
-def _page(counts: str, table: Sequence[dict[str, object]]) -> str:
-    return html.page(
-        "Published claims, tried by our own records",
-        html.paragraph(counts),
-        html.paragraph(NOTE),
-        html.table(
-            ("claim", *_SHOWN),
-            ([_text(each), *(_shown(each, name) for name in _SHOWN)] for each in table),
-        ),
-    )
-
-
-def _text(each: dict[str, object]) -> str:
-    details = (
-        f"Here: {cell(each['here'])} Estimate: {cell(each['estimand'])}, runs of profile "
-        f"{cell(each['profile'])}: {cell(each['arms'])}",
-        f"Records: {cell(each['records']) or 'none'}; runs missing: {cell(each['missing'])}",
-    )
-    return (
-        f"<b>{cell(each['statement'])}</b> ({cell(each['id'])})<br>{cell(each['source'])}. "
-        f"Published: {cell(each['published'])}"
-        f"<details><summary>how it was tried</summary>{'<br>'.join(details)}</details>"
-    )
-
-
-def _shown(each: dict[str, object], name: str) -> str:
-    if name == "verdict":
-        return f'<span class="{cell(each[name])}">{cell(each[name])}</span>'
-    return cell(each[name])

@@ -1,205 +1,206 @@
-"""Figures of curves, drawn from rows of leaderboards and from nothing else."""
+"""Figures of curves, drawn from the leaderboard alone."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from dpbench.core.files import replace_atomically
-from dpbench.report.curves import (
+from dpbench.report.metrics import (
     ENSEMBLE,
     MODEL_SELECTION,
     ON_REAL,
     ON_SYNTHETIC,
     REAL,
     SCALING,
+    SPEARMAN_A,
+    SPEARMAN_B,
     SYNTHETIC,
     TRANSFER,
     curve_of,
 )
-from dpbench.report.leaderboard import Row
+from dpbench.report.tables import epsilon_text
 
 DPI = 150
-# Okabe and Ito 2008: the colour-blind tell them apart
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# for each panel of a scatter plot: x, y, their labels, and the metric in the title
-SETTINGS = (
-    (SYNTHETIC, TRANSFER, "(a) trained on synthetic images", "model_selection_a_spearman"),
-    (SYNTHETIC, REAL, "(b) trained on what is tested on", "model_selection_b_spearman"),
-)
+PALETTE = "colorblind"
+REAL_IMAGES = "real images"
+# classifiers of the scaling figure: the beginning of their metrics, and the dashes of their lines
+CLASSIFIERS = {
+    "one": (ON_SYNTHETIC, ""),
+    "ensemble": (ENSEMBLE, (1, 1)),
+    "one, on real images": (ON_REAL, (4, 2)),
+}
+# settings of model selection: which accuracy on real images is compared with that on synthetic
+# ones, and the metric of their rank correlation
+SETTINGS = {
+    "(a) trained on synthetic images": (TRANSFER, SPEARMAN_A),
+    "(b) trained on what is tested on": (REAL, SPEARMAN_B),
+}
 
 
-def write(table: Sequence[Row], leaderboards: Path) -> list[Path]:
+def write(table: pd.DataFrame, leaderboards: Path) -> list[Path]:
     """Draw the figures of all data sets that have points of curves.
 
+    Args:
+        table: From ``leaderboard``.
+        leaderboards: Folder of the leaderboards.
+
     Returns:
-        The paths of the PNGs, in ``leaderboards/figures``.
+        Paths of the PNGs, in ``leaderboards/figures``.
     """
     files = []
-    for dataset in dict.fromkeys(row.dataset for row in table):
-        rows = [row for row in table if row.dataset == dataset and row.mean is not None]
-        for curve, draw in ((MODEL_SELECTION, scatter), (SCALING, lines)):
-            if any(curve_of(row.metric) is curve for row in rows):
-                file = leaderboards / curve.figure(dataset)
+    measured = table[table["mean"].notna()]
+    curves = measured["metric"].map(curve_of)
+    for dataset, own in measured.groupby("dataset", sort=False):
+        for curve, draw in ((MODEL_SELECTION, draw_model_selection), (SCALING, draw_scaling)):
+            if (curves[own.index] == curve).any():
+                file = leaderboards / curve.figure(str(dataset))
                 file.parent.mkdir(parents=True, exist_ok=True)
-                _save(draw(rows), file)
+                _save(draw(own), file)
                 files.append(file)
     return files
 
 
-def scatter(rows: Sequence[Row]) -> Figure:
-    """Accuracies of configurations on synthetic images against those on real ones.
+def draw_model_selection(table: pd.DataFrame) -> Figure:
+    """Draw accuracies of configurations on synthetic images against those on real ones.
 
     Args:
-        rows: Of one data set; all have a mean.
+        table: Rows of one data set, all with a mean.
 
     Returns:
-        Two panels, settings (a) and (b) of model selection, for every method and epsilon.
+        Two panels for every method and epsilon: settings (a) and (b) of model selection.
     """
-    groups = _groups([row for row in rows if row.metric.startswith("model_selection_")])
-    figure = Figure(figsize=(9, 4.3 * len(groups) + 0.3), layout="constrained")
-    panels = figure.subplots(len(groups), 2, squeeze=False)
-    families: list[str] = []
-    for group, line in zip(groups, panels, strict=True):
-        means = {row.metric: row.mean for row in group}
-        for panel, (x, y, setting, spearman) in zip(line, SETTINGS, strict=True):
-            pairs = _pairs(group, x, y)
-            families += [name for name in pairs if name not in families]
-            for family, points in pairs.items():
-                colour, marker = _style(families.index(family))
-                panel.scatter(*zip(*points, strict=True), c=colour, marker=marker, label=family)
-            _identity(panel)
-            found = means.get(spearman)
-            said = "no Spearman" if found is None else f"Spearman {found:.2f}"
-            panel.set_title(f"{_label(group[0])}\n{setting}: {said}", fontsize=10)
-            panel.set_xlabel("accuracy on synthetic images (%)")
-            panel.set_ylabel("accuracy on real images (%)")
-    handles = {
-        label: handle
-        for panel in panels.flat
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        *(list(handles.values()), list(handles)),
-        loc="outside lower center",
-        ncols=len(handles),
-        frameon=False,
+    points = _configurations(table)
+    grid = sns.relplot(
+        points,
+        x="synthetic",
+        y="real",
+        hue="family",
+        style="family",
+        palette=PALETTE,
+        s=70,
+        col="panel",
+        col_wrap=4,
+        height=3,
+        facet_kws={"xlim": (0, 102), "ylim": (0, 102)},
     )
+    for panel in grid.axes.flat:
+        panel.axline((0, 0), slope=1, color="0.7", linewidth=1, zorder=0)
+    grid.set_titles("{col_name}")
+    grid.set_axis_labels("accuracy on synthetic images (%)", "accuracy on real images (%)")
+    families = points["family"].nunique()
+    sns.move_legend(grid, "upper center", bbox_to_anchor=(0.5, 0), ncols=families, title=None)
+    figure: Figure = grid.figure
     return figure
 
 
-def lines(rows: Sequence[Row]) -> Figure:
-    """Accuracy on real images against the number of images trained on.
+def draw_scaling(table: pd.DataFrame) -> Figure:
+    """Draw accuracy on real images against the number of images trained on.
 
     Args:
-        rows: Of one data set; all have a mean.
+        table: Rows of one data set, all with a mean.
 
     Returns:
-        A panel for every profile, with a line for every method and epsilon, a dotted one for its
-        ensemble, and dashed ones for real images. Bars are 95% intervals over seeds.
+        A panel for every profile and epsilon, with a line for every method, a dotted one for its
+        ensemble, and a dashed one for real images. Bars are 95% intervals over seeds.
     """
-    rows = [row for row in rows if curve_of(row.metric) is SCALING]
-    profiles = list(dict.fromkeys(row.profile for row in rows))
-    figure = Figure(figsize=(6.5 * len(profiles), 4.8), layout="constrained")
-    panels = figure.subplots(1, len(profiles), squeeze=False)[0]
-    for panel, profile in zip(panels, profiles, strict=True):
-        groups = _groups([row for row in rows if row.profile == profile])
-        # the same for all runs on one machine, and then drawn once
-        for real in dict.fromkeys(tuple(_curve(group, ON_REAL)) for group in groups):
-            if real:
-                sizes, means, _ = zip(*real, strict=True)
-                panel.plot(sizes, means, "k--", label="real images")
-        for place, group in enumerate(groups):
-            colour, marker = _style(place)
-            for prefix, line, said in ((ON_SYNTHETIC, "-", ""), (ENSEMBLE, ":", ", ensemble")):
-                if curve := _curve(group, prefix):
-                    sizes, means, bars = zip(*curve, strict=True)
-                    panel.errorbar(
-                        *(sizes, means, bars),
-                        color=colour,
-                        marker=marker,
-                        linestyle=line,
-                        capsize=3,
-                        label=_label(group[0]) + said,
-                    )
-        _sizes(panel, sorted({_size(row) for row in rows if row.profile == profile}))
-        panel.set_xlabel("images trained on")
-        # intervals of two seeds reach far, but there is no accuracy to be seen out there
-        low, high = panel.get_ylim()
-        panel.set_ylim(max(low, 0), min(high, 100))
-        panel.set_ylabel("accuracy on real test images (%)")
-        panel.set_title(f"{rows[0].dataset}, same number of steps at every size", fontsize=10)
-        panel.legend(frameon=False, fontsize=8)
+    points = _scaling_points(table)
+    methods = [name for name in points["method"].unique() if name != REAL_IMAGES]
+    colours = dict(zip(methods, sns.color_palette(PALETTE, len(methods)), strict=True))
+    colours[REAL_IMAGES] = (0, 0, 0)
+    grid = sns.relplot(
+        points,
+        kind="line",
+        x="size",
+        y="mean",
+        hue="method",
+        style="classifier",
+        units="records",
+        estimator=None,
+        palette=colours,
+        markers=True,
+        dashes={name: dashes for name, (_, dashes) in CLASSIFIERS.items()},
+        col="panel",
+        col_wrap=2,
+        height=4,
+        aspect=1.2,
+        facet_kws={"sharex": False},
+    )
+    for name, panel in grid.axes_dict.items():
+        own = points[points["panel"] == name]
+        for method, bars in own.dropna(subset="ci_low").groupby("method"):
+            ends = (bars["mean"] - bars["ci_low"], bars["ci_high"] - bars["mean"])
+            colour = colours[method]
+            panel.errorbar(bars["size"], bars["mean"], ends, fmt="none", ecolor=colour, capsize=3)
+        sizes = sorted(own["size"].unique())
+        panel.set_xscale("log")
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.set_xticks(sizes, labels=[f"{size:,}" for size in sizes])
+    # intervals of two seeds reach far, but there is no accuracy to be seen out there
+    low, high = grid.axes.flat[0].get_ylim()
+    grid.set(ylim=(max(low, 0), min(high, 100)))
+    grid.figure.subplots_adjust(right=1)  # the legend stands outside; the file is cut to fit it
+    sns.move_legend(grid, "center left", bbox_to_anchor=(1.02, 0.5))
+    grid.set_titles("{col_name}")
+    grid.set_axis_labels("images trained on", "accuracy on real test images (%)")
+    dataset = table["dataset"].iloc[0]
+    grid.figure.suptitle(f"{dataset}, same number of steps at every size", y=1.02)
+    figure: Figure = grid.figure
     return figure
 
 
-def _groups(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows of the same runs together, in their order."""
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.records].append(row)
-    return list(groups.values())
+def _configurations(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each panel and configuration: its two accuracies and its family."""
+    panels = []
+    selection = table[table["metric"].str.startswith("model_selection_")]
+    for _, run in selection.groupby("records", sort=False):
+        means = run.drop_duplicates("metric", keep="last").set_index("metric")["mean"]
+        for setting, (prefix, spearman) in SETTINGS.items():
+            accuracies = {"synthetic": _of(means, SYNTHETIC), "real": _of(means, prefix)}
+            points = pd.DataFrame(accuracies).dropna()
+            correlation = f"Spearman {means[spearman]:.2f}" if spearman in means else "no Spearman"
+            title = f"{_title(run)}\n{setting}\n{correlation}"
+            panels.append(points.assign(panel=title, family=points.index.str.split("_").str[0]))
+    return pd.concat(panels, ignore_index=True)
 
 
-def _label(row: Row) -> str:
-    return f"{row.method}, epsilon {row.epsilon_said} ({row.profile})"
+def _of(means: pd.Series, prefix: str) -> pd.Series:
+    """The means of the metrics that begin with a prefix, by the rest of their names."""
+    own = means[means.index.str.startswith(prefix)]
+    return own.set_axis(own.index.str.removeprefix(prefix))
 
 
-def _style(place: int) -> tuple[str, str]:
-    """A colour and a marker, different ones for the first 49 places."""
-    turn, colour = divmod(place, len(COLOURS))
-    return COLOURS[colour], MARKERS[(colour + turn) % len(MARKERS)]
+def _title(run: pd.DataFrame) -> str:
+    one = run.iloc[0]
+    return f"{one['method']}, epsilon {epsilon_text(one['epsilon'])} ({one['profile']})"
 
 
-def _pairs(group: Sequence[Row], x: str, y: str) -> dict[str, list[tuple[float, float]]]:
-    """By family, the accuracies of configurations that have both."""
-    means = {row.metric: row.mean for row in group}
-    pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for metric, first in means.items():
-        configuration = metric.removeprefix(x)
-        second = means.get(y + configuration)
-        if metric.startswith(x) and first is not None and second is not None:
-            pairs[configuration.split("_")[0]].append((first, second))
-    return pairs
-
-
-def _curve(group: Sequence[Row], prefix: str) -> list[tuple[int, float, float]]:
-    """Size, mean and half the interval (0 for one seed), by rising size."""
-    return sorted(
-        (_size(row), row.mean, 0.0 if row.ci_high is None else row.ci_high - row.mean)
-        for row in group
-        if row.metric.startswith(prefix) and row.mean is not None
-    )
-
-
-def _size(row: Row) -> int:
-    return int(row.metric.rpartition("_n")[2])
-
-
-def _identity(panel: Axes) -> None:
-    """Where both accuracies are the same."""
-    low = min(panel.get_xlim()[0], panel.get_ylim()[0])
-    high = min(max(panel.get_xlim()[1], panel.get_ylim()[1]), 100)
-    panel.plot((low, high), (low, high), color="0.7", linewidth=1, zorder=0)
-    panel.set_aspect("equal")
-
-
-def _sizes(panel: Axes, sizes: Sequence[int]) -> None:
-    """A logarithmic axis with ticks at the sizes."""
-    panel.set_xscale("log")
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.set_xticks(sizes, labels=[f"{size:,}" for size in sizes])
+def _scaling_points(table: pd.DataFrame) -> pd.DataFrame:
+    """The points of scaling curves, with their panel and classifier."""
+    parts = []
+    for classifier, (prefix, _) in CLASSIFIERS.items():
+        own = table[table["metric"].str.startswith(prefix)]
+        sizes = own["metric"].str.removeprefix(prefix).astype(int)
+        parts.append(own.assign(classifier=classifier, size=sizes, real=prefix == ON_REAL))
+    points = pd.concat(parts, ignore_index=True)
+    epsilon = points["epsilon"].map(epsilon_text)
+    points["panel"] = "profile " + points["profile"] + ", epsilon " + epsilon
+    points["method"] = points["method"].mask(points["real"], REAL_IMAGES)
+    # real images give the same for all runs on one machine, and are then drawn once
+    again = points.duplicated(["panel", "size", "mean"])
+    return points[~(points["real"] & again)]
 
 
 def _save(figure: Figure, file: Path) -> None:
     def save(partial: Path) -> None:
         # without the version of matplotlib, which would change the file and nothing in it
-        figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
+        metadata = {"Software": None}
+        figure.savefig(partial, format="png", dpi=DPI, bbox_inches="tight", metadata=metadata)
 
     replace_atomically(file, save)
+    plt.close(figure)

@@ -1,130 +1,63 @@
-"""Leaderboards: CSVs for each data set, derived from committed records and from nothing else."""
+"""The leaderboard: every method's score in every metric, over seeds."""
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
+
 from dpbench.core.errors import UserError
 from dpbench.core.files import safe_name
-from dpbench.core.metrics import Measurement
-from dpbench.records import correctness
-from dpbench.records.run_record import RunRecord
-from dpbench.records.sample_scores import NOT_CLAIMED, Scores
-from dpbench.report.collect import committed_file, committed_records, committed_scores
-from dpbench.report.curves import curve_of
-from dpbench.report.tables import to_csv
-from dpbench.stats.bootstrap import Correct, Resampled, mean, resample
+from dpbench.report.metrics import AUDIT_EPSILON, AUDIT_NOISE_HIGH, AUDIT_NOISE_LOW, curve_of
+from dpbench.report.tables import IMAGES, SEEDS, to_csv
+from dpbench.stats.bootstrap import Correct, Resampled, estimate_mean, resample
 from dpbench.stats.rank_intervals import rank_intervals
 from dpbench.stats.student import MeanEstimate
 
 CONFIDENCE = 0.95
-# what an interval says that others might give
-SEEDS, IMAGES = "seeds", "test images"
 BOTH = f"{SEEDS} and {IMAGES}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One cell of the benchmark: a method's score in one metric, over seeds.
-
-    Samples of unknown origin have rows too, one for each evaluation. They claim no privacy, so what
-    a budget, a certificate and training would say is None.
-
-    Attributes:
-        dataset: Name.
-        profile: Name.
-        method: Name; with ``+name=value`` for every hyper-parameter that was set by hand; of
-            samples, what they are called and that their origin is unknown.
-        epsilon: Of the budget.
-        delta: Of the budget.
-        adjacency: Of the budget; ``""`` where there is none.
-        metric: Name.
-        mean: Over seeds; None where no seed has a value.
-        ci_low: Lower end of the 95% interval over what ``interval`` names; None without one.
-        ci_high: Upper end.
-        seeds: Number of seeds with a value.
-        unit: Of the metric.
-        higher_is_better: Which way is up.
-        n: Synthetic images.
-        split: Real split.
-        extractor: Id of extractor or classifier.
-        reason: Why there is no value.
-        accounted_epsilon: The largest over seeds, from the certificates.
-        release: What the certificates say of releasing the samples.
-        private_evaluations: Gradient evaluations on private images, expected.
-        public_evaluations: On public images.
-        fit_seconds: Mean training time.
-        records: Ids of the records, 8 hex digits each.
-        audited_epsilon_lower: The largest lower bound of epsilon over seeds, from audits; None
-            where no seed has one.
-        sigma_ratio_low: Over seeds, the smallest lower end of the interval of actual over claimed
-            noise.
-        sigma_ratio_high: The largest upper end.
-        rank_low: The best rank, from 1, that the intervals allow among the methods that are
-            comparable: all else but name and release alike. None for fewer than two seeds.
-        rank_high: The worst.
-        interval: What the interval is over. ``seeds and test images``: see ``report.bootstrap``.
-            ``seeds``: Student's t, where it is not kept which test images were classified rightly,
-            as for metrics that are no accuracy and for old records. ``test images``: of one seed,
-            which says nothing of others. ``""``: there is none.
-        dataset_hash: Of the data set's decoded arrays, 8 hex digits.
-        scores: What the interval was computed from, if test images are in it; no column.
-    """
-
-    dataset: str
-    profile: str
-    method: str
-    epsilon: float | None
-    delta: float | None
-    adjacency: str
-    metric: str
-    mean: float | None
-    ci_low: float | None
-    ci_high: float | None
-    seeds: int
-    unit: str
-    higher_is_better: bool
-    n: int
-    split: str
-    extractor: str
-    reason: str
-    accounted_epsilon: float | None
-    release: str
-    private_evaluations: int | None
-    public_evaluations: int | None
-    fit_seconds: float | None
-    records: str
-    audited_epsilon_lower: float | None
-    sigma_ratio_low: float | None
-    sigma_ratio_high: float | None
-    rank_low: int | None = None
-    rank_high: int | None = None
-    interval: str = ""
-    dataset_hash: str = ""
-    scores: Resampled | None = field(default=None, repr=False, compare=False)
-
-    def columns(self) -> dict[str, Any]:
-        """The columns of a table by name."""
-        return {name: getattr(self, name) for name in COLUMNS}
-
-    @property
-    def epsilon_said(self) -> str:
-        """The budget's epsilon, for people."""
-        return NOT_CLAIMED if self.epsilon is None else f"{self.epsilon:g}"
-
-    @property
-    def interval_said(self) -> str:
-        """The interval, for people: with what it is over, unless that is all there is."""
-        said = [] if self.ci_low is None else [f"{self.ci_low:.4g} to {self.ci_high:.4g}"]
-        over = [f"({self.interval})"] if self.interval in (SEEDS, IMAGES) else []
-        return " ".join((["1 seed"] if self.seeds == 1 else []) + said + over)
-
-
+COLUMNS = {
+    "dataset": "Name of the data set.",
+    "profile": "Name of the profile.",
+    "method": "Name; with +name=value for every hyper-parameter that was set by hand. Samples of "
+    "unknown origin have the name they were given.",
+    "epsilon": "The privacy budget's epsilon; empty for samples of unknown origin, as is all else "
+    "that a budget, a certificate and training would say.",
+    "delta": "The privacy budget's delta.",
+    "adjacency": "Which data sets are neighbours.",
+    "metric": "Name of the metric.",
+    "mean": "Mean over seeds; empty if no seed has a value.",
+    "ci_low": "Lower end of the 95% interval over what the column interval names.",
+    "ci_high": "Upper end.",
+    "seeds": "Number of seeds with a value.",
+    "unit": "Unit of the metric.",
+    "higher_is_better": "Direction of the metric.",
+    "n": "Number of synthetic images.",
+    "split": "Split of the real images: train, validation, test, or empty.",
+    "extractor": "Id of the feature extractor or classifier.",
+    "reason": "Why there is no value.",
+    "accounted_epsilon": "Largest epsilon of the certificates.",
+    "release": "What the certificates say about releasing the samples.",
+    "private_evaluations": "Gradient evaluations on private images, expected.",
+    "public_evaluations": "Gradient evaluations on public images.",
+    "fit_seconds": "Mean training time, in seconds.",
+    "records": "Ids of the records, 8 hex digits each.",
+    "audited_epsilon_lower": "Largest lower bound of epsilon that audits of the runs found.",
+    "sigma_ratio_low": "Smallest lower end of their intervals of actual over claimed noise.",
+    "sigma_ratio_high": "Largest upper end.",
+    "rank_low": "Best rank, from 1, that the intervals allow among comparable methods: those alike "
+    "in all but name and release. Empty for fewer than two seeds.",
+    "rank_high": "Worst rank.",
+    "interval": "'seeds and test images': bootstrap. 'seeds': Student's t, for metrics that are no "
+    "accuracy and records that do not keep which test images were classified correctly. 'test "
+    "images': of one seed, which says nothing about others. Empty: there is none.",
+    "dataset_hash": "SHA-256 of the data set's decoded arrays, 8 hex digits.",
+}
 AUDIT_NOTE = (
     "Audits send canaries through a run's mechanisms. A noise interval (audit_sigma_ratio) without "
     "1 in it, or a lower bound above the accounted epsilon, refutes the claim. Their absence does "
@@ -135,189 +68,159 @@ INTERVAL_NOTE = (
     "Intervals of one seed are over test images alone: another seed may well be outside. Where "
     f'others are marked "{SEEDS}" they hold for these test images and no others.'
 )
-COLUMNS = tuple(column.name for column in fields(Row) if column.name != "scores")
+# measurements that agree in these are repetitions of each other
+_REPEATED = ["repetition", "label", "metric", "split", "extractor", "n"]
+# rows that agree in these differ in the method alone
+_COMPARABLE = [
+    *("dataset", "dataset_hash", "profile", "epsilon", "delta", "adjacency"),
+    *("metric", "split", "extractor", "n"),
+]
+# the same for all repetitions
+_SHARED = [
+    *("dataset", "profile", "epsilon", "delta", "adjacency", "unit", "higher_is_better"),
+    *("release", "private_evaluations", "public_evaluations", "dataset_hash"),
+]
+_ORDER = ["dataset", "profile", "spent", "metric", "split", "method", "records"]
+
+# by id of the record and metric: which test images were classified correctly
+CorrectImages = Mapping[tuple[str, str], Correct]
 
 
-def rows(leaderboards: Path) -> list[Row]:
-    """All rows, from the committed records and scores.
+def leaderboard(measurements: pd.DataFrame, correct: CorrectImages) -> pd.DataFrame:
+    """Summarise measurements over seeds.
+
+    Args:
+        measurements: From ``measurement_frame``.
+        correct: Which test images were classified correctly, for the records that keep it.
+
+    Returns:
+        One row for each method, metric and way to measure it, with the columns ``COLUMNS`` and
+        ``resampled``: the ``Resampled`` that its interval is from, or None.
 
     Raises:
-        UserError: One of them cannot be read, is of a run that is not complete, or is scores of a
-            run's samples.
+        UserError: Two repetitions have the same seed.
     """
-    groups: dict[tuple[object, ...], list[tuple[RunRecord, Measurement]]] = defaultdict(list)
-    known: dict[tuple[object, ...], list[Correct]] = defaultdict(list)
-    for record in committed_records(leaderboards):
-        correct = correctness.read_correct(committed_file(record, leaderboards), record)
-        for measurement in record.measurements:
-            cell = _cell(record, measurement)
-            groups[cell].append((record, measurement))
-            if measurement.metric in correct:
-                known[cell].append(correct[measurement.metric])
-    # old records may stand beside new ones: some of the seeds alone would have another mean
-    whole = {cell: right for cell, right in known.items() if len(right) == _values(groups[cell])}
-    resampled = resample(whole)
-    found = [_row(group, resampled.get(cell)) for cell, group in groups.items()]
-    for scores in committed_scores(leaderboards):
-        found += [_row_of_samples(scores, measurement) for measurement in scores.measurements]
-    return sorted(_ranked(found), key=_order)
+    measured = measurements[measurements["metric"] != ""]
+    measured = measured.assign(
+        audited_epsilon_lower=_audited(measured, AUDIT_EPSILON, "max"),
+        sigma_ratio_low=_audited(measured, AUDIT_NOISE_LOW, "min"),
+        sigma_ratio_high=_audited(measured, AUDIT_NOISE_HIGH, "max"),
+        dataset_hash=measured["dataset_hash"].str[:8],
+        record=measured["id"].str[:8],
+    )
+    _refuse_repeated_seeds(measured)
+    groups = measured.groupby(_REPEATED, sort=False)
+    values = groups["value"].agg(_present)
+    table = (
+        groups[[*_SHARED, "reason"]]
+        .first()
+        .assign(
+            mean=values.map(lambda each: statistics.fmean(each) if each else None).astype(
+                "float64"
+            ),
+            seeds=values.map(len),
+            accounted_epsilon=groups["accounted_epsilon"].max(),
+            fit_seconds=groups["fit_seconds"].agg(statistics.fmean),
+            records=groups["record"].agg(" ".join),
+            audited_epsilon_lower=groups["audited_epsilon_lower"].max(),
+            sigma_ratio_low=groups["sigma_ratio_low"].min(),
+            sigma_ratio_high=groups["sigma_ratio_high"].max(),
+        )
+    )
+    table["reason"] = table["reason"].where(table["seeds"] == 0, "")
+    table["resampled"] = _resampled(groups["id"].agg(list), values, correct)
+    table = _with_intervals(table, values)
+    table = _with_ranks(table.reset_index().rename(columns={"label": "method"}))
+    # what claims no privacy stands behind all budgets, even none
+    table = table.assign(spent=-table["epsilon"]).sort_values(_ORDER, kind="stable")
+    return table[[*COLUMNS, "resampled"]].reset_index(drop=True)
 
 
-def _ranked(table: Iterable[Row]) -> Iterator[Row]:
-    """The rows, with the ranks that their intervals allow."""
-    for group in comparable(table):
-        # a seed that was lucky is no winner
-        intervals = [(row.ci_low, row.ci_high) if row.seeds > 1 else (None, None) for row in group]
-        ranks = rank_intervals(intervals, group[0].higher_is_better)
-        for row, (low, high) in zip(group, ranks, strict=True):
-            yield replace(row, rank_low=low, rank_high=high)
+def comparable(table: pd.DataFrame) -> DataFrameGroupBy[Any, Any]:
+    """Group rows that differ in the method: same data, profile, budget and way to measure."""
+    return table.groupby(_COMPARABLE, sort=False, dropna=False)
 
 
-def comparable(table: Iterable[Row]) -> list[list[Row]]:
-    """Rows that differ in the method: the same data, profile, budget and way to measure."""
-    groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
-    for row in table:
-        budget = (row.epsilon, row.delta, row.adjacency)
-        measured = (row.metric, row.split, row.extractor, row.n)
-        data = (row.dataset, row.dataset_hash)
-        groups[(*data, row.profile, *budget, *measured)].append(row)
-    return list(groups.values())
-
-
-def files(table: Iterable[Row], leaderboards: Path) -> dict[Path, str]:
-    """The text of a CSV per data set, and of one for the points of each curve, by path."""
-    parts: dict[str, list[Row]] = defaultdict(list)
-    for row in table:
-        curve = curve_of(row.metric)
-        parts[safe_name(row.dataset) + (curve.suffix if curve else "")].append(row)
+def files(table: pd.DataFrame, leaderboards: Path) -> dict[Path, str]:
+    """Texts of a CSV per data set, and of one per data set and curve for the points of curves."""
+    curves = table["metric"].map(curve_of)
+    names = table["dataset"].map(safe_name) + curves.map(lambda each: each.suffix if each else "")
     return {
-        leaderboards / f"{name}.csv": to_csv([row.columns() for row in part])
-        for name, part in parts.items()
+        leaderboards / f"{name}.csv": to_csv(part[list(COLUMNS)])
+        for name, part in table.groupby(names, sort=False)
     }
 
 
-def method_label(record: RunRecord) -> str:
-    """The method's name, with what was set by hand: such a run is a row of its own."""
-    by_hand = sorted(record.resolved.get("by_hand", []))
-    return record.spec.method + "".join(
-        f"+{name}={record.spec.method_args[name]}" for name in by_hand
-    )
+def _audited(measured: pd.DataFrame, metric: str, extreme: str) -> pd.Series:
+    """For each row, the largest or smallest value that audits of its run found."""
+    found = measured[measured["metric"] == metric].groupby("id")["value"].agg(extreme)
+    return measured["id"].map(found)
 
 
-def _cell(record: RunRecord, measurement: Measurement) -> tuple[object, ...]:
-    """What must agree for two measurements to be repetitions of each other."""
-    return (
-        replace(record.spec, seed=0).id,
-        method_label(record),
-        measurement.metric,
-        measurement.split,
-        measurement.extractor,
-        measurement.n,
-    )
+def _refuse_repeated_seeds(measured: pd.DataFrame) -> None:
+    again = measured[measured.duplicated([*_REPEATED, "seed"])]
+    if len(again):
+        one = again.iloc[0]
+        same = (measured[_REPEATED] == one[_REPEATED]).all(axis=1)
+        ids = ", ".join(measured.loc[same, "record"])
+        raise UserError(f"records {ids} repeat a seed of {one.method} on {one.dataset}")
 
 
-def _values(group: list[tuple[RunRecord, Measurement]]) -> int:
-    return sum(measurement.value is not None for _, measurement in group)
+def _present(values: pd.Series) -> list[float]:
+    return [value for value in values.tolist() if not math.isnan(value)]
 
 
-def _row(group: list[tuple[RunRecord, Measurement]], scores: Resampled | None) -> Row:
-    record, measurement = group[0]
-    spec = record.spec
-    seeds = [each.spec.seed for each, _ in group]
-    if len(set(seeds)) < len(seeds):
-        ids = ", ".join(each.spec.id[:8] for each, _ in group)
-        raise UserError(f"records {ids} repeat a seed of {spec.method} on {spec.dataset}")
-    values = [m.value for _, m in group if m.value is not None]
-    low, high, interval = _interval(values, scores)
-    return Row(
-        dataset=spec.dataset,
-        profile=spec.profile,
-        method=method_label(record),
-        epsilon=spec.epsilon,
-        delta=spec.delta,
-        adjacency=spec.adjacency,
-        metric=measurement.metric,
-        mean=statistics.fmean(values) if values else None,
-        ci_low=low,
-        ci_high=high,
-        seeds=len(values),
-        unit=measurement.unit,
-        higher_is_better=measurement.higher_is_better,
-        n=measurement.n,
-        split=measurement.split,
-        extractor=measurement.extractor,
-        reason="" if values else measurement.reason,
-        accounted_epsilon=max(float(each.privacy["epsilon"]) for each, _ in group),
-        release=record.privacy["release"],
-        private_evaluations=record.cost["private_evaluations"],
-        public_evaluations=record.cost["public_evaluations"],
-        fit_seconds=statistics.fmean(each.timings["fit"] for each, _ in group),
-        records=" ".join(each.spec.id[:8] for each, _ in group),
-        audited_epsilon_lower=max(_audited(group, "audit_epsilon_lower"), default=None),
-        sigma_ratio_low=min(_audited(group, "audit_sigma_ratio_low"), default=None),
-        sigma_ratio_high=max(_audited(group, "audit_sigma_ratio_high"), default=None),
-        interval=interval,
-        dataset_hash=spec.dataset_hash[:8],
-        scores=scores,
-    )
+def _resampled(ids: pd.Series, values: pd.Series, correct: CorrectImages) -> pd.Series:
+    """Resample the test images of the groups in which every value comes with them.
+
+    Args:
+        ids: The records of each group.
+        values: The values of each group.
+        correct: As in ``leaderboard``.
+
+    Returns:
+        A ``Resampled`` for each group, or None.
+    """
+    # n as an int: the bootstrap's draws depend on how a key is printed
+    keys = [(*others, int(n)) for *others, n in ids.index]
+    known = {}
+    for key, group, present in zip(keys, ids, values, strict=True):
+        metric = key[_REPEATED.index("metric")]
+        kept = [correct[each, metric] for each in group if (each, metric) in correct]
+        # old records may stand beside new ones: some of the seeds alone would have another mean
+        if kept and len(kept) == len(present):
+            known[key] = kept
+    resampled = resample(known)
+    return pd.Series([resampled.get(key) for key in keys], ids.index, dtype=object)
 
 
-def _row_of_samples(scores: Scores, measurement: Measurement) -> Row:
-    spec = scores.spec
-    return Row(
-        dataset=spec.dataset,
-        profile=spec.profile,
-        method=f"{spec.name} (unknown origin)",
-        epsilon=None,
-        delta=None,
-        adjacency="",
-        metric=measurement.metric,
-        mean=measurement.value,
-        ci_low=None,
-        ci_high=None,
-        seeds=0 if measurement.value is None else 1,
-        unit=measurement.unit,
-        higher_is_better=measurement.higher_is_better,
-        n=measurement.n,
-        split=measurement.split,
-        extractor=measurement.extractor,
-        reason=measurement.reason,
-        accounted_epsilon=None,
-        release=NOT_CLAIMED,
-        private_evaluations=None,
-        public_evaluations=None,
-        fit_seconds=None,
-        records=spec.id[:8],
-        audited_epsilon_lower=None,
-        sigma_ratio_low=None,
-        sigma_ratio_high=None,
-        dataset_hash=spec.dataset_hash[:8],
-    )
-
-
-def _audited(group: list[tuple[RunRecord, Measurement]], metric: str) -> list[float]:
-    """What the audits of a group's runs gave."""
-    return [
-        found.value
-        for record, _ in group
-        for found in record.measurements
-        if found.metric == metric and found.value is not None
-    ]
+def _with_intervals(table: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
+    intervals = map(_interval, values, table["resampled"])
+    low, high, over = zip(*intervals, strict=True)
+    ends = pd.DataFrame({"ci_low": low, "ci_high": high}, table.index, dtype="float64")
+    return table.join(ends).assign(interval=over)
 
 
 def _interval(
-    values: Sequence[float], scores: Resampled | None
+    values: Sequence[float], resampled: Resampled | None
 ) -> tuple[float | None, float | None, str]:
-    """Both ends, and what the interval is over."""
-    if scores is not None:
-        low, high = mean(scores).interval(CONFIDENCE)
+    """Both ends of an interval, and what it is over."""
+    if resampled is not None:
+        low, high = estimate_mean(resampled).interval(CONFIDENCE)
         return low, high, BOTH if len(values) > 1 else IMAGES
     if len(values) < 2:
         return None, None, ""
-    return *MeanEstimate.of(values).interval(CONFIDENCE), SEEDS
+    low, high = MeanEstimate.of(values).interval(CONFIDENCE)
+    return low, high, SEEDS
 
 
-def _order(row: Row) -> tuple[object, ...]:
-    # what claims no privacy stands behind all budgets, even none
-    budget = (1, 0.0) if row.epsilon is None else (0, -row.epsilon)
-    return (row.dataset, row.profile, budget, row.metric, row.split, row.method, row.records)
+def _with_ranks(table: pd.DataFrame) -> pd.DataFrame:
+    # a seed that was lucky is no winner
+    repeated = table[(table["seeds"] > 1) & table["ci_low"].notna()]
+    ranks: dict[int, tuple[int, int]] = {}
+    for _, group in comparable(repeated):
+        intervals = list(zip(group["ci_low"], group["ci_high"], strict=True))
+        found = rank_intervals(intervals, group["higher_is_better"].iloc[0])
+        ranks.update(zip(group.index, found, strict=True))
+    ends = pd.DataFrame(list(ranks.values()), list(ranks), ["rank_low", "rank_high"], "Int64")
+    return table.join(ends)

@@ -1,22 +1,23 @@
-"""The page that a reader opens first: what was scored, in the metrics that say most."""
+"""The page that a reader opens first: every method's score in the headline metrics."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from dpbench.api.profiles import PROFILES
 from dpbench.claims.arms import PROFILE as CLAIMS
 from dpbench.claims.verdicts import ClaimVerdict
 from dpbench.core.files import safe_name
-from dpbench.report import claims, html
-from dpbench.report.comparisons import SUFFIX as COMPARISONS
-from dpbench.report.comparisons import Comparison
-from dpbench.report.curves import CURVES, curve_of
-from dpbench.report.html import cell
-from dpbench.report.leaderboard import AUDIT_NOTE, INTERVAL_NOTE, Row
+from dpbench.report import claims, comparisons
+from dpbench.report.leaderboard import AUDIT_NOTE, INTERVAL_NOTE
+from dpbench.report.metrics import BEST_FIRST, CURVES, HEADLINES, curve_of
+from dpbench.report.pages import render
+from dpbench.report.tables import epsilon_text, interval_text
 
 PAGE = "index.html"
 NOTE = (
@@ -26,104 +27,93 @@ NOTE = (
     "fd_cnn is the Fréchet distance to the real test images in features of a CNN of the data set: "
     "lower is better, and it is not FID."
 )
-# against real test images; a column that no method of a table has is left out
-HEADLINES = ("cas_logreg", "cas_mlp", "cas_cnn", "cas_predictor", "fid", "fd_cnn")
-BEST_FIRST = "cas_cnn"
-# the default first; what runs of profile claims show is on the page of claims
-SHOWN = ("laptop", *(name for name in PROFILES if name not in ("laptop", CLAIMS)))
+# the default first; the page of claims shows the runs of profile claims
+PROFILES_SHOWN = ("laptop", *(name for name in PROFILES if name not in ("laptop", CLAIMS)))
 
 
 def files(
-    rows: Sequence[Row],
-    compared: Sequence[Comparison],
+    table: pd.DataFrame,
+    compared: pd.DataFrame,
     verdicts: Sequence[ClaimVerdict],
     leaderboards: Path,
 ) -> dict[Path, str]:
-    """The text of the page, by path.
+    """Return the text of the page, by path.
 
     Args:
-        rows: All of the leaderboards.
-        compared: All of the comparisons.
+        table: From ``leaderboard``.
+        compared: From ``compare``.
         verdicts: On the published claims.
-        leaderboards: Where the page is.
+        leaderboards: Folder of the page.
     """
-    parts = [html.paragraph(NOTE), html.paragraph(INTERVAL_NOTE), html.paragraph(AUDIT_NOTE)]
-    summary = cell(claims.summary(verdicts))
-    parts.append(f'<p>{summary} <a href="{claims.PAGE}">Which, and how.</a></p>')
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        own = [row for row in rows if row.dataset == dataset]
-        parts += _dataset(dataset, own, any(each.dataset == dataset for each in compared))
-    return {leaderboards / PAGE: html.page("dpbench", *parts)}
-
-
-def _dataset(name: str, rows: Sequence[Row], compared: bool) -> list[str]:
-    file = safe_name(name)
-    tables = [f'<a href="{file}.csv">all metrics</a>']
-    if compared:
-        tables.append(f'<a href="{file}{COMPARISONS}.csv">comparisons of methods</a>')
-    parts = [f"<h2>{cell(name)}</h2>", f"<p>As CSV: {', '.join(tables)}</p>"]
-    for profile in SHOWN:
-        own = [row for row in rows if row.profile == profile]
-        if own:
-            parts += [f"<h3>profile {cell(profile)}</h3>", _table(own)]
-    for curve in CURVES:
-        if any(curve_of(row.metric) is curve and row.mean is not None for row in rows):
-            says = cell(curve.suffix[1:].replace("_", " "))
-            parts += [f"<h3>{says}</h3>", f'<img src="{curve.figure(name)}" alt="{says}">']
-    return parts
-
-
-def _table(rows: Sequence[Row]) -> str:
-    """A line for each method and budget: the largest epsilon first, then the best."""
-    lines: dict[tuple[object, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        lines[row.method, row.epsilon, row.delta, row.adjacency].append(row)
-    found = {row.metric for row in rows if _is_headline(row) and row.mean is not None}
-    shown = [metric for metric in HEADLINES if metric in found]
-    return html.table(
-        ("method", "epsilon", *shown, "epsilon by audit", "noise over claimed noise"),
-        (_line(line, shown) for line in sorted(lines.values(), key=_order)),
-    )
-
-
-def _is_headline(row: Row) -> bool:
-    return row.metric in HEADLINES and row.split in ("test", "")
-
-
-def _order(line: Sequence[Row]) -> tuple[float, float]:
-    """What claims no privacy stands last, as in the CSVs."""
-    epsilon = line[0].epsilon
-    best = max((row.mean or 0.0 for row in line if row.metric == BEST_FIRST), default=0.0)
-    return (math.inf if epsilon is None else -epsilon, -best)
-
-
-def _line(line: Sequence[Row], shown: Sequence[str]) -> list[str]:
-    return [
-        cell(line[0].method),
-        cell(line[0].epsilon_said),
-        *(
-            "<br>".join(_value(row) for row in line if _is_headline(row) and row.metric == name)
-            for name in shown
-        ),
-        _audited(line),
-        _noise(line),
+    datasets = [
+        _dataset(str(name), own, bool((compared["dataset"] == name).any()))
+        for name, own in table.groupby("dataset", sort=False)
     ]
+    text = render(
+        "index.html.j2",
+        notes=(NOTE, INTERVAL_NOTE, AUDIT_NOTE),
+        claims_summary=claims.summary(verdicts),
+        claims_page=claims.PAGE,
+        datasets=datasets,
+    )
+    return {leaderboards / PAGE: text}
 
 
-def _value(row: Row) -> str:
-    """The mean with its interval; a dash with the reason where there is none."""
-    if row.mean is None:
-        return f'<span title="{cell(row.reason)}">&ndash;</span>'
-    said = row.interval_said if row.seeds == 1 else f"{row.seeds} seeds {row.interval_said}"
-    return f"{row.mean:.4g}{cell(row.unit)}<br><small>{cell(said)}</small>"
+def _dataset(name: str, table: pd.DataFrame, compared: bool) -> dict[str, Any]:
+    file = safe_name(name)
+    drawn = set(table.loc[table["mean"].notna(), "metric"].map(curve_of))
+    return {
+        "name": name,
+        "csv": f"{file}.csv",
+        "comparisons": f"{file}{comparisons.SUFFIX}.csv" if compared else "",
+        "profiles": [
+            _profile(profile, table[table["profile"] == profile])
+            for profile in PROFILES_SHOWN
+            if (table["profile"] == profile).any()
+        ],
+        "figures": [
+            {"title": curve.title, "file": curve.figure(name)} for curve in CURVES if curve in drawn
+        ],
+    }
 
 
-def _audited(line: Sequence[Row]) -> str:
-    lower = [row.audited_epsilon_lower for row in line if row.audited_epsilon_lower is not None]
-    return f"at least {max(lower):.2g}" if lower else ""
+def _profile(name: str, table: pd.DataFrame) -> dict[str, Any]:
+    """A table with a line for each method and budget: the largest epsilon first, then the best."""
+    headlines = table[table["metric"].isin(HEADLINES) & table["split"].isin(("test", ""))]
+    measured = set(headlines.loc[headlines["mean"].notna(), "metric"])
+    metrics = [metric for metric in HEADLINES if metric in measured]
+    budgets = table.groupby(["method", "epsilon", "delta", "adjacency"], sort=False, dropna=False)
+    lines = sorted((line for _, line in budgets), key=_order)
+    return {"name": name, "metrics": metrics, "lines": [_line(line, metrics) for line in lines]}
 
 
-def _noise(line: Sequence[Row]) -> str:
-    low = [row.sigma_ratio_low for row in line if row.sigma_ratio_low is not None]
-    high = [row.sigma_ratio_high for row in line if row.sigma_ratio_high is not None]
-    return f"{min(low):.3f} to {max(high):.3f}" if low and high else ""
+def _order(line: pd.DataFrame) -> tuple[float, float]:
+    """What claims no privacy stands last, as in the CSVs."""
+    epsilon = line["epsilon"].iloc[0]
+    best = line.loc[line["metric"] == BEST_FIRST, "mean"].max()
+    return math.inf if pd.isna(epsilon) else -epsilon, 0.0 if pd.isna(best) else -best
+
+
+def _line(line: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Any]:
+    headlines = line[line["split"].isin(("test", ""))]
+    lower = line["audited_epsilon_lower"].max()
+    low, high = line["sigma_ratio_low"].min(), line["sigma_ratio_high"].max()
+    return {
+        "method": line["method"].iloc[0],
+        "epsilon": epsilon_text(line["epsilon"].iloc[0]),
+        "scores": [
+            [_score(row) for _, row in headlines[headlines["metric"] == metric].iterrows()]
+            for metric in metrics
+        ],
+        "audited_epsilon": "" if pd.isna(lower) else f"at least {lower:.2g}",
+        "audited_noise": "" if pd.isna(low) or pd.isna(high) else f"{low:.3f} to {high:.3f}",
+    }
+
+
+def _score(row: pd.Series) -> dict[str, str]:
+    """The mean with its interval, or the reason why there is none."""
+    if pd.isna(row["mean"]):
+        return {"mean": "", "interval": "", "reason": row["reason"]}
+    seeds = "" if row["seeds"] == 1 else f"{row['seeds']} seeds "
+    mean = f"{row['mean']:.4g}{row['unit']}"
+    return {"mean": mean, "interval": seeds + interval_text(row), "reason": ""}

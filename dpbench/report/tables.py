@@ -1,20 +1,47 @@
-"""Tables as CSV."""
+"""How tables are written: as CSV, as plain values, and in words."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable
+from typing import Any
+
+import pandas as pd
+
+from dpbench.records.sample_scores import NOT_CLAIMED
+
+# what an interval is over
+SEEDS, IMAGES = "seeds", "test images"
 
 
-def to_csv(table: Sequence[Mapping[str, object]]) -> str:
-    """Rows as CSV at full precision; a missing number is an empty cell, infinity is ``inf``.
+def to_csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV at full precision: a missing number is empty, infinity is ``inf``."""
+    return table.to_csv(index=False, lineterminator="\n")
 
-    Args:
-        table: At least one row; all have the names of the first, in its order.
-    """
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return out.getvalue()
+
+def to_rows(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """Return a table as one dict per row, with None for a missing number."""
+    plain = table.astype(object)
+    return plain.where(plain.notna(), None).to_dict("records")
+
+
+def epsilon_text(epsilon: float) -> str:
+    """A budget's epsilon in words; NaN stands for samples that claim no privacy."""
+    return NOT_CLAIMED if pd.isna(epsilon) else f"{epsilon:g}"
+
+
+def interval_text(row: pd.Series) -> str:
+    """A leaderboard row's interval in words: with what it is over, unless that is all there is."""
+    parts = ["1 seed"] if row["seeds"] == 1 else []
+    if not pd.isna(row["ci_low"]):
+        parts.append(f"{row['ci_low']:.4g} to {row['ci_high']:.4g}")
+    if row["interval"] in (SEEDS, IMAGES):
+        parts.append(f"({row['interval']})")
+    return " ".join(parts)
+
+
+def rank_text(row: pd.Series) -> str:
+    """The ranks that a leaderboard row's interval allows: empty for one seed, a range for ties."""
+    if pd.isna(row["rank_low"]):
+        return ""
+    low, high = row["rank_low"], row["rank_high"]
+    return str(low) if low == high else f"{low}-{high}"

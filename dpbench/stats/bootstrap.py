@@ -81,12 +81,12 @@ def resample(outcomes: Mapping[Key, Sequence[Correct]]) -> dict[Key, Resampled]:
     return found
 
 
-def mean(of: Resampled) -> MeanEstimate:
+def estimate_mean(resampled: Resampled) -> MeanEstimate:
     """The mean accuracy over seeds."""
-    return _estimate(float(of.seeds.mean()), of.resamples, of)
+    return _estimate(float(resampled.seeds.mean()), resampled.resamples, resampled)
 
 
-def difference(first: Resampled, second: Resampled) -> MeanEstimate:
+def estimate_difference(first: Resampled, second: Resampled) -> MeanEstimate:
     """By how much the first mean accuracy is above the second, on the same test images."""
     value = float(first.seeds.mean() - second.seeds.mean())
     return _estimate(value, first.resamples - second.resamples, first, second)
@@ -94,7 +94,7 @@ def difference(first: Resampled, second: Resampled) -> MeanEstimate:
 
 def _estimate(value: float, resamples: Float64, *methods: Resampled) -> MeanEstimate:
     variance = float(resamples.var(ddof=1))
-    repeated = [of.seeds for of in methods if len(of.seeds) > 1]
+    repeated = [each.seeds for each in methods if len(each.seeds) > 1]
     # what comes of N images has degrees of freedom enough to be left out
     spread = sum((seeds.var(ddof=1) / len(seeds)) ** 2 / (len(seeds) - 1) for seeds in repeated)
     fewest = min((len(seeds) - 1.0 for seeds in repeated), default=math.inf)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values by Holm's step-down procedure (Holm 1979).
 
     Rejecting where the adjusted value is at most alpha keeps the probability of any false

@@ -6,7 +6,9 @@ import math
 from statistics import NormalDist
 
 
-def wilson(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(
+    successes: float, trials: float, confidence: float = 0.95
+) -> tuple[float, float]:
     """The score interval of a share (Wilson 1927): no normal approximation at the estimate.
 
     Args:

@@ -4,43 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-Interval = tuple[float | None, float | None]
-
 
 def rank_intervals(
-    intervals: Sequence[Interval], higher_is_better: bool
-) -> list[tuple[int, int] | tuple[None, None]]:
-    """The best and the worst rank of each score among all.
+    intervals: Sequence[tuple[float, float]], higher_is_better: bool
+) -> list[tuple[int, int]]:
+    """Return the best and the worst rank that each score can have.
 
-    A score is surely better than another where their intervals do not touch. Rows that share ranks
-    are tied: which of them is better was not shown. With intervals of 95% each it is a cautious
-    comparison of two, and no joint statement on all ranks.
+    A score is surely better than another if their intervals do not touch. Scores that share ranks
+    are tied: which of them is better was not shown. With 95% intervals this is a cautious pairwise
+    comparison, and no joint statement about all ranks.
 
     Args:
-        intervals: Lower and upper end of each; None where there is none, such as for one seed.
-            Such a score has no rank, and the others are ranked without it.
-        higher_is_better: Which way is up.
+        intervals: Lower and upper end of each score's interval.
+        higher_is_better: Direction of the score.
 
     Returns:
-        For each score its ranks, from 1; None twice where it has none.
+        For each score its best and its worst rank, counted from 1.
     """
     sign = 1 if higher_is_better else -1
-
-    def ends(interval: Interval) -> tuple[float, float] | None:
-        low, high = interval
-        if low is None or high is None:
-            return None
-        worst, best = sorted((sign * low, sign * high))
-        return worst, best
-
-    known = [found for found in map(ends, intervals) if found is not None]
-    ranks: list[tuple[int, int] | tuple[None, None]] = []
-    for interval in intervals:
-        own = ends(interval)
-        if own is None:
-            ranks.append((None, None))
-            continue
-        better = sum(other[0] > own[1] for other in known)
-        worse = sum(other[1] < own[0] for other in known)
-        ranks.append((1 + better, len(known) - worse))
+    # each as its worst and its best end
+    ends = [sorted((sign * low, sign * high)) for low, high in intervals]
+    ranks = []
+    for worst, best in ends:
+        better = sum(other_worst > best for other_worst, _ in ends)
+        worse = sum(other_best < worst for _, other_best in ends)
+        ranks.append((1 + better, len(ends) - worse))
     return ranks

@@ -20,7 +20,7 @@ from dpbench.evaluators.memorization import (
     closer_to_train,
     nearest,
 )
-from dpbench.stats.proportions import wilson
+from dpbench.stats.proportions import wilson_interval
 from tests.support.digits import DIGITS, evaluation
 
 # parts of the train split: the CNN of the digits has seen all three
@@ -173,7 +173,7 @@ def test_images_without_memorisation_are_flagged_as_rarely_as_stated(
         train, test = normal(3 * trial, 60), normal(3 * trial + 1, 60)
         share, low, high = votes(train, test, draw(3 * trial + 2))
         flagged += not low <= 0.5 <= high
-        low, high = wilson(300 * share, 300)
+        low, high = wilson_interval(300 * share, 300)
         binomial += not low <= 0.5 <= high
     # 5% of 200 expected; more than 20 in less than one of 500 cases
     assert flagged <= 20 < binomial

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dpbench.stats import bootstrap
-from dpbench.stats.bootstrap import Resampled, difference, mean, resample
+from dpbench.stats.bootstrap import Resampled, estimate_difference, estimate_mean, resample
 from dpbench.stats.student import MeanEstimate
 
 TRUE = 70.0
@@ -41,7 +41,7 @@ def coverage(estimates: Sequence[MeanEstimate], true: float) -> float:
 
 @pytest.mark.parametrize(("seeds", "least"), [(2, 0.91), (3, 0.93), (5, 0.93)])
 def test_intervals_cover_as_often_as_they_say(seeds: int, least: float) -> None:
-    found = coverage([mean(each) for each in trials(seeds)], TRUE)
+    found = coverage([estimate_mean(each) for each in trials(seeds)], TRUE)
     assert least <= found <= 0.985, found
 
 
@@ -67,13 +67,13 @@ def test_intervals_of_seeds_alone_miss_where_images_differ() -> None:
         for each in of_few_images
     ]
     assert coverage(over_seeds, TRUE) < 0.91
-    assert coverage([mean(each) for each in of_few_images], TRUE) >= 0.93
+    assert coverage([estimate_mean(each) for each in of_few_images], TRUE) >= 0.93
 
 
 def test_one_seed_has_the_binomial_interval_over_test_images() -> None:
     right = np.arange(1000) < 800
     (found,) = resample({("once",): [right]}).values()
-    low, high = mean(found).interval(0.95)
+    low, high = estimate_mean(found).interval(0.95)
     half = 1.96 * 100 * math.sqrt(0.8 * 0.2 / 1000)
     assert (low, high) == pytest.approx((80 - half, 80 + half), abs=0.05 * half)
 
@@ -83,9 +83,9 @@ def test_differences_are_paired_by_test_images_and_not_by_seeds() -> None:
     hard = rng.random(IMAGES) < 0.3
     first, second = ([~hard ^ (rng.random(IMAGES) < 0.02) for _ in range(3)] for _ in range(2))
     found = resample({("first",): first, ("second",): second, ("again",): first})
-    apart = [mean(each).error for each in found.values()]
-    assert difference(found["first",], found["second",]).error < 0.6 * min(apart)
-    copied = difference(found["first",], found["again",])
+    apart = [estimate_mean(each).error for each in found.values()]
+    assert estimate_difference(found["first",], found["second",]).error < 0.6 * min(apart)
+    copied = estimate_difference(found["first",], found["again",])
     assert copied.value == 0 and copied.error > 0, "the seeds of two methods vary by themselves"
 
 
@@ -95,7 +95,7 @@ def test_differences_of_methods_that_are_alike_are_rarely_called_real() -> None:
     for trial in range(TRIALS // 2):
         pairs[trial, "a"], pairs[trial, "b"] = simulated(rng, 3), simulated(rng, 3)
     found = resample(pairs)
-    estimates = [difference(found[t, "a"], found[t, "b"]) for t in range(TRIALS // 2)]
+    estimates = [estimate_difference(found[t, "a"], found[t, "b"]) for t in range(TRIALS // 2)]
     assert coverage(estimates, 0) >= 0.93
     assert sum(each.p_value() < 0.05 for each in estimates) / len(estimates) <= 0.07
 
@@ -103,10 +103,10 @@ def test_differences_of_methods_that_are_alike_are_rarely_called_real() -> None:
 def test_the_degrees_of_freedom_lie_between_those_of_seeds_and_of_images() -> None:
     rng = np.random.default_rng(0)
     found = resample({(trial,): simulated(rng, 3) for trial in range(20)})
-    assert all(2 <= mean(each).degrees < math.inf for each in found.values())
+    assert all(2 <= estimate_mean(each).degrees < math.inf for each in found.values())
     of_images = np.arange(IMAGES) < 100
     (same,) = resample({("same",): [of_images] * 3}).values()
-    assert mean(same).degrees == math.inf, "the seeds do not differ: images are all that varies"
+    assert estimate_mean(same).degrees == math.inf, "only images vary"
 
 
 def test_what_a_method_gets_does_not_depend_on_the_others() -> None:
@@ -119,8 +119,8 @@ def test_what_a_method_gets_does_not_depend_on_the_others() -> None:
 
 def test_sets_of_other_sizes_are_resampled_too() -> None:
     found = resample({("few",): [np.ones(10, bool)], ("many",): [np.zeros(30, bool)]})
-    assert mean(found["few",]).interval(0.95) == (100, 100)
-    assert mean(found["many",]).interval(0.95) == (0, 0)
+    assert estimate_mean(found["few",]).interval(0.95) == (100, 100)
+    assert estimate_mean(found["many",]).interval(0.95) == (0, 0)
 
 
 def test_no_difference_and_a_sure_one_have_p_values() -> None:

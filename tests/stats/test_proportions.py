@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from dpbench.stats.proportions import wilson
+from dpbench.stats.proportions import wilson_interval
 
 
 # Newcombe 1998, table I, method 3
@@ -19,12 +19,12 @@ from dpbench.stats.proportions import wilson
 def test_wilson_intervals_are_the_published_ones(
     successes: int, trials: int, low: float, high: float
 ) -> None:
-    assert wilson(successes, trials) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
 @pytest.mark.parametrize("successes", [0, 1, 17, 50])
 def test_wilson_intervals_are_those_of_scipy(successes: int, confidence: float) -> None:
     expected = binomtest(successes, 50).proportion_ci(confidence, method="wilson")
-    found = wilson(successes, 50, confidence)
+    found = wilson_interval(successes, 50, confidence)
     assert found == pytest.approx((expected.low, expected.high), abs=1e-12)

@@ -1,0 +1,35 @@
+"""Pages: templates beside this file, filled in. What is filled in is text and is escaped."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("dpbench.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+def shown(value: object) -> object:
+    """A value as pages show it: numbers at four digits, nothing for None."""
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else value
+
+
+_TEMPLATES.filters["shown"] = shown
+
+
+def render(template: str, **values: object) -> str:
+    """Fill in a template.
+
+    Args:
+        template: File name in ``templates``.
+        **values: What its names stand for.
+
+    Returns:
+        A page of HTML that needs no other file but the figures it links to.
+    """
+    return _TEMPLATES.get_template(template).render(values)

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dpbench.records.sample_scores import Scores
+from tests.support.command import Command
+from tests.support.reports import (
+    CAS_OF_MINE,
+    FOREIGN,
+    SPEC,
+    N,
+    finished,
+    keep,
+    keep_tested,
+    score,
+    table,
+)
+
+
+def test_runs_that_are_not_complete_are_left_out_and_named(dpbench: Command) -> None:
+    keep(
+        finished(SPEC, 1.0),
+        finished(replace(SPEC, seed=1), 2.0, status="failed"),
+        finished(replace(SPEC, seed=2), 3.0, status="started"),
+    )
+    ended = dpbench("report")
+    assert ended.code == 0
+    (row,) = table()
+    assert (row["seeds"], row["mean"]) == ("1", "1.0")
+    for seed in (1, 2):
+        assert (
+            f"left out because it is incomplete: runs/{replace(SPEC, seed=seed).folder}"
+            in ended.err
+        )
+
+
+def test_a_committed_record_of_an_incomplete_run_is_refused(dpbench: Command) -> None:
+    keep(finished(SPEC, 1.0))
+    dpbench("report")
+    (file,) = Path("leaderboards/records").rglob("*.json")
+    file.write_text(finished(SPEC, 1.0, status="failed").dumps())
+    ended = dpbench("report", "--check")
+    assert ended.code == 2
+    assert f"{file} is of a run that is not complete" in ended.err
+
+
+def test_an_edited_measurement_in_a_committed_record_is_refused(dpbench: Command) -> None:
+    keep(finished(SPEC, 12.5))
+    dpbench("report")
+    (file,) = Path("leaderboards/records").rglob("*.json")
+    file.write_text(file.read_text().replace("12.5", "99.5"))
+    ended = dpbench("report", "--check")
+    assert ended.code == 2
+    assert f"{file} was edited: its digest is not that of its content" in ended.err
+
+
+def test_a_record_from_before_there_were_digests_is_kept_as_it_is(dpbench: Command) -> None:
+    record = finished(SPEC, 12.5)
+    keep(record)
+    file = Path("runs", record.spec.folder, "record.json")
+    content = json.loads(file.read_text())
+    del content["digest"]
+    file.write_text(json.dumps(content, indent=2))
+    assert dpbench("report").code == 0
+    (kept,) = Path("leaderboards/records").rglob("*.json")
+    assert kept.read_bytes() == file.read_bytes()
+
+
+def test_outcomes_are_committed_beside_the_record_and_are_small(dpbench: Command) -> None:
+    keep_tested(SPEC, 0.8)
+    dpbench("report")
+    (file,) = Path("leaderboards/records").rglob("*.npz")
+    assert file.with_name(file.name.replace(".correct.npz", ".json")).exists()
+    assert file.stat().st_size < N / 8 + 400
+    before, csv_text = file.read_bytes(), Path("leaderboards/digits.csv").read_text()
+    shutil.rmtree("runs")
+    assert dpbench("report").code == 0 and dpbench("report", "--check").code == 0
+    assert file.read_bytes() == before
+    assert Path("leaderboards/digits.csv").read_text() == csv_text
+
+
+def test_outcomes_that_are_not_those_of_the_record_are_refused(dpbench: Command) -> None:
+    keep_tested(SPEC, 0.8)
+    dpbench("report")
+    (file,) = Path("leaderboards/records").rglob("*.npz")
+    with np.load(file) as bits:
+        edited = {name: array.copy() for name, array in bits.items()}
+    edited["cas"][:10] = 255
+    np.savez(file, **edited)
+    ended = dpbench("report", "--check")
+    assert ended.code == 2 and f"{file} does not give what its record says of cas" in ended.err
+    file.write_bytes(b"junk")
+    assert f"{file} holds no outcomes" in dpbench("report", "--check").err
+
+
+def test_predictions_that_are_not_the_runs_are_refused(dpbench: Command) -> None:
+    keep_tested(SPEC, 0.8)
+    (file,) = Path("runs").rglob("*.npz")
+    np.savez(file, labels=np.zeros(N, int), cas=np.zeros(N, int))
+    ended = dpbench("report")
+    assert ended.code == 2 and f"{file} is not the file that the run wrote" in ended.err
+
+
+def test_scores_of_a_runs_samples_are_left_to_its_record(dpbench: Command) -> None:
+    keep(finished(SPEC, 50.0))
+    text = score(Scores(replace(FOREIGN, origin=SPEC.id), measurements=[CAS_OF_MINE]))
+    assert dpbench("report").code == 0
+    assert [row["mean"] for row in table()] == ["50.0"]
+    Path("leaderboards/scores").mkdir()
+    Path("leaderboards/scores/mine.json").write_text(text)
+    ended = dpbench("report")
+    assert ended.code == 2 and "mine.json is of a run's samples" in ended.err

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from dpbench.core.metrics import Measurement
+from dpbench.records.run_record import RunRecord
+from dpbench.records.sample_scores import Scores
+from tests.support.command import Command
+from tests.support.reports import (
+    FOREIGN,
+    SPEC,
+    finished,
+    keep,
+    score,
+    with_curves,
+)
+
+LAPTOP = replace(SPEC, profile="laptop")
+
+
+def cnn(method: str, value: float | None, **spec: object) -> RunRecord:
+    reason = "it is < 5" if value is None else ""
+    found = Measurement("cas_cnn", value, "%", True, 10, "test", reason=reason)
+    return finished(replace(LAPTOP, method=method, **spec), value, reason, measurements=[found])
+
+
+def overview() -> list[list[str]]:
+    """The cells of the page's tables, without tags, line by line."""
+    page = Path("leaderboards/index.html").read_text(encoding="utf-8").replace("\n", "")
+    lines = re.findall(r"<tr>(?:<td>.*?</td>)+</tr>", page)
+    return [
+        [re.sub(r"<[^>]*>", " ", each).strip() for each in re.findall(r"<td>(.*?)</td>", line)]
+        for line in lines
+    ]
+
+
+def test_the_overview_has_budgets_from_the_largest_and_in_each_the_best_first(
+    dpbench: Command,
+) -> None:
+    keep(cnn("worse", 50.0), cnn("better", 60.0), cnn("spendthrift", 40.0, epsilon=10.0))
+    keep(*(cnn("seeds", value, seed=seed) for seed, value in enumerate((70.0, 72.0))))
+    foreign = replace(FOREIGN, profile="laptop")
+    score(Scores(foreign, measurements=cnn("", 99.0).measurements))
+    assert dpbench("report").code == 0
+    names = [line[0] for line in overview()]
+    assert names == ["spendthrift", "seeds", "better", "worse", "mine (unknown origin)"]
+    assert overview()[1][1:3] == ["1", "71%  2 seeds 58.29 to 83.71 (seeds)"]
+    assert overview()[-1][1:3] == ["not claimed", "99%  1 seed"]
+
+
+def test_the_overview_says_why_a_number_is_not_there(dpbench: Command) -> None:
+    keep(cnn("some", 50.0), cnn("none", None))
+    assert dpbench("report").code == 0
+    assert overview()[1][:3] == ["none", "1", "&ndash;"]
+    assert 'title="it is &lt; 5"' in Path("leaderboards/index.html").read_text(encoding="utf-8")
+
+
+def test_the_overview_shows_what_audits_found(dpbench: Command) -> None:
+    found = {
+        "audit_epsilon_lower": 0.4,
+        "audit_sigma_ratio_low": 0.9,
+        "audit_sigma_ratio_high": 1.1,
+    }
+    record = cnn("some", 50.0)
+    record.measurements += [Measurement(*each, "", True, 0) for each in found.items()]
+    keep(record)
+    assert dpbench("report").code == 0
+    assert overview()[0][-2:] == ["at least 0.4", "0.900 to 1.100"]
+
+
+def test_the_overview_leaves_runs_of_claims_to_their_page(dpbench: Command) -> None:
+    keep(cnn("some", 50.0), cnn("other", 60.0, profile="claims"))
+    assert dpbench("report").code == 0
+    assert [line[0] for line in overview()] == ["some"]
+    page = Path("leaderboards/index.html").read_text(encoding="utf-8")
+    assert re.search(r'Of \d+ published claims: \d+ untested. <a href="claims.html">', page)
+
+
+def test_what_the_overview_links_to_is_there(dpbench: Command) -> None:
+    keep(with_curves(LAPTOP), *(cnn(name, 50.0, dataset="my set/1") for name in "ab"))
+    assert dpbench("report").code == 0
+    page = Path("leaderboards/index.html").read_text(encoding="utf-8")
+    targets = re.findall(r'(?:href|src)="([^"]*)"', page)
+    assert len(targets) == 5
+    assert [each for each in targets if not Path("leaderboards", each).exists()] == []
