@@ -116,6 +116,12 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def md5_of(file: Path) -> str:
+    """MD5 of a file's content, as 32 hex digits: it detects accidents, not forgeries."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "md5").hexdigest()
+
+
 def safe_name(name: str) -> str:
     """A name as one part of a path: all but letters, digits and ``_.+-`` becomes ``-``."""
     return re.sub(r"[^\w.+-]+", "-", name)

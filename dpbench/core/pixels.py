@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 
 def from_pixels(pixels: Tensor) -> Tensor:
@@ -29,8 +28,10 @@ def save_grid(pixels: Tensor, columns: int, file: Path, scale: int = 2) -> None:
         file: The PNG file.
         scale: Factor of enlargement, so that small images can be seen.
     """
-    grid = make_grid(pixels.cpu(), nrow=columns, padding=1, pad_value=255)
-    picture = Image.fromarray(grid.permute(1, 2, 0).numpy())
-    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(
-        file
-    )
+    height, width = pixels.shape[2] + 1, pixels.shape[3] + 1  # with a white line between images
+    size = (columns * width + 1, -(-len(pixels) // columns) * height + 1)
+    grid = Image.new("RGB", size, "white")
+    for number, image in enumerate(pixels.cpu().permute(0, 2, 3, 1).numpy()):
+        corner = (number % columns * width + 1, number // columns * height + 1)
+        grid.paste(Image.fromarray(image.squeeze()), corner)
+    grid.resize((scale * grid.width, scale * grid.height), Image.Resampling.NEAREST).save(file)

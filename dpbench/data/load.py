@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from dpbench.core.errors import UserError, unknown
 from dpbench.core.images import Images, Splits, content_hash
@@ -116,6 +115,8 @@ def load(name: str, data_root: Path | None, progress: Progress, holdout: int = 0
 
 def _digits() -> tuple[Images, Images]:
     """The digits in their fixed stratified split: 1437 train and 360 test images."""
+    from sklearn.datasets import load_digits  # here because the import takes seconds
+
     bundle = load_digits()
     values = bundle.images.astype(np.int64)
     pixels = (values * 255 + DIGITS_WHITE // 2) // DIGITS_WHITE  # rounded to nearest

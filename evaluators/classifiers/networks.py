@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import timm
 from torch import nn
 
 from dpbench.core.images import ImageSpec
@@ -67,6 +66,8 @@ def resnet50(spec: ImageSpec, classes: int) -> nn.Module:
 
 
 def _resnet(name: str, spec: ImageSpec, classes: int) -> nn.Module:
+    import timm  # here because the import takes seconds
+
     network = timm.create_model(name, in_chans=spec.channels, num_classes=classes)
     stem = nn.Conv2d(spec.channels, 64, 3, padding=1, bias=False)
     # as timm initialises every other convolution

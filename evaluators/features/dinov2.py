@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import timm
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from dpbench.core.errors import UserError
@@ -34,6 +32,9 @@ def dinov2_extractor(file: Path, device: torch.device) -> Extractor:
     Raises:
         UserError: The file is missing or does not hold these weights.
     """
+    import timm  # here because the import takes seconds
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
     if not file.is_file():
         raise UserError(
             f"{DINOV2_VARIABLE} names {file}, which is not a file; expected {DINOV2_FILE}"

@@ -8,8 +8,8 @@ from pathlib import Path
 from threading import Thread
 
 import pooch
-from torchvision.datasets.utils import calculate_md5
 
+from dpbench.core.files import md5_of
 from dpbench.core.progress import Progress, Task
 
 ANSWER_SECONDS = 10.0
@@ -47,7 +47,7 @@ def fetch(
         for name, expected in md5.items():
             file = folder / name
             _download(mirror + name, file, task)
-            if (found := calculate_md5(file)) != expected:
+            if (found := md5_of(file)) != expected:
                 raise OSError(f"{name} has MD5 {found[:12]}, expected {expected[:12]}")
     return folder
 

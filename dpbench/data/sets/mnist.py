@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision import datasets
 
 from dpbench.core.errors import UserError
 from dpbench.core.files import cache_path
@@ -73,14 +72,27 @@ FASHIONMNIST_SHA256 = {
     "t10k-images-idx3-ubyte": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
     "t10k-labels-idx1-ubyte": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
 }
+# torchvision's, and so are the mirrors: not imported, which takes seconds
+FASHIONMNIST_MD5 = {
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+MNIST_MD5 = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
 
 IDX_SETS = {
     "fashionmnist": IdxSet(
         info=catalog.FASHIONMNIST,
         folders=("FashionMNIST/raw", "fashionmnist", "fashion-mnist"),
         sha256=FASHIONMNIST_SHA256,
-        mirrors=tuple(datasets.FashionMNIST.mirrors),
-        md5=dict(datasets.FashionMNIST.resources),
+        mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+        md5=FASHIONMNIST_MD5,
         megabytes=30.9,
         debian_package="dataset-fashion-mnist",
         debian_folder=Path("/usr/share/datasets/fashion-mnist"),
@@ -92,8 +104,11 @@ IDX_SETS = {
         info=catalog.MNIST,
         folders=("MNIST/raw", "mnist"),
         impostors={FASHIONMNIST_SHA256["train-images-idx3-ubyte"]: "fashionmnist"},
-        mirrors=tuple(datasets.MNIST.mirrors),
-        md5=dict(datasets.MNIST.resources),
+        mirrors=(
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "http://yann.lecun.com/exdb/mnist/",
+        ),
+        md5=MNIST_MD5,
         megabytes=11.6,
     ),
 }

@@ -47,6 +47,13 @@ def test_cifar10_is_read_in_the_order_of_its_batches(root: Path, below: str) -> 
     assert splits.keys() == {"train", "test"}
 
 
+def test_cifar10_has_torchvisions_files_and_hashes() -> None:
+    theirs = datasets.CIFAR10
+    assert list(cifar.MD5.items()) == [tuple(each) for each in theirs.train_list + theirs.test_list]
+    assert cifar.BATCHES["test"] == ("test_batch",) and theirs.base_folder == cifar.FOLDER
+    assert (cifar.MIRROR + cifar.ARCHIVE, cifar.ARCHIVE_MD5) == (theirs.url, theirs.tgz_md5)
+
+
 def test_cifar10_is_read_as_torchvision_reads_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

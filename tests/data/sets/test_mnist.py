@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision import datasets
 
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Silent
@@ -27,14 +28,18 @@ def test_every_layout_is_found_below_a_data_root(folder: str, gz: bool, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "folders"),
+    ("name", "theirs", "folders"),
     [
-        ("fashionmnist", {"FashionMNIST/raw", "fashionmnist", "fashion-mnist"}),
-        ("mnist", {"MNIST/raw", "mnist"}),
+        ("fashionmnist", datasets.FashionMNIST, {"fashionmnist", "fashion-mnist"}),
+        ("mnist", datasets.MNIST, {"mnist"}),
     ],
 )
-def test_real_sets_know_torchvisions_layout(name: str, folders: set[str]) -> None:
-    assert set(IDX_SETS[name].folders) == folders
+def test_real_sets_know_torchvisions_layout_mirrors_and_hashes(
+    name: str, theirs: type[datasets.MNIST], folders: set[str]
+) -> None:
+    ours = IDX_SETS[name]
+    assert set(ours.folders) == {f"{theirs.__name__}/raw", *folders}
+    assert (list(ours.mirrors), list(ours.md5.items())) == (theirs.mirrors, theirs.resources)
 
 
 def test_sources_are_asked_in_order(
