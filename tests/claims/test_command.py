@@ -99,7 +99,7 @@ def test_files_of_claims_are_stable_and_checked_by_report(dpbench: Command) -> N
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("nonsense",), "there is no claim 'nonsense': choose among noise-multiplicity,"),
+        (("nonsense",), "there is no claim 'nonsense': choose from noise-multiplicity,"),
         (("--dry-run",), "--dry-run prints the plan of --run: give both"),
     ],
 )
