@@ -101,6 +101,8 @@ def leaderboard(measurements: pd.DataFrame, correct: CorrectImages) -> pd.DataFr
         UserError: Two repetitions have the same seed.
     """
     measured = measurements[measurements["metric"] != ""]
+    if measured.empty:
+        return pd.DataFrame(columns=[*COLUMNS, "resampled"])
     measured = measured.assign(
         audited_epsilon_lower=_audited(measured, AUDIT_EPSILON, "max"),
         sigma_ratio_low=_audited(measured, AUDIT_NOISE_LOW, "min"),

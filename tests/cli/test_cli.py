@@ -88,7 +88,7 @@ def test_a_mistake_is_one_line_that_says_what_to_do_and_leaves_nothing(
         (("bench", "step", "--multiplicity", "0"), "'--multiplicity'"),
         (("bench", "step", "--copies", "0"), "'--copies'"),
         (("bench", "step", "--repeats", "0"), "'--repeats'"),
-        (("bench", "sample", "--network", "cnn"), "cnn: no network that draws images"),
+        (("bench", "sample", "--network", "cnn"), "cnn: none of these networks draws images"),
         (("bench", "sample", "--images", "0"), "'--images'"),
         (("bench", "accounting", "--eps", "0"), "epsilon must be above 0, got 0"),
         (("bench", "accounting", "--eps", "inf"), "epsilon must be finite"),

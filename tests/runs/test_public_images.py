@@ -62,7 +62,7 @@ def test_public_training_that_was_interrupted_goes_on_in_another_run(tmp_path: P
                 model.weight += 100
             if step == 1:
                 signal.raise_signal(signal.SIGINT)
-    begun._release()  # as when its process ends
+    begun._lock.close()  # as when its process ends
     assert pretrained(tmp_path, RECIPE, []).weight.item() == 201
 
 
