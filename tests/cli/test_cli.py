@@ -296,8 +296,7 @@ def test_a_non_private_dry_run_is_json_without_infinity(dpbench: Command) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "dataset", "epsilon", "steps"),
-    [("dpdm", "mnist", 0.2, 4395), ("dpdm", "fashionmnist", 10, 4395)]
-    + [("dpsyngen", "mnist", 10, 2930), ("dpsyngen", "fashionmnist", 1, 2930)],
+    [("dpdm", "mnist", 0.2, 4395), ("dpsyngen", "fashionmnist", 1, 2930)],
 )
 def test_the_papers_configurations_can_be_planned_anywhere(
     dpbench: Command, tmp_path: Path, method: str, dataset: str, epsilon: float, steps: int
