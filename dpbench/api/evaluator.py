@@ -23,10 +23,10 @@ from dpbench.privacy.audit import Mechanism
 
 
 class Need(enum.Enum):
-    """Something an evaluator must declare before it gets it.
+    """Something that an evaluator gets only if it declares it.
 
-    Samples and a predictor are never both there. Metrics of samples are rows with a reason where
-    there is a predictor, and a metric of predictors gives no row where there are samples.
+    A method gives samples or a predictor, never both. For a predictor, metrics of samples become
+    rows with a reason; for samples, metrics of predictors give no row.
     """
 
     SAMPLES = "samples"
@@ -40,29 +40,29 @@ class Need(enum.Enum):
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What an evaluator gets.
+    """What the harness gives an evaluator.
 
     Attributes:
         dataset: Name of the data set that the samples imitate.
         classes: Number of classes.
-        synthetic: The images under evaluation; none where the method gave a classifier.
-        open_real: Opens a real split; only declared ones can be opened.
-        profile: The resolved profile.
-        device: Where to compute.
+        synthetic: The images under evaluation; empty if the method gave a classifier.
+        open_real: Opens a real split; undeclared splits are refused.
+        profile: Profile of the evaluation.
+        device: Device to compute on.
         streams: Named random streams; evaluators use ``evaluation``.
         progress: Receives progress updates.
-        cache: A folder for what can be computed again.
-        mechanism: What made the images and what it claims; None where that was not declared, or is
-            not known.
-        public: The public images that the method trained on; None where that was not declared, or
-            there are none.
-        predictor: The classifier under evaluation; None where that was not declared, or the method
-            gave images.
-        keep: Keeps arrays by name beside the record, where its hash of them is: what was found
-            image by image. Each call replaces the last one of the same evaluator. The folder may be
-            released: nothing of single images of the train split goes in there. Predicted classes
-            of test images, under the name of a metric that is their accuracy in %, beside their
-            ``labels``, give it intervals over test images and comparisons of methods.
+        cache: Folder for results that can be recomputed.
+        mechanism: The mechanism that made the images, with its claim; None if undeclared or
+            unknown.
+        public: The public images that the method trained on; None if undeclared, or if there are
+            none.
+        predictor: The classifier under evaluation; None if undeclared, or if the method gave
+            images.
+        keep: Writes named arrays of results per image beside the record, which holds their hash.
+            Each call replaces the previous one of the same evaluator. The folder may be released,
+            so results on single train images must not be kept. Predicted classes of test images,
+            kept under the name of a metric that is their accuracy in %, beside their ``labels``,
+            give that metric intervals over test images and comparisons of methods.
     """
 
     dataset: str
@@ -85,8 +85,8 @@ class Evaluator(Protocol):
 
     Attributes:
         summary: One-line description.
-        metrics: All metrics it can return.
-        needs: What it looks at, and the real splits it opens.
+        metrics: All metrics that it can return.
+        needs: Inputs that it uses, and real splits that it opens.
     """
 
     summary: ClassVar[str]
@@ -94,4 +94,4 @@ class Evaluator(Protocol):
     needs: ClassVar[frozenset[Need]]
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
-        """Measure; a number that cannot be had is a measurement with a reason."""
+        """Return measurements; one that is not possible has a reason in place of a value."""

@@ -28,15 +28,15 @@ from dpbench.training.pretraining import Pretraining
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A part of training, before it runs.
+    """A stage of training, as planned.
 
     Attributes:
-        name: What a person reads.
-        steps: Optimizer steps.
+        name: Name in the printed plan.
+        steps: Number of optimizer steps.
         evaluations: Gradient evaluations (images x copies), expected over Poisson sampling.
-        private: Whether they are of private images.
+        private: Whether the stage trains on private images.
         probe: Runs one step of the stage on random tensors on a device and returns evaluations per
-            second; None where the stage is too short to matter.
+            second; None if the stage is too short to matter.
     """
 
     name: str
@@ -48,12 +48,12 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a method is going to do and to spend: known before it sees a private image.
+    """What a method will do and spend, known before it sees a private image.
 
     Attributes:
-        stages: In order.
+        stages: Stages of training, in order.
         events: Every privacy event the method will spend, in order.
-        parameters: Trainable parameters of the largest network.
+        parameters: Number of trainable parameters of the largest network.
         public: Name of the public images that the method trains on.
     """
 
@@ -63,25 +63,25 @@ class Plan:
     public: str = NO_PUBLIC
 
     def evaluations(self, private: bool) -> int:
-        """Gradient evaluations of all private, or all public, stages."""
+        """Sum of the gradient evaluations of all private, or of all public, stages."""
         return sum(stage.evaluations for stage in self.stages if stage.private is private)
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a method gets from the harness besides the private images.
+    """What the harness gives a method besides the private images.
 
     Attributes:
-        profile: The resolved profile.
-        device: Where to compute.
+        profile: Profile of the run.
+        device: Device to compute on.
         streams: Named random streams.
         progress: Receives progress updates.
-        folder: Where training state may be kept between interruptions; not for release.
-        ranks: The processes of the run. All of them fit alike, stage by stage and step by step;
-            private gradient sums are shared out, and the sampler of the first one is kept.
-        public: The images that the plan calls ``public``, or None.
-        pretrained: Told what weights of public training were taken or made.
-        cache: Where those weights are kept for other runs.
+        folder: Folder for training state between interruptions; never released.
+        ranks: Processes of the run. All execute ``fit`` in step; private gradient sums are divided
+            among them, and the sampler of the first one is kept.
+        public: The images that the plan names as ``public``, or None.
+        pretrained: Called with a description of the public weights that were loaded or made.
+        cache: Folder that keeps these weights for other runs.
     """
 
     profile: Profile
@@ -95,11 +95,11 @@ class RunContext:
     cache: Path = field(default_factory=cache_folder)
 
     def stage(self, name: str, label: str) -> Stage:
-        """A resumable loop whose state is kept under ``name``."""
+        """Return a resumable loop that keeps its state under ``name``."""
         return Stage(label, self.folder / f"{name}.stage", self.progress, self.ranks)
 
     def pretraining(self, recipe: Mapping[str, object], label: str) -> Pretraining:
-        """Training on public images whose result is kept for all runs with the same ``recipe``.
+        """Return public training whose weights are kept for all runs with the same ``recipe``.
 
         Use it like this::
 
@@ -113,7 +113,7 @@ class RunContext:
 
 
 class Sampler(Protocol):
-    """Draws images. Has seen private data through mechanisms only: it is post-processing."""
+    """Draws images. It is post-processing: it has seen private data through mechanisms only."""
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Draw one image for each label.
@@ -134,9 +134,9 @@ def uniform_labels(count: int, classes: int) -> Tensor:
 
 @runtime_checkable
 class Predictor(Protocol):
-    """Tells the classes of images, where a method learns a classifier and not to draw images.
+    """Classifies images: the result of a method that learns a classifier instead of a sampler.
 
-    Like a ``Sampler`` it has seen private data through mechanisms only.
+    Like a ``Sampler``, it has seen private data through mechanisms only.
     """
 
     def predict(self, images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""How claims are decided: from the records of their runs to one number for each seed.
+"""Rules that turn the records of a claim's runs into one number per seed.
 
-The number is oriented: above ``null`` speaks for the claim, under it against it. What decides is
-its mean over seeds, in ``dpbench.claims.verdicts``.
+The number is oriented: values above ``null`` support the claim, values below contradict it.
+``dpbench.claims.verdicts`` decides by its mean over seeds.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from dpbench.records.run_record import RunRecord
 
 @dataclass(frozen=True)
 class Evidence:
-    """What records say of a claim.
+    """Evidence for or against a claim, read from records.
 
     Attributes:
-        estimand: What the values are, for people.
-        values: By seed, oriented.
-        null: The value that speaks neither for the claim nor against it.
-        unit: Of the values.
-        profile: Of the runs that were read.
+        estimand: Description of the values.
+        values: Oriented value of each seed.
+        null: The value that neither supports nor contradicts the claim.
+        unit: Unit of the values.
+        profile: Profile of the runs that were read.
         missing: Number of the claim's runs without a record.
         records: Ids of the records that were read, 8 hex digits each.
-        reason: Why there are fewer values than seeds, or why they cannot be compared.
-        comparable: Whether the runs differ in what the claim is about and in nothing else.
+        reason: Why there are fewer values than seeds, or why arms cannot be compared.
+        comparable: Whether the runs differ only in what the claim is about.
         monotone: Whether the means are in the claimed order at every step.
     """
 
@@ -52,19 +52,19 @@ class Rule(Protocol):
 
     Attributes:
         arms: The runs that test the claim.
-        metrics: What is read from their records.
+        metrics: Metrics that are read from their records.
     """
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """See the class."""
+        """The runs that test the claim."""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """See the class."""
+        """The metrics that are read from their records."""
 
     def evidence(self, records: Sequence[RunRecord]) -> Evidence:
-        """What records say; those of other runs are ignored."""
+        """Read the values of each seed; records of other runs are ignored."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Paired:
     """One arm against another, seed by seed.
 
     Attributes:
-        arm: What is claimed to be better, or no worse.
-        reference: Than what.
-        metric: By which.
-        margin: How much worse still counts as no loss, stated beforehand in units of the metric; 0
-            claims that the arm is better.
+        arm: The arm that is claimed to be better, or no worse.
+        reference: The arm that it is compared with.
+        metric: Metric of the comparison.
+        margin: Largest loss that counts as none, stated beforehand in units of the metric; with 0
+            the arm is claimed to be better.
     """
 
     arm: Arm
@@ -86,16 +86,16 @@ class Paired:
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """See ``Rule``."""
+        """The runs that test the claim."""
         return self.arm, self.reference
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """See ``Rule``."""
+        """The metrics that are read from their records."""
         return (self.metric,)
 
     def evidence(self, records: Sequence[RunRecord]) -> Evidence:
-        """See ``Rule``."""
+        """Read the values of each seed; records of other runs are ignored."""
         found = [read_values(arm, self.metric, records) for arm in self.arms]
         ahead, behind = found
         values = {
@@ -108,14 +108,14 @@ class Paired:
 
 @dataclass(frozen=True)
 class Trend:
-    """Arms that are claimed to get better one after the other.
+    """Arms that are claimed to improve in order.
 
     The value of a seed is the least-squares slope over the arms' places, 0, 1, 2, ...
 
     Attributes:
-        rising: The arms, in order, the one that is claimed to be best last.
-        metric: By which.
-        references: What each arm's gain is over, where the claim is of gains.
+        rising: The arms, from claimed worst to claimed best.
+        metric: Metric of the comparison.
+        references: If the claim is about gains, the arm that each one's gain is measured against.
     """
 
     rising: tuple[Arm, ...]
@@ -124,16 +124,16 @@ class Trend:
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """See ``Rule``."""
+        """The runs that test the claim."""
         return tuple(dict.fromkeys((*self.rising, *self.references)))
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """See ``Rule``."""
+        """The metrics that are read from their records."""
         return (self.metric,)
 
     def evidence(self, records: Sequence[RunRecord]) -> Evidence:
-        """See ``Rule``."""
+        """Read the values of each seed; records of other runs are ignored."""
         arms = [read_values(arm, self.metric, records) for arm in self.rising]
         references = [read_values(arm, self.metric, records) for arm in self.references]
         found = [*arms, *references]
@@ -150,12 +150,12 @@ class Trend:
 
 @dataclass(frozen=True)
 class Reading:
-    """A number that single runs hold.
+    """A number that each run measures by itself.
 
     Attributes:
-        arm: Which runs.
-        metric: Which number.
-        minus: What is taken off it.
+        arm: The runs that are read.
+        metric: Metric that is read.
+        minus: Metric that is subtracted from it, if any.
     """
 
     arm: Arm
@@ -163,7 +163,7 @@ class Reading:
     minus: Metric | None = None
 
     def evidence(self, records: Sequence[RunRecord], threshold: float) -> Evidence:
-        """The number of each seed."""
+        """Read the number of each seed."""
         own = read_values(self.arm, self.metric, records)
         if self.minus is None:
             return _evidence(self.metric.name, own.values, [own], threshold, self.arm.profile)
@@ -177,14 +177,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Measured:
-    """A number that every run measures by itself, against a threshold.
+    """A number that each run measures by itself, compared with a threshold.
 
-    Readings are never pooled: that with the most seeds decides, the first of them in a tie.
+    Readings are never pooled: the one with the most seeds decides, the first of them in a tie.
 
     Attributes:
-        reading: Of the runs that test the claim; higher speaks for it.
-        threshold: What the number must be above, stated beforehand.
-        others: The same number of runs of other profiles, read where there are more of them.
+        reading: Reading of the runs that test the claim; higher values support it.
+        threshold: Value that the number must exceed, stated beforehand.
+        others: The same reading of runs of other profiles, used if they have more seeds.
     """
 
     reading: Reading
@@ -193,16 +193,16 @@ class Measured:
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """See ``Rule``."""
+        """The runs that test the claim."""
         return (self.reading.arm,)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """See ``Rule``."""
+        """The metrics that are read from their records."""
         return tuple(filter(None, (self.reading.metric, self.reading.minus)))
 
     def evidence(self, records: Sequence[RunRecord]) -> Evidence:
-        """See ``Rule``."""
+        """Read the values of each seed; records of other runs are ignored."""
         readings = (self.reading, *self.others)
         found = [reading.evidence(records, self.threshold) for reading in readings]
         most = max(found, key=lambda each: len(each.values))
@@ -211,15 +211,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Claim:
-    """What somebody published, and how it is decided here.
+    """A published claim, and the rule that decides it here.
 
     Attributes:
-        id: Unique.
+        id: Unique id.
         statement: The claim, in one sentence.
-        source: Paper and place.
-        published: The figures that the source gives: published by others, and not ours.
-        rule: How our records decide.
-        here: In what the runs depart from the source.
+        source: Paper, and place in the paper.
+        published: Figures given by the source; published by others, not measured by us.
+        rule: Rule by which our records decide.
+        here: How our runs depart from the source.
     """
 
     id: str
@@ -231,17 +231,17 @@ class Claim:
 
 
 def _common(found: Sequence[ArmValues]) -> list[int]:
-    """The seeds that have a value in every arm."""
+    """Seeds that have a value in every arm."""
     return sorted(set.intersection(*(set(each.values) for each in found)))
 
 
 def _table(found: Sequence[ArmValues], seeds: Sequence[int]) -> NDArray[np.float64]:
-    """``(arms, seeds)``: the values of every arm."""
+    """Values of every arm, ``(arms, seeds)`` float64."""
     return np.array([[each.values[seed] for seed in seeds] for each in found], dtype=np.float64)
 
 
 def _sign(found: Sequence[ArmValues]) -> int:
-    """Which way is up; any way where nothing was measured."""
+    """1 if higher is better, -1 if lower is; 1 if nothing was measured."""
     return next((each.sign for each in found if each.values), 1)
 
 

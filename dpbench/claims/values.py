@@ -1,4 +1,4 @@
-"""What the records of an arm say of one metric, seed by seed."""
+"""Values of one metric over the seeds of an arm."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dpbench.records.run_record import RunRecord
 
 @dataclass(frozen=True)
 class Metric:
-    """What is read from a record.
+    """A metric to read from records.
 
     Attributes:
-        name: Of the metric.
-        evaluator: CLI name of the one that measures it.
-        split: The real split of the measurement.
+        name: Name of the metric.
+        evaluator: CLI name of the evaluator that measures it.
+        split: Real split of the measurement.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Metric:
     split: str = "test"
 
     def of(self, record: RunRecord) -> Measurement | None:
-        """The measurement in a record; None where there is none."""
+        """Return the measurement in a record, or None."""
         for measurement in record.measurements:
             if (measurement.metric, measurement.split) == (self.name, self.split):
                 return measurement
@@ -35,17 +35,17 @@ class Metric:
 
 @dataclass(frozen=True)
 class ArmValues:
-    """One metric of one arm, over seeds.
+    """Values of one metric over the seeds of an arm.
 
     Attributes:
-        values: By seed, as measured.
-        sign: 1 where higher is better, -1 where lower is.
-        unit: Of the metric.
+        values: Measured value of each seed.
+        sign: 1 if higher is better, -1 if lower is.
+        unit: Unit of the metric.
         missing: Number of runs without a record.
         records: Ids of the records, 8 hex digits each.
-        specs: Everything that was asked for but the seed, one for each way it was asked.
-        conditions: What must agree between arms for a comparison: data, compute and measurement.
-        reason: Why a run that is complete has no value; ``""`` where all have one.
+        specs: Ids of the specifications without their seeds; more than one if the runs differ.
+        conditions: Data, compute and measurement, which must agree between compared arms.
+        reason: Why a complete run has no value; ``""`` if all have one.
     """
 
     values: Mapping[int, float]
@@ -59,7 +59,7 @@ class ArmValues:
 
 
 def read_values(arm: Arm, metric: Metric, records: Iterable[RunRecord]) -> ArmValues:
-    """Read a metric of an arm from those of the records that are of its runs."""
+    """Read a metric of an arm from the records of its runs; others are ignored."""
     own = sorted((each for each in records if arm.has(each)), key=lambda each: each.spec.seed)
     values: dict[int, float] = {}
     sign, unit, reason = 1, "", ""

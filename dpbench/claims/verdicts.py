@@ -1,4 +1,4 @@
-"""From evidence to verdicts: Student's t over seeds, corrected for the number of claims."""
+"""Verdicts on claims: Student's t over seeds, adjusted for the number of claims."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Decision = Literal["supported", "contradicted", "unresolved", "untested"]
 
 @dataclass(frozen=True)
 class ClaimVerdict:
-    """What our records say of a claim.
+    """Verdict of our records on a claim.
 
     Attributes:
-        claim: Which.
-        decision: ``untested`` where no seed has a value because runs are missing.
-        reason: Why it is neither supported nor contradicted; ``""`` where it is.
-        evidence: What was read.
-        estimate: Mean over seeds, in the direction of the claim; None for no seed.
-        low: Lower end of the 95% Student-t interval over seeds; None for fewer than two.
-        high: Upper end.
-        p_value: Two-sided, of the mean against ``evidence.null``, adjusted for all claims that
-            could be tested; None where this one could not.
+        claim: The claim.
+        decision: ``untested`` if no seed has a value because runs are missing.
+        reason: Why the claim is neither supported nor contradicted; ``""`` if it is either.
+        evidence: The evidence that was read.
+        estimate: Mean over seeds, oriented; None without seeds.
+        low: Lower end of the 95% Student-t interval over seeds; None for fewer than two seeds.
+        high: Upper end of that interval.
+        p_value: Two-sided p-value of the mean against ``evidence.null``, adjusted over all claims
+            that could be tested; None if this one could not.
     """
 
     claim: Claim
@@ -43,11 +43,11 @@ class ClaimVerdict:
 
 
 def judge(claims: Sequence[Claim], records: Sequence[RunRecord]) -> list[ClaimVerdict]:
-    """Decide claims together, for Holm's correction is over all that could be tested.
+    """Judge claims together, since Holm's correction is over all that can be tested.
 
     Args:
-        claims: All there are, also where only some are of interest.
-        records: Of any runs; those that are of no claim are ignored.
+        claims: All claims, even if only some are of interest.
+        records: Records of any runs; those of no claim are ignored.
 
     Returns:
         A verdict for each claim, in order.
@@ -91,7 +91,7 @@ def _verdict(
 
 
 def _undecided(found: Evidence) -> tuple[Decision, str]:
-    """Why there is no test."""
+    """Decision and reason without a test."""
     seeds = len(found.values)
     missing = "1 run is missing" if found.missing == 1 else f"{found.missing} runs are missing"
     if not found.comparable:
@@ -106,7 +106,7 @@ def _undecided(found: Evidence) -> tuple[Decision, str]:
 def _decided(
     found: Evidence, estimate: MeanEstimate, p_value: float, tests: int
 ) -> tuple[Decision, str]:
-    """What a test says."""
+    """Decision and reason by the test."""
     low, high = estimate.interval(CONFIDENCE)
     if low <= found.null <= high:
         return "unresolved", f"the interval holds {found.null:g}"

@@ -1,4 +1,4 @@
-"""One tidy table of all that was measured: leaderboards, claims and figures derive from it."""
+"""One tidy table of measurements, from which leaderboards, comparisons and figures derive."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from dpbench.records.sample_scores import NOT_CLAIMED, Scores
 # in place of the measurements of a record that has none, so that the record still has a row
 _NOTHING = Measurement("", None, "", True, 0, reason="nothing was measured")
 _MEASUREMENT = (
-    *("metric", "value", "unit", "higher_is_better", "n", "split", "extractor", "reason"),
+    "metric",
+    "value",
+    "unit",
+    "higher_is_better",
+    "n",
+    "split",
+    "extractor",
+    "reason",
 )
-_SPEC = (
-    *("method", "method_version", "dataset", "dataset_hash", "epsilon", "delta", "adjacency"),
-    *("seed", "profile", "compute", "samples", "reproducible"),
-)
+_SPEC = ("method", "dataset", "dataset_hash", "epsilon", "delta", "adjacency", "seed", "profile")
 _DERIVED = ("id", "repetition", "label", "accounted_epsilon", "release")
 _COUNTS = ("private_evaluations", "public_evaluations")
 _COLUMNS = (*_DERIVED, *_SPEC, *_COUNTS, "fit_seconds", *_MEASUREMENT)
@@ -44,9 +48,8 @@ def measurement_frame(records: Iterable[RunRecord], scores: Iterable[Scores] = (
           equal in runs that differ in their seeds alone;
         - ``label``: the method, with ``+name=value`` for every hyper-parameter that was set by
           hand;
-        - ``method``, ``method_version``, ``dataset``, ``dataset_hash``, ``epsilon``, ``delta``,
-          ``adjacency``, ``seed``, ``profile``, ``compute``, ``samples`` and ``reproducible``: what
-          else tables need of the spec;
+        - ``method``, ``dataset``, ``dataset_hash``, ``epsilon``, ``delta``, ``adjacency``, ``seed``
+          and ``profile``: from the spec;
         - ``accounted_epsilon`` and ``release``: from the certificate;
         - ``private_evaluations``, ``public_evaluations`` and ``fit_seconds``: cost of training.
 
@@ -96,7 +99,6 @@ def _columns_of_samples(scores: Scores) -> dict[str, Any]:
         "adjacency": "",
         "seed": spec.seed,
         "profile": spec.profile,
-        "samples": spec.samples,
         "id": spec.id,
         "repetition": spec.id,
         "label": f"{spec.name} (unknown origin)",

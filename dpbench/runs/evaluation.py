@@ -29,20 +29,20 @@ from dpbench.privacy.audit import Mechanism
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated, and what evaluators that declare it may look at.
+    """Samples or a predictor to evaluate, with everything that evaluators may declare.
 
     Attributes:
-        dataset: What the samples imitate.
-        synthetic: The samples; none where there is a predictor.
-        profile: The resolved profile.
-        device: Where to compute.
+        dataset: The data set that the samples imitate.
+        synthetic: The samples; empty if there is a predictor.
+        profile: Profile of the evaluation.
+        device: Device to compute on.
         streams: Named random streams.
         progress: Receives progress updates.
-        predictor: The classifier, where the method gave no samples.
+        predictor: The classifier, if the method gave no samples.
         public: The public images that the method trained on, if any.
-        mechanism: What made the samples; called for each evaluator that declares it.
-        lacking: Why there is none of something, in place of what evaluators would say of that.
-        keep: Called with the name of an evaluator and the arrays that it wants kept.
+        mechanism: Returns the mechanism that made the samples, for evaluators that declare it.
+        lacking: Reasons why something is not available; they replace the evaluators' own.
+        keep: Called with an evaluator's name and the arrays that it keeps.
     """
 
     dataset: Dataset
@@ -58,7 +58,7 @@ class Subject:
     keep: Callable[[str, Mapping[str, NDArray[np.generic]]], None] = lambda name, arrays: None
 
     def context(self, name: str, needs: frozenset[Need]) -> EvaluationContext:
-        """What the evaluator of that name gets, which declares these needs."""
+        """Return the context of an evaluator with these needs."""
 
         def open_real(need: Need) -> Images:
             if need not in needs:

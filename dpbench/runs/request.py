@@ -1,4 +1,4 @@
-"""What a user asks for, checked and costed before anything is read."""
+"""Requests for runs, checked and costed before any data is read."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class RunRequest:
         adjacency: The privacy budget's adjacency.
         seed: Public seed.
         profile: CLI name.
-        settings: ``name=value`` for hyper-parameters.
-        reproducible: Derive the noise from the seed too: void for release.
+        settings: Hyper-parameters as ``name=value``.
+        reproducible: Whether the noise derives from the seed too, which voids release.
         device: A torch device, or ``auto``.
         engine: How private gradients are computed, or ``auto`` for the fastest way.
         public: Public images to pre-train on; None for what the method's preset says.
@@ -66,18 +66,18 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that was checked and costed; nothing was read or written yet.
+    """A run that was checked and costed; nothing has been read or written yet.
 
     Attributes:
-        request: What was asked for.
+        request: The request.
         resolved: The method with its hyper-parameters.
-        method_version: What identifies its code.
+        method_version: Version of the method's code.
         budget: The privacy budget.
         profile: The profile.
-        dataset: What is known of the data set without loading it.
-        device: Where it will run.
+        dataset: Facts about the data set that need no loading.
+        device: Device to compute on.
         plan: What training will do and spend.
-        evaluators: What will be measured with; CLI names.
+        evaluators: CLI names of the evaluators.
         ranks: The processes that will train.
     """
 
@@ -94,23 +94,23 @@ class PlannedRun:
 
     @property
     def info(self) -> PrivateSetInfo:
-        """What is public about the private images."""
+        """Facts about the private images that count as public."""
         return private_set_info(self.dataset)
 
     def evaluators_left(self, record: RunRecord) -> list[str]:
-        """Those that have not measured yet."""
+        """Names of the evaluators that have not measured yet."""
         return [name for name in self.evaluators if name not in record.done]
 
     def completed(self, record: RunRecord) -> bool:
-        """Whether nothing is left to do of what was asked for."""
+        """Whether everything that was requested is done."""
         return record.status == "complete" and not self.evaluators_left(record)
 
     @functools.cached_property
     def estimated_seconds(self) -> float:
-        """Training time, from one step of each stage on black images on this machine."""
+        """Training time in seconds, from timing one step of each stage on black images here."""
         prepare(self.device)
         return sum(
-            # ranks share private work out, and do public work each
+            # ranks divide private work, and each does all public work
             stage.evaluations / stage.probe(self.device) / (self.ranks.size if stage.private else 1)
             for stage in self.plan.stages
             if stage.probe is not None
@@ -165,7 +165,7 @@ def plan(request: RunRequest, ranks: Ranks = ALONE) -> PlannedRun:
 
 
 def _settings(kind: type[Method], request: RunRequest) -> tuple[str, ...]:
-    """The assignments of a request, with that of ``--public``."""
+    """Assignments of a request, including that of ``--public``."""
     if request.public is None:
         return request.settings
     if PUBLIC_FIELD not in hyperparameters(kind):
@@ -177,16 +177,16 @@ def _settings(kind: type[Method], request: RunRequest) -> tuple[str, ...]:
 
 
 def private_set_info(dataset: DatasetInfo) -> PrivateSetInfo:
-    """What is public about a data set's train split."""
+    """Facts about a data set's train split that count as public."""
     spec = ImageSpec(*dataset.shape)
     return PrivateSetInfo(dataset.name, spec, dataset.classes, dataset.train)
 
 
 def check_seed(seed: int) -> None:
-    """Refuse what is no public seed.
+    """Check that a public seed is in range.
 
     Raises:
-        UserError: It is not in [0, 2^63).
+        UserError: The seed is not in [0, 2^63).
     """
     if not 0 <= seed < 2**63:
         raise UserError(f"--seed must lie in [0, 2^63), got {seed}")

@@ -46,11 +46,11 @@ from dpbench.runs.resuming import timed_part
 from dpbench.training.loop import SECRET_MODE
 
 SAMPLING_CHUNK = 1000
-NOTHING_TO_FIT = b""  # what the first rank tells the others in place of the key
+NOTHING_TO_FIT = b""  # the first rank sends this in place of the key
 
 
 class RunSteps:
-    """The three parts of a run, each skipped if the record says that it is done."""
+    """The three parts of a run; a part that the record lists as done is skipped."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class RunSteps:
         folder: Path,
         progress: Progress,
     ) -> None:
-        """Say in the record that the run has started."""
+        """Mark the run as started in its record."""
         self.planned = planned
         self.dataset = dataset
         self.public = public
@@ -93,7 +93,7 @@ class RunSteps:
         return timed_part(self.record, name, save)
 
     def fit(self) -> None:
-        """Train; leaves what was fitted, the certificate and the costs, and destroys the key."""
+        """Train; write the fitted sampler, the certificate and the cost, then destroy the key."""
         training = self.folder / TRAINING
         if "fit" in self.record.done:
             self.planned.ranks.broadcast(NOTHING_TO_FIT)
@@ -120,17 +120,17 @@ class RunSteps:
                 write_text(self.folder / RELEASES, json.dumps(ledger.releases(), indent=2) + "\n")
                 self._artifact(CHECKPOINT)
                 self._artifact(RELEASES)
-        # the noise key has done its work; only now that the record says so
+        # destroy the noise key only after the record lists training as done
         if training.exists():
             shutil.rmtree(training)
 
     def _pretrained(self, what: dict[str, Any]) -> None:
-        """Note the public weights that training starts from."""
+        """Record the public weights that training starts from."""
         self.record.resolved["pretrained"] = what
         self.save()
 
     def _executions(self) -> Executions:
-        """What chooses engines: once, since a resumed run must go on as it began."""
+        """Return the choice of engines, made once: a resumed run keeps its engines."""
 
         def decided(line: str) -> None:
             self.progress.note(line)
@@ -141,7 +141,7 @@ class RunSteps:
         return Executions(engine, chosen, engine_cache(), decided, ranks)
 
     def noise_key(self, training: Path) -> bytes:
-        """The secret key of this run: made at its start, kept until training is over."""
+        """Return the run's secret key, made when the run starts and kept until training ends."""
         if self.record.spec.reproducible:
             return reproducible_key(self.record.spec.seed)
         file = training / "noise.key"
@@ -155,13 +155,13 @@ class RunSteps:
         return fitted
 
     def sample(self) -> None:
-        """Draw the synthetic images, with uniform labels, and a picture of some."""
+        """Draw synthetic images with uniform labels, and a picture of some of them."""
         if "sample" in self.record.done:
             return
         with self._part("sample"):
             sampler = self._fitted()
             if isinstance(sampler, Predictor):
-                return  # it draws none
+                return  # predictors draw no samples
             classes, count = self.planned.dataset.classes, self.planned.profile.samples
             labels = uniform_labels(count, classes)
             streams = Streams(self.record.spec.seed)
@@ -205,7 +205,7 @@ class RunSteps:
         evaluate(subject, waiting, self.record.measurements, self._part, debug)
 
     def _outcome(self) -> tuple[Images, Predictor | None]:
-        """The synthetic images; or none of them, and a classifier."""
+        """Return the synthetic images, or no images and the classifier."""
         if SAMPLES not in self.record.artifacts:
             predictor = self._fitted()
             assert isinstance(predictor, Predictor)
@@ -219,7 +219,7 @@ class RunSteps:
         return audited_mechanism(self.planned, events_of(self.record.privacy), self._executions())
 
     def _keep(self, evaluator: str, arrays: Mapping[str, Any]) -> None:
-        """Write what an evaluator wants kept."""
+        """Write the arrays that an evaluator keeps."""
         self._arrays(f"{KEPT}{safe_name(evaluator)}.npz", arrays)
 
     def _arrays(self, name: str, arrays: Mapping[str, Any]) -> None:

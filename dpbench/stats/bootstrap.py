@@ -1,4 +1,4 @@
-"""Hierarchical bootstrap: how sure accuracies are, over seeds and over test images.
+"""Hierarchical bootstrap of accuracies, over seeds and over test images.
 
 A resample draws test images, and for every method seeds, with replacement. The test images of a
 resample are the same for all methods, which were tested on the same ones: what is hard for one is
@@ -82,12 +82,12 @@ def resample(outcomes: Mapping[Key, Sequence[Correct]]) -> dict[Key, Resampled]:
 
 
 def estimate_mean(resampled: Resampled) -> MeanEstimate:
-    """The mean accuracy over seeds."""
+    """Estimate the mean accuracy over seeds."""
     return _estimate(float(resampled.seeds.mean()), resampled.resamples, resampled)
 
 
 def estimate_difference(first: Resampled, second: Resampled) -> MeanEstimate:
-    """By how much the first mean accuracy is above the second, on the same test images."""
+    """Estimate the first mean accuracy minus the second, on the same test images."""
     value = float(first.seeds.mean() - second.seeds.mean())
     return _estimate(value, first.resamples - second.resamples, first, second)
 
@@ -110,7 +110,7 @@ def _on_resampled_images(correct: Correct) -> Float64:
     numbers, whose sums below 2^24 are exact in float32: the product is the same on every machine.
     """
     count, images = correct.shape
-    # not from dpbench.core.streams, which needs torch; a report is a function of its records alone
+    # not from dpbench.core.streams, which needs torch; a report depends on its records alone
     rng = np.random.Generator(np.random.Philox(0))
     columns = correct.T.astype(np.float32)
     sums: Float64 = np.empty((RESAMPLES, count))

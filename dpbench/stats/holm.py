@@ -1,4 +1,4 @@
-"""Correction of p-values for having made more than one test."""
+"""Adjustment of p-values for multiple tests."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
     rejection at most alpha, whatever the dependence between the tests.
 
     Args:
-        p_values: Of the tests of one family, each in [0, 1].
+        p_values: P-values of the tests of one family, each in [0, 1].
 
     Returns:
         Adjusted p-values in [0, 1], in the order given.
 
     Raises:
-        ValueError: A value is not in [0, 1].
+        ValueError: A p-value is not in [0, 1].
     """
     if not all(0 <= p <= 1 for p in p_values):
         raise ValueError(f"p-values must lie in [0, 1], got {list(p_values)}")
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for step, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        # never below that of a smaller p-value
+        # adjusted values are monotone in the p-values
         largest = max(largest, min(1.0, (len(p_values) - step) * p_values[index]))
         adjusted[index] = largest
     return adjusted

@@ -1,4 +1,4 @@
-"""Intervals of shares."""
+"""Confidence intervals of proportions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from statistics import NormalDist
 def wilson_interval(
     successes: float, trials: float, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """The score interval of a share (Wilson 1927): no normal approximation at the estimate.
+    """Return the score interval of a proportion (Wilson 1927).
 
     Args:
-        successes: In [0, trials]; a half counts for half.
-        trials: Independent ones, more than 0; an effective number need not be whole.
+        successes: Number of successes, in [0, trials]; it need not be whole.
+        trials: Number of independent trials, more than 0; an effective number need not be whole.
         confidence: Two-sided coverage, in (0, 1).
 
     Returns:
-        Lower and upper end, in [0, 1]: all shares that a score test does not reject.
+        Lower and upper end, in [0, 1], of the proportions that a score test does not reject.
     """
     z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
     centre = (successes + z2 / 2) / (trials + z2)

@@ -1,4 +1,4 @@
-"""Which ranks the intervals of scores allow: no winner where intervals overlap."""
+"""Ranks that the intervals of scores allow: methods whose intervals overlap are tied."""
 
 from __future__ import annotations
 

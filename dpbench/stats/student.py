@@ -1,4 +1,4 @@
-"""Means with their standard errors: intervals and p-values by Student's t."""
+"""Means with standard errors, and their intervals and p-values by Student's t."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scipy.stats import t as student_t
 
 @dataclass(frozen=True)
 class MeanEstimate:
-    """A mean or a difference of means, and how sure it is.
+    """A mean or a difference of means, with its standard error.
 
     Attributes:
-        value: In the unit of what was averaged.
+        value: The mean, in the unit of what was averaged.
         error: Its standard error.
-        degrees: Of freedom of the standard error, at least 1; infinite for one that is known.
+        degrees: Degrees of freedom of the error, at least 1; infinite if the error is known.
     """
 
     value: float
@@ -26,17 +26,17 @@ class MeanEstimate:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> MeanEstimate:
-        """The mean of two numbers or more that are independent and alike."""
+        """Estimate the mean of two or more independent, identically distributed numbers."""
         error = statistics.stdev(values) / math.sqrt(len(values))
         return cls(statistics.fmean(values), error, len(values) - 1)
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Both ends of the two-sided interval."""
+        """Lower and upper end of the two-sided interval."""
         half = float(student_t.ppf((1 + confidence) / 2, self.degrees)) * self.error
         return _rounded(self.value - half), _rounded(self.value + half)
 
     def p_value(self, null: float = 0.0) -> float:
-        """Two-sided, of the hypothesis that the true value is ``null``."""
+        """Two-sided p-value of the hypothesis that the true value is ``null``."""
         distance = abs(self.value - null)
         if not distance:
             return 1.0
@@ -45,5 +45,5 @@ class MeanEstimate:
 
 
 def _rounded(value: float) -> float:
-    """Six digits: more would be chance, and different on another machine."""
+    """Round to six digits: further ones differ between machines."""
     return float(f"{value:.6g}")

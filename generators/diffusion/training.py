@@ -105,7 +105,7 @@ class PublicTraining:
 
     Attributes:
         name: Names the random streams.
-        label: Name of the stage, for people.
+        label: Name of the stage in progress and plan.
         steps: Optimizer steps.
         batch_size: Images in a step, drawn with replacement.
         multiplicity: Noise levels for each of them.
