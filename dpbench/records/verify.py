@@ -8,6 +8,7 @@ the mechanisms cover those.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ from dpbench.records.run_record import RECORD, RELEASES, RunRecord, edits, parse
 
 # Relative tolerance of epsilon for the same version of the accountant, and for another version.
 SAME, SIMILAR = 1e-5, 1e-3
+
+# seeds of one plan have the same events, and accountants take a second
+_epsilon_once = functools.cache(epsilon)
+_cross_checks_once = functools.cache(cross_checks)
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class _Checks:
             if math.isfinite(claim):
                 self.wrong.append(f"epsilon is {claim:.6g}, but the run has no budget")
             return
-        self.recomputed = epsilon(events, delta, adjacency)
+        self.recomputed = _epsilon_once(events, delta, adjacency)
         same = self.privacy["accountant"] == ACCOUNTANT
         if not _agree(claim, self.recomputed, SAME if same else SIMILAR):
             self.wrong.append(
@@ -150,7 +155,7 @@ class _Checks:
         quoted = {each["accountant"]: each for each in self.privacy.get("cross_checks", ())}
         if not quoted:
             return
-        for ours in cross_checks(events, self.privacy["delta"], self.privacy["adjacency"]):
+        for ours in _cross_checks_once(events, self.privacy["delta"], self.privacy["adjacency"]):
             name = ours["accountant"]
             if name not in quoted:
                 self.unchecked.append(f"cross-checks: there is none by {name}")

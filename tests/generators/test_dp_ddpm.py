@@ -111,7 +111,8 @@ def test_two_runs_start_from_the_same_public_weights(dpbench, tmp_path, monkeypa
     assert dpbench("pretrain", *common).code == 0
     records = []
     for seed in (0, 1):
-        ended = dpbench("run", *common, "--seed", seed, "--runs-dir", tmp_path, "--json")
+        options = ("--seed", seed, "--evaluators", "memorization", "--runs-dir", tmp_path)
+        ended = dpbench("run", *common, *options, "--json")
         assert ended.code == 0, ended.err
         records.append(json.loads(ended.out))
     first, second = (record["resolved"]["pretrained"] for record in records)
