@@ -118,7 +118,6 @@ def test_a_release_that_is_not_a_number_is_infinitely_far() -> None:
     [
         *((name, ()) for name in sorted(entries("method")) if load("method", name).private),
         ("dp-ddpm", ("public=salt-and-pepper", "flip=True", "crop=1")),
-        ("dpdm", ("centre_learning_rate=0.004",)),
         ("dpdm", ("centre_learning_rate=0.004", "centre_widths=True")),
     ],
 )

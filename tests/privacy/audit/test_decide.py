@@ -58,8 +58,8 @@ def test_simulated_audits_catch_what_is_3_percent_off() -> None:
 def test_one_honest_audit_raises_alarms_in_no_more_than_5_percent(
     events: tuple[Audited, ...],
 ) -> None:
-    found = simulated_audits(events, 1000)
+    found = simulated_audits(events, 500)
     alarmed = sum(bool(each.alarms) for each in found)
-    assert stats.binomtest(alarmed, 1000, 0.05, "greater").pvalue > 0.01, alarmed
+    assert stats.binomtest(alarmed, 500, 0.05, "greater").pvalue > 0.01, alarmed
     # nor is it so quiet that it could not speak
-    assert alarmed > 5, alarmed
+    assert alarmed > 2, alarmed
