@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+import typer
+
 from dpbench.cli import (
     audit,
     bench,
@@ -47,7 +49,10 @@ def main() -> None:
         # usage errors of typer, from whichever copy of click it uses
         if not hasattr(error, "format_message"):
             raise
-        if message := error.format_message():  # empty if help was printed for lack of arguments
+        message = error.format_message()
+        if message.startswith("Usage:"):  # the help of a command that was given no arguments
+            typer.echo(message, err=True)
+        else:
             say_error(message)
         code = getattr(error, "exit_code", 2)
     sys.exit(code if isinstance(code, int) else 0)

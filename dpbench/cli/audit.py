@@ -44,9 +44,10 @@ def audit(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Audit the mechanisms of a planned run with canaries, looking for a breach of its guarantee.
+    """Audit the mechanisms of a planned run with canaries.
 
-    Takes seconds and reads no data. The exit code is 1 if a check raises an alarm.
+    The audit looks for a breach of the guarantee, takes seconds and reads no data. The exit code is
+    1 if a check raises an alarm.
     """
     with outcome(debug):
         from dpbench.cli.console import progress_on

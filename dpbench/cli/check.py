@@ -24,11 +24,11 @@ def check(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Check by neighbour replay that a method learns through its mechanisms alone.
+    """Check that a method learns through its mechanisms alone.
 
-    The method is fitted without noise, with its smoke preset, on a data set and on neighbours of
-    it, which are given the releases of the first fit. Each release may differ by at most its
-    sensitivity, and nothing else may differ.
+    This is neighbour replay: the method is fitted without noise, with its smoke preset, on a
+    data set and on neighbours of it, which are given the releases of the first fit. Each
+    release may differ by at most its sensitivity, and nothing else may differ.
     """
     with outcome(debug):
         from dpbench.cli.console import progress_on

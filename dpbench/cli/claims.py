@@ -42,11 +42,12 @@ def claims(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Judge which published claims our records support or contradict, and which stay unresolved.
+    """Judge published claims by our own records.
 
-    Writes claims.csv and claims.html. P-values are adjusted over all claims, so all are judged even
-    if only some are asked for. With --run, runs that are complete or have a record are skipped, and
-    a failed run does not stop the others.
+    A claim is supported, contradicted, unresolved or untested. Writes claims.csv and
+    claims.html. P-values are adjusted over all claims, so all are judged even if only some are
+    asked for. With --run, runs that are complete or have a record are skipped, and a failed run
+    does not stop the others.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.claims.published import CLAIMS

@@ -52,12 +52,12 @@ def evaluate(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Evaluate samples, including ones made elsewhere, as a run evaluates its own.
+    """Evaluate samples, including ones made elsewhere.
 
-    The scores claim no privacy, whatever made the samples: `dpbench report` lists samples of
-    unknown origin without an epsilon, after all runs that have one. Evaluating the
-    samples of a run leaves its record unchanged. The same command continues an interrupted
-    evaluation.
+    They are measured as a run measures its own. The scores claim no privacy, whatever made
+    them: `dpbench report` lists samples of unknown origin without an epsilon, after all runs
+    that have one. Evaluating the samples of a run leaves its record unchanged. The same command
+    continues an interrupted evaluation.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.cli.console import progress_on

@@ -33,11 +33,12 @@ def pretrain(
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Train a method on public images, once for all runs that start from the same weights.
+    """Train a method on public images, ahead of the runs that need it.
 
-    `dpbench run` does the same if it has not been done. Weights are cached by what they depend on:
-    the public images, their shape, the network and the hyper-parameters, but no seed and nothing
-    private. The same command continues an interrupted training.
+    `dpbench run` does the same if it has not been done. Runs share the weights, which are
+    cached by what they depend on: the public images, their shape, the network and the hyper-
+    parameters, but no seed and nothing private. The same command continues an interrupted
+    training.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.cli.console import progress_on

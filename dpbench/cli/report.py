@@ -35,7 +35,7 @@ def report(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Derive the leaderboards from records: CSVs, figures, claims and index.html."""
+    """Derive leaderboards, figures, claims and pages from records."""
     with outcome(debug):
         from dpbench.report import collect, comparisons, files, leaderboard
         from dpbench.report.derive import derive

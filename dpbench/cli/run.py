@@ -64,7 +64,7 @@ def run(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Train a method under a privacy budget, draw samples and evaluate them.
+    """Train a method privately, draw samples and evaluate them.
 
     The same command continues an interrupted run.
     """

@@ -106,9 +106,11 @@ def test_so_is_a_mistake_in_any_other_command(
 
 
 def test_no_command_at_all_gives_help_and_no_empty_error(dpbench: Command) -> None:
-    ended = dpbench()
-    assert ended.code == 2
-    assert "Usage" in ended.out + ended.err and "Error" not in ended.err
+    for command in ((), ("bench",)):
+        ended = dpbench(*command)
+        assert ended.code == 2 and not ended.out
+        assert ended.err.startswith("Usage: dpbench") and "Error" not in ended.err
+        assert len(ended.err.splitlines()) > 5
 
 
 @pytest.mark.parametrize(
