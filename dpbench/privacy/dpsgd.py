@@ -6,13 +6,14 @@ was accounted for, and from nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from dpbench.core.errors import UserError
 from dpbench.core.images import Images
 from dpbench.core.streams import Streams
 from dpbench.parallel.cores import map_on_cores
@@ -80,6 +81,7 @@ def train(
     }
     per_step = round(batch_size) * objective.multiplicity
     clipped = engine(execution.engine)
+    buffers = {name: buffer.clone() for name, buffer in learner.model.named_buffers()}
     for step in stage.steps(event.steps, state, per_step=per_step, note=note):
         allowance.release(step)
         batch = poisson_sample(
@@ -97,6 +99,7 @@ def train(
             size=execution.physical_batch,
             ranks=stage.ranks,
         )
+        _check_buffers(learner.model, buffers)
         noise = gaussian_noise(total, streams, event.purpose, step)
         scale = event.noise_multiplier * event.clipping_norm
         for name, parameter in parameters.items():
@@ -104,6 +107,21 @@ def train(
             parameter.grad = (released / batch_size).to(parameter.dtype)
         learner.optimizer.step()
         learner.average.update(learner.model)
+
+
+def _check_buffers(model: nn.Module, before: Mapping[str, Tensor]) -> None:
+    """Check that a step has left the model's buffers alone: no noise covers what they keep.
+
+    Raises:
+        UserError: A buffer has changed; it gets its old values back.
+    """
+    for name, buffer in model.named_buffers():
+        if not torch.equal(buffer, before[name]):
+            buffer.copy_(before[name])
+            raise UserError(
+                f"buffer {name!r} of the model changes during a private step, so it would keep "
+                "what it saw of private images without noise: make it constant"
+            )
 
 
 def gradient_sum(

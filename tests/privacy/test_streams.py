@@ -17,8 +17,8 @@ from dpbench.core.streams import (
     new_key,
     reproducible_key,
 )
-from dpbench.privacy import mechanisms
-from dpbench.privacy.clipping import Predict, check_model
+from dpbench.privacy import dpsgd, mechanisms
+from dpbench.privacy.clipping import ENGINES, Predict, check_model
 from dpbench.privacy.events import DPSGDEvent
 from tests.support import broken
 from tests.support.checks import Detected, expect_refused
@@ -211,9 +211,23 @@ class MeanOutput:
         return predict(copies[0]).flatten(1).mean(dim=1)
 
 
-def test_nothing_that_a_model_remembers_of_private_images_outlives_training() -> None:
+def check_memory(engine: str) -> None:
     model = KeepsMean()
-    steps = Steps(model, MeanOutput(), DPSGDEvent(1.0, 1.0, 1.0, 2, "weights"), engine="vmap")
-    with pytest.raises((RuntimeError, UserError)):
+    steps = Steps(model, MeanOutput(), DPSGDEvent(1.0, 1.0, 1.0, 2, "weights"), engine=engine)
+    with pytest.raises((RuntimeError, UserError), match="in-place|buffer 'mean'"):
         steps(some_images(20))
     assert math.isclose(float(model.mean), 0.0)
+
+
+# the engine of Opacus works on a copy of the model
+@pytest.mark.parametrize("engine", [each for each in ENGINES if each != "opacus"])
+def test_nothing_that_a_model_remembers_of_private_images_outlives_training(engine: str) -> None:
+    check_memory(engine)
+
+
+def test_a_model_that_remembers_is_seen_by_looking_at_its_buffers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dpsgd, "_check_buffers", lambda model, before: None)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        check_memory("folded")
