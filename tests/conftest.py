@@ -7,9 +7,8 @@ import signal
 # threads only wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -17,13 +16,9 @@ import pytest
 import torch
 
 from dpbench import cli
-from dpbench.privacy import epsilon as accountant
-from dpbench.privacy.events import Event
 from tests.support.command import PLUGINS, Command, Ended
 
 torch.set_num_threads(1)
-
-_epsilon = functools.lru_cache(accountant.epsilon)
 
 
 @pytest.fixture
@@ -48,18 +43,7 @@ def dpbench(
 
 
 @pytest.fixture
-def accounted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cache the epsilon that ledgers ask for, over all tests."""
-    from dpbench.privacy import ledger
-
-    def epsilon(events: Sequence[Event], *others: object) -> float:
-        return _epsilon(tuple(events), *others)
-
-    monkeypatch.setattr(ledger, "epsilon", epsilon)
-
-
-@pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch, accounted_once: None) -> Iterator[ModuleType]:
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """Install a third-party method and make its evaluator the only one: its runs take a moment."""
     monkeypatch.syspath_prepend(PLUGINS)
     from dpbench.core import registry

@@ -30,7 +30,11 @@ def epsilon_rdp(
     Raises:
         NotImplementedError: The accountant does not support an event under this adjacency.
     """
-    events = tuple(events)
+    return _rdp(tuple(events), delta, adjacency)
+
+
+@lru_cache(maxsize=256)
+def _rdp(events: tuple[Event, ...], delta: float, adjacency: Adjacency) -> float:
     if noiseless(events):
         return math.inf
     accountant = rdp.RdpAccountant()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib.metadata import version
 
 from dp_accounting import pld
@@ -39,7 +40,12 @@ def epsilon(events: Iterable[Event], delta: float, adjacency: Adjacency = "add_r
         >>> round(epsilon([event], 1e-5), 2)
         1.0
     """
-    events = tuple(events)
+    return _epsilon(tuple(events), delta, adjacency)
+
+
+# a run asks for the same composition when it spends, certifies and cross-checks
+@lru_cache(maxsize=1024)
+def _epsilon(events: tuple[Event, ...], delta: float, adjacency: Adjacency) -> float:
     if noiseless(events):
         return math.inf  # PLD would take an hour
     before, result = math.inf, 10.0

@@ -216,7 +216,7 @@ def test_the_paper_preset_of_dp_classifier_spends_ten_at_its_noise_multiplier(da
 
 
 def test_the_record_of_a_classifier_has_its_accuracy_and_reasons_for_the_rest(
-    dpbench: Command, tmp_path: Path, accounted_once: None
+    dpbench: Command, tmp_path: Path
 ) -> None:
     # a budget this small is cheap to account for
     command = (*RUN, "--method", "dp-classifier", "--eps", 0.001, "--out", tmp_path / "run")

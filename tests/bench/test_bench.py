@@ -12,6 +12,7 @@ from torch import Tensor
 from dpbench.bench import accounting, sample, startup, step, timing, workloads
 from dpbench.bench.accounting import EPSILONS, SAMPLE_RATE, STEPS
 from dpbench.core.progress import Silent
+from dpbench.parallel.cores import core_count, share_cores
 from dpbench.privacy import calibration
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.calibration import calibrate
@@ -198,24 +199,21 @@ def test_bfloat16_computes_in_bfloat16() -> None:
     assert 1e-4 < (exact - rounded).norm() / exact.norm() < 0.1
 
 
-def peak(case: step.Case, name: str) -> float:
-    return step._in_new_process(step._peak_mb, case, name, "cpu")
-
-
-def in_one_physical_batch(case: step.Case, name: str, device: str) -> float:
-    selection.CPU_COPIES = 10**6  # in a process of its own
-    return step._peak_mb(case, name, device)
+def peak(case: step.Case, copies_at_once: int) -> float:
+    """Peak memory of a step in MB, measured in a process of its own."""
+    selection.CPU_COPIES = copies_at_once
+    share_cores(core_count())  # one core: whether two physical batches overlap is chance
+    return step._peak_mb(case, "vmap", "cpu")
 
 
 def test_the_memory_of_a_step_does_not_grow_with_the_logical_batch() -> None:
-    small, large = (step.Case("cnn", 1, "float32", copies) for copies in (1024, 4096))
-    # several physical batches for each core in both: whether two overlap at their peaks is chance,
-    # and on a busy machine rarer, hence the larger and the smaller of two
-    usual = max(peak(small, "vmap") for _ in range(2))
-    assert min(peak(large, "vmap") for _ in range(2)) < 1.3 * usual
-    # and would be seen to
-    broken = step._in_new_process(in_one_physical_batch, large, "vmap", "cpu")
-    assert broken > 2 * usual
+    usual = selection.CPU_COPIES
+    small, large, broken = (
+        step._in_new_process(peak, step.Case("cnn", 1, "float32", copies), at_once)
+        for copies, at_once in ((1024, usual), (4096, usual), (4096, 10**6))
+    )
+    assert large < 1.3 * small
+    assert broken > 2 * small, "it would be seen to grow"
 
 
 def test_every_network_of_the_methods_is_there_and_builds() -> None:

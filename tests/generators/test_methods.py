@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from pathlib import Path
@@ -59,7 +60,13 @@ def fitted(name: str, folder: Path, seed: int = 0, train: Images | None = None):
 
 @pytest.fixture(scope="module")
 def fits(tmp_path_factory):
-    return {name: fitted(name, tmp_path_factory.mktemp(name)) for name in METHODS}
+    """Fit a method by name, once for all tests of this module."""
+
+    @functools.cache
+    def fit(name: str):
+        return fitted(name, tmp_path_factory.mktemp(name))
+
+    return fit
 
 
 def outcome(fitted) -> torch.Tensor:
@@ -73,7 +80,7 @@ def outcome(fitted) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_samples_or_predictions_have_the_shape_and_type_that_is_promised(name, fits):
-    _, fitted, _ = fits[name]
+    _, fitted, _ = fits(name)
     given = outcome(fitted)
     if isinstance(fitted, Predictor):
         assert (given.shape, given.dtype) == ((20, INFO.classes), torch.float32)
@@ -83,7 +90,7 @@ def test_samples_or_predictions_have_the_shape_and_type_that_is_promised(name, f
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_spends_exactly_what_it_planned_within_its_budget(name, fits):
-    method, _, ledger = fits[name]
+    method, _, ledger = fits(name)
     assert ledger.events == method.plan(INFO, ledger.budget).events
     certificate = ledger.certificate(reproducible=True)
     assert certificate["epsilon"] <= ledger.budget.epsilon
@@ -94,7 +101,7 @@ def test_a_method_spends_exactly_what_it_planned_within_its_budget(name, fits):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_reproducible_from_its_streams(name, fits, tmp_path):
-    _, first, _ = fits[name]
+    _, first, _ = fits(name)
     if name == "real":  # deals images out, so it has to be asked from its start
         _, first, _ = fitted(name, tmp_path)
     _, second, _ = fitted(name, tmp_path)

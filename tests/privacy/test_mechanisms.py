@@ -26,8 +26,6 @@ from tests.support import broken
 from tests.support.checks import expect_refused
 from tests.support.private import KEY, UNLIMITED, handle, some_images
 
-pytestmark = pytest.mark.usefixtures("accounted_once")
-
 CLASSES = 10
 ONE = PrivacyBudget(1.0)
 

@@ -31,8 +31,6 @@ from dpbench.training.loop import Stage
 from tests.support import broken
 from tests.support.private import Copies, Gradients, perceptron
 
-pytestmark = pytest.mark.usefixtures("accounted_once")
-
 BUDGET = PrivacyBudget(10.0)
 TRAINING = DPSGDEvent(0.05, 1.5, 0.3, 30, "weights")
 SUM = GaussianEvent(8.0, 0.7, "sum")

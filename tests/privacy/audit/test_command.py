@@ -15,8 +15,6 @@ from dpbench.privacy.audit.transcript import CANARIES
 from tests.support import broken
 from tests.support.command import TOY, Command
 
-pytestmark = pytest.mark.usefixtures("accounted_once")
-
 COMMAND = ("audit", "--method", "toy", "--dataset", "digits", "--profile", "smoke")
 
 
