@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
+
+# What a number is good for. A score says how good the samples are: methods are ranked and compared
+# by it. A diagnostic explains a score, a bound is an end of an interval or the outcome of an audit,
+# and a reference is the same for all methods.
+MetricKind = Literal["score", "diagnostic", "bound", "reference"]
 
 
 @dataclass(frozen=True)
@@ -16,12 +22,14 @@ class MetricSpec:
         unit: ``""`` for a pure number, ``"%"``, ``"s"``, ...
         higher_is_better: Whether larger values are better.
         description: One-line description.
+        kind: What the metric is good for; only scores are ranked and compared.
     """
 
     name: str
     unit: str
     higher_is_better: bool
     description: str
+    kind: MetricKind = "score"
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,8 @@ class Measurement:
         reason: Why there is no value; ``""`` exactly when there is one.
         n_real: Number of real images that were used.
         seed: Seed of the measurement itself (classifier initialisation, subsets).
+        version: Version of the evaluator; ``""`` in records of schema version 1.
+        kind: As in the metric's spec; ``""`` in records of schema version 1.
 
     Raises:
         ValueError: The value is not finite, or not exactly one of value and reason is given.
@@ -54,6 +64,8 @@ class Measurement:
     reason: str = ""
     n_real: int = 0
     seed: int = 0
+    version: str = ""
+    kind: MetricKind | Literal[""] = ""
 
     def __post_init__(self) -> None:
         """Check that there is either a finite value or a reason for its absence."""

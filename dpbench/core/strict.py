@@ -44,17 +44,20 @@ OrInfinity = Annotated[
 ]
 
 
-def document(name: str, kind: type, /, **more: Any) -> type[BaseModel]:
+def document(name: str, kind: type, /, later: tuple[str, ...] = (), **more: Any) -> type[BaseModel]:
     """Make the model of a JSON object: a dataclass's fields, and others before them.
 
     Args:
         name: The model's name in its JSON schema.
-        kind: A dataclass; its defaults are not used, since a document leaves nothing out.
+        kind: A dataclass; other defaults of it are not used, since a document leaves nothing out.
+        later: Fields that earlier schema versions do not have; their defaults are used.
         more: Fields of the document alone: their types and defaults, as ``create_model`` takes.
     """
     hints = get_type_hints(kind, include_extras=True)
-    required: dict[str, Any] = {each.name: (hints[each.name], ...) for each in fields(kind)}
-    model: type[BaseModel] = create_model(name, __config__=STRICT, **more, **required)
+    own: dict[str, Any] = {each.name: (hints[each.name], ...) for each in fields(kind)}
+    for each in later:
+        own[each] = (hints[each], Field(default_factory=dict))
+    model: type[BaseModel] = create_model(name, __config__=STRICT, **more, **own)
     return model
 
 

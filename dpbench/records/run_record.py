@@ -20,9 +20,11 @@ from dpbench.core.files import safe_name
 from dpbench.core.metrics import Measurement
 from dpbench.core.strict import OrInfinity, document, parse_document
 from dpbench.privacy.budget import Adjacency
+from dpbench.records.evaluator_status import EvaluatorStatus
 
-SchemaVersion = Literal[1]
-SCHEMA_VERSION: SchemaVersion = 1
+# 1: runs before methods, sources and evaluators had versions of their own
+SchemaVersion = Literal[1, 2]
+SCHEMA_VERSION: SchemaVersion = 2
 RECORD = "record.json"
 # the counters of releases, as JSON beside the checkpoint, so that nothing is unpickled to read them
 RELEASES = "releases.json"
@@ -36,7 +38,7 @@ class RunSpec:
 
     Attributes:
         method: CLI name.
-        method_version: Distribution and version; for third-party methods the file's hash too.
+        method_version: Version of the method's code, from ``registry.version_of``.
         method_args: Every hyper-parameter.
         dataset: Name of the data set.
         dataset_hash: SHA-256 of its decoded arrays.
@@ -90,6 +92,7 @@ class RunRecord:
         spec: Everything that the run's id is computed from.
         status: ``started``, ``complete`` or ``failed``.
         done: Parts that are over: ``fit``, ``sample`` and the names of evaluators.
+        evaluators: How each evaluator ended, by name; empty in records of schema version 1.
         resolved: Choices of the preset, the user and the machine that are not part of the id.
         privacy: The certificate, from the end of ``fit`` on.
         measurements: All that the evaluators measured.
@@ -103,6 +106,7 @@ class RunRecord:
     spec: RunSpec
     status: Status = "started"
     done: list[str] = field(default_factory=list)
+    evaluators: dict[str, EvaluatorStatus] = field(default_factory=dict)
     resolved: dict[str, Any] = field(default_factory=dict)
     privacy: dict[str, Any] = field(default_factory=dict)
     measurements: list[Measurement] = field(default_factory=list)
@@ -116,7 +120,7 @@ class RunRecord:
         """The record as a JSON document; infinity is the string "inf"."""
         content = to_json(
             {
-                "schema_version": SCHEMA_VERSION,
+                "schema_version": self.spec.schema_version,
                 "id": self.spec.id,
                 **{part.name: _plain(getattr(self, part.name)) for part in fields(self)},
             }
@@ -126,10 +130,12 @@ class RunRecord:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, RunSpec):
+    if isinstance(value, RunSpec | EvaluatorStatus | Measurement):
         return asdict(value)
     if isinstance(value, list):
-        return [asdict(item) if isinstance(item, Measurement) else item for item in value]
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
     return value
 
 
@@ -150,6 +156,7 @@ def document_model() -> type[BaseModel]:
     return document(
         "record.json",
         RunRecord,
+        later=("evaluators",),
         schema_version=(SchemaVersion, ...),
         id=(str, ...),
         digest=(str, ""),  # records made before there were digests have none
@@ -169,7 +176,7 @@ def parse_record(file: Path) -> tuple[RunRecord, dict[str, Any]]:
         parsed, content = parse_document(document_model(), file.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{file} is not a record of schema version {SCHEMA_VERSION}: {error}"
+            f"{file} is not a record of schema version 1 to {SCHEMA_VERSION}: {error}"
         ) from error
     return RunRecord(
         **{part.name: getattr(parsed, part.name) for part in fields(RunRecord)}

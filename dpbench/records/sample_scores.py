@@ -17,10 +17,11 @@ from dpbench.core.canonical import sha256_of, to_json
 from dpbench.core.errors import UserError
 from dpbench.core.metrics import Measurement
 from dpbench.core.strict import STRICT, document, parse_document
+from dpbench.records.evaluator_status import EvaluatorStatus
 from dpbench.records.run_record import digest
 
-SchemaVersion = Literal[1]
-SCHEMA_VERSION: SchemaVersion = 1
+SchemaVersion = Literal[1, 2]
+SCHEMA_VERSION: SchemaVersion = 2
 Kind = Literal["scores of samples"]
 (KIND,) = get_args(Kind)
 NotClaimed = Literal["not claimed"]
@@ -70,6 +71,7 @@ class Scores:
     Attributes:
         spec: The samples and how they are measured.
         done: Names of the evaluators that are done.
+        evaluators: How each evaluator ended, by name; empty in scores of schema version 1.
         measurements: All that the evaluators measured.
         timings: Seconds for each evaluator.
         environment: Versions and machine.
@@ -77,6 +79,7 @@ class Scores:
 
     spec: ScoresSpec
     done: list[str] = field(default_factory=list)
+    evaluators: dict[str, EvaluatorStatus] = field(default_factory=dict)
     measurements: list[Measurement] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str | None] = field(default_factory=dict)
@@ -109,6 +112,7 @@ def document_model() -> type[BaseModel]:
     return document(
         "scores.json",
         Scores,
+        later=("evaluators",),
         schema_version=(SchemaVersion, ...),
         kind=(Kind, ...),
         id=(str, ...),

@@ -35,7 +35,7 @@ def test_scores_survive_being_written_and_read(tmp_path: Path) -> None:
     [
         ("done", "cas", "done should be a valid array"),
         ("kind", "a record", "kind should be 'scores of samples'"),
-        ("schema_version", 2, "schema_version should be 1"),
+        ("schema_version", 3, "schema_version should be 1 or 2"),
         ("privacy", {"release": "valid", "epsilon": None}, "privacy.release should be"),
         ("privacy", {"release": "not claimed", "epsilon": 1.0}, "privacy.epsilon should be"),
         ("invented", 1, "invented is unknown"),

@@ -26,7 +26,11 @@ def test_the_schemas_are_shipped() -> None:
 
 def test_a_schema_leaves_nothing_open_that_a_record_must_have() -> None:
     schemas: dict[str, Any] = generate_schemas()
-    for name, optional in (("record", {"digest"}), ("scores", set()), ("certificate", set())):
+    for name, optional in (
+        ("record", {"digest", "evaluators"}),
+        ("scores", {"evaluators"}),
+        ("certificate", set()),
+    ):
         schema = schemas[f"{name}.schema.json"]
         assert schema["properties"].keys() - set(schema["required"]) == optional
         assert schema["additionalProperties"] is False

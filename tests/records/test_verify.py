@@ -376,4 +376,4 @@ def test_so_is_one_of_another_shape(
     rewrite(run, edit)
     ended = dpbench("verify", run)
     assert ended.code == 2
-    assert f"is not a record of schema version 1: {named}" in ended.err
+    assert f"is not a record of schema version 1 to 2: {named}" in ended.err
