@@ -41,6 +41,7 @@ class ClassMean:
         clipping_norm: C of an image as a vector of intensities in [0, 1].
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "one noisy mean image per class: a floor"
     private: ClassVar[bool] = True
     presets: ClassVar[tuple[Preset, ...]] = ()

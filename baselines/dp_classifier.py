@@ -78,6 +78,7 @@ class DPClassifier:
         average_decay: Decay of the weights' exponential moving average.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "a classifier trained on the real images with DP-SGD; draws no images"
     private: ClassVar[bool] = True
     presets: ClassVar[tuple[Preset, ...]] = (

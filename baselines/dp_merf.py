@@ -146,6 +146,7 @@ class DPMERF:
         learning_rate_decay: Factor of the learning rate after every N generated images.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "a generator matched to one noisy mean of random Fourier features"
     private: ClassVar[bool] = True
     presets: ClassVar[tuple[Preset, ...]] = (

@@ -21,6 +21,7 @@ class NonPrivate(DPDM):  # type: ignore[misc]  # the type checker cannot follow 
     drawn with replacement.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "DPDM without clipping and noise: not private"
     private: ClassVar[bool] = False
     presets: ClassVar[tuple[Preset, ...]] = (

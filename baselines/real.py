@@ -42,6 +42,7 @@ class RealSampler:
 class Real:
     """The ceiling: real train images in place of synthetic ones."""
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "the real train images: a ceiling, not private"
     private: ClassVar[bool] = False
     presets: ClassVar[tuple[Preset, ...]] = ()

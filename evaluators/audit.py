@@ -19,6 +19,7 @@ class CanaryAudit:
     samples nor repeats the training. The bound that assumes normal scores is an illustration.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "canaries through the certified mechanism: is the noise as claimed?"
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
         MetricSpec("audit_alarms", "", False, "checks that refute the claim"),

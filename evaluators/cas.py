@@ -119,6 +119,7 @@ class Cas:
     Collapsed classifiers (``is_collapsed``) are counted and named, and stay in the mean.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "accuracy on real test images of classifiers trained on synthetic ones"
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
         MetricSpec("cas_logreg", "%", True, "test accuracy of logistic regression"),

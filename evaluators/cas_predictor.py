@@ -17,6 +17,7 @@ class CasPredictor:
     so their runs have no row of this metric.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "accuracy on real test images of a classifier trained with privacy"
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
         MetricSpec("cas_predictor", "%", True, "test accuracy of the method's own classifier"),

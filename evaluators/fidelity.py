@@ -54,6 +54,7 @@ class Fidelity:
     trained on the train images, so the floor of ``fd_cnn`` includes its generalisation gap.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "FID, KID, precision, recall and others: a CNN, Inception, DINOv2"
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
         *dict.fromkeys(

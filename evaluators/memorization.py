@@ -133,6 +133,7 @@ class Memorization:
     generator may leak in other ways. The certificate is the claim.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "are samples nearer to train than to test images? a diagnostic"
     metrics: ClassVar[tuple[MetricSpec, ...]] = tuple(
         MetricSpec(name.format(space), "%", higher, f"{description}, {where}")

@@ -95,6 +95,7 @@ class ModelSelection:
     within a family of fewer than 4.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "does the order of classifiers on synthetic images hold on real ones?"
     metrics: ClassVar[tuple[MetricSpec, ...]] = tuple(_specs())
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST})

@@ -73,6 +73,7 @@ class Realism:
     the distribution: a high share proves no leak, and a low one proves no privacy.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "share of samples that a discriminator takes for private, not public"
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
         MetricSpec("realism_accuracy", "%", True, "discriminator on held-out private and public"),

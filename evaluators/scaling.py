@@ -42,6 +42,7 @@ class Scaling:
     A size larger than the number of images is a row with that reason.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "accuracy on real test images against the number of synthetic ones"
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
         MetricSpec(SYNTHETIC, "%", True, "test accuracy of a CNN trained on n synthetic images"),

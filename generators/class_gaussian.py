@@ -47,6 +47,7 @@ class GaussianSampler:
 class ClassGaussian(MomentReleases):
     """Noisy means and covariances of classes; fields as in ``MomentReleases``."""
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "one normal distribution per class, from noisy sums (ours)"
     private: ClassVar[bool] = True
     presets: ClassVar[tuple[Preset, ...]] = (

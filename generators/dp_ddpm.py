@@ -121,6 +121,7 @@ class DPDDPM:
         public_mixture_breakpoints: As for private training.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = (
         "DDPM pre-trained on public images, fine-tuned with large DP-SGD batches"
     )

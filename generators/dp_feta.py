@@ -47,6 +47,7 @@ class DPFETA(DPDM):
         warmup_learning_rate: Adam's.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "warmed up on noisy class means, then DP-SGD"
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset(

@@ -59,6 +59,7 @@ class DPDM:
         guidance: Classifier-free guidance weight w.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "diffusion model trained from scratch with DP-SGD"
     private: ClassVar[bool] = True
     presets: ClassVar[tuple[Preset, ...]] = (

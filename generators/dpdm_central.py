@@ -76,6 +76,7 @@ class DPDMCentral(DPDM, MomentReleases):
         central_share: Share of epsilon spent on the Gaussians.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "class Gaussians by noisy sums, refined with DP-SGD (ours)"
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset(

@@ -23,6 +23,7 @@ class DPSynGen(SynGen):
             stage (2); released configurations hold 2, -3 and all noise levels.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "pre-trained on programmatic images, then DP-SGD at all noise levels"
     presets: ClassVar[tuple[Preset, ...]] = syngen_presets(pretrain_above=-math.inf)
 

@@ -26,6 +26,7 @@ class DPSynGenCleaning(SynGen):
         tau1: The cleaning stage is ln sigma below this.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "the lowest noise levels from programmatic images, the rest DP-SGD"
     presets: ClassVar[tuple[Preset, ...]] = syngen_presets()
 

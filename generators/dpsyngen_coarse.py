@@ -26,6 +26,7 @@ class DPSynGenCoarse(SynGen):
         tau2: The coarse stage is ln sigma above this.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "the highest noise levels from programmatic images, the rest DP-SGD"
     presets: ClassVar[tuple[Preset, ...]] = syngen_presets()
 

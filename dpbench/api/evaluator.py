@@ -87,6 +87,8 @@ class Evaluator(Protocol):
         summary: One-line description.
         metrics: All metrics that it can return.
         needs: Inputs that it uses, and real splits that it opens.
+
+    A built-in one also has a ``version``, raised when it measures otherwise.
     """
 
     summary: ClassVar[str]

@@ -99,7 +99,7 @@ class RunContext:
         return Stage(label, self.folder / f"{name}.stage", self.progress, self.ranks)
 
     def pretraining(self, recipe: Mapping[str, object], label: str) -> Pretraining:
-        """Return public training whose weights are kept for all runs with the same ``recipe``.
+        """Return public training whose weights are kept for runs of this recipe and seed.
 
         Use it like this::
 
@@ -109,7 +109,9 @@ class RunContext:
                 pretraining.save(model)
         """
         folder = self.cache / "pretrained"
-        return Pretraining(recipe, label, folder, self.progress, self.ranks, self.pretrained)
+        return Pretraining(
+            recipe, self.streams, label, folder, self.progress, self.ranks, self.pretrained
+        )
 
 
 class Sampler(Protocol):
@@ -209,6 +211,9 @@ class Method(Protocol):
         summary: One-line description.
         private: False for reference points that need the images themselves (epsilon = inf).
         presets: The first one that fits a run gives the values of its fields.
+
+    A built-in one also has a ``version``, raised when its results change at the same settings: they
+    are another method's then, and are not pooled with earlier ones.
 
     A method may also have ``workloads``, a tuple of ``Workload``: its networks, for
     ``dpbench bench``; and a hyper-parameter ``public``, the name of public images, with

@@ -18,7 +18,8 @@ class PublicSource(Protocol):
 
     Attributes:
         name: What the user calls it.
-        identity: SHA-256, hexadecimal, of everything that the images depend on but their shape.
+        identity: SHA-256, hexadecimal, of everything that the images depend on but their shape and
+            the run's seed.
         classes: Number of its classes; None where its labels mean nothing.
     """
 
@@ -55,6 +56,8 @@ class Source(Protocol):
     Attributes:
         summary: One line for lists.
         labelled: Whether an image depends on its label.
+
+    A built-in one also has a ``version``, raised when the images that it draws change.
     """
 
     summary: ClassVar[str]

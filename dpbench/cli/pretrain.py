@@ -15,6 +15,7 @@ from dpbench.cli.options import (
     Method,
     ProfileName,
     Public,
+    Seed,
     Settings,
 )
 
@@ -28,6 +29,7 @@ def pretrain(
         typer.Option("--eps", help="epsilon of the runs to come, since presets may depend on it."),
     ] = 1.0,
     profile: ProfileName = "laptop",
+    seed: Seed = 0,
     settings: Settings = None,
     data_root: DataRoot = None,
     device: Device = "auto",
@@ -36,8 +38,8 @@ def pretrain(
     """Train a method on public images, ahead of the runs that need it.
 
     `dpbench run` does the same if it has not been done. Runs share the weights, which are
-    cached by what they depend on: the public images, their shape, the network and the hyper-
-    parameters, but no seed and nothing private. The same command continues an interrupted
+    cached by what they depend on: the public images, their shape, the network, the hyper-
+    parameters and the seed, but nothing private. The same command continues an interrupted
     training.
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
@@ -49,6 +51,7 @@ def pretrain(
             method=method,
             dataset=dataset,
             epsilon=eps,
+            seed=seed,
             profile=profile,
             settings=tuple(settings or ()),
             device=device,

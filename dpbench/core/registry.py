@@ -113,9 +113,16 @@ def load(kind: Kind, name: str) -> Any:
 
 
 def version_of(entry: Entry) -> str:
-    """Identify the code of an entry: package and version, and for third parties a file hash."""
+    """Identify the results of an entry.
+
+    Returns:
+        For a built-in one ``dpbench N``: its class states N, which is raised when results change
+        and at no other time. For a third party's, its package with the version and the hash of the
+        file, since nobody holds its author to such a number.
+    """
+    module = importlib.import_module(entry.module)
     if entry.distribution == OURS:
-        return f"{entry.distribution} {entry.version}"
-    source = inspect.getsourcefile(importlib.import_module(entry.module))
+        return f"dpbench {getattr(module, entry.attribute).version}"
+    source = inspect.getsourcefile(module)
     digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:12] if source else "unknown"
     return f"{entry.distribution} {entry.version} {digest}"

@@ -59,6 +59,9 @@ class Streams:
         key: Secret key, which must not appear in anything meant for release. None gives access to
             the public streams only, for methods and evaluators.
 
+    Attributes:
+        public_seed: The public seed.
+
     Raises:
         ValueError: The key is not 32 bytes long, or a stream is requested that does not exist.
     """
@@ -67,14 +70,14 @@ class Streams:
         """Store seed and key."""
         if key is not None and len(key) != KEY_BYTES:
             raise ValueError(f"the noise key must have {KEY_BYTES} bytes, not {len(key)}")
-        self._seed = seed
+        self.public_seed = seed
         self._key = key
 
     def seed(self, name: str, *path: object) -> int:
         """A seed in [0, 2**63) for the public stream ``name`` at ``path``."""
         if name not in PUBLIC_STREAMS:
             raise ValueError(f"{name!r} is no public stream: use one of {sorted(PUBLIC_STREAMS)}")
-        return int.from_bytes(_digest(self._seed, name, *path)[:8], "big") >> 1
+        return int.from_bytes(_digest(self.public_seed, name, *path)[:8], "big") >> 1
 
     def public(
         self, name: str, *path: object, device: torch.device | str = "cpu"

@@ -61,7 +61,7 @@ class _PrivatePartsOnly(RunContext):
         return _Skipped(label, self.folder / f"{name}.stage", self.progress)
 
     def pretraining(self, recipe: Mapping[str, object], label: str) -> Pretraining:
-        return _SkippedPretraining(recipe, label, self.folder, self.progress)
+        return _SkippedPretraining(recipe, self.streams, label, self.folder, self.progress)
 
 
 class _Skipped(Stage):

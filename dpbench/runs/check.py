@@ -80,7 +80,7 @@ def replay(
     """
     prepare(CPU)
     comparisons: list[Comparison] = []
-    public = open_public(method.plan(info, BUDGET).public, info, "", None, Silent())
+    public = open_public(method.plan(info, BUDGET).public, info, "", 0, None, Silent())
     with progress.task("replaying", len(sets), "fits") as task:
         original, *others = sets
         try:

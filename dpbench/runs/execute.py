@@ -51,7 +51,12 @@ def execute(
     dataset = load(planned.request.dataset, data_root, progress)
     progress.note(f"{dataset.info.name} from {dataset.source}")
     public = open_public(
-        planned.plan.public, planned.info, dataset.content_hash, data_root, progress
+        planned.plan.public,
+        planned.info,
+        dataset.content_hash,
+        planned.request.seed,
+        data_root,
+        progress,
     )
     check_writable(out or runs_dir)
     spec = spec_of(planned, dataset.content_hash, public)
@@ -103,7 +108,12 @@ def pretrain(planned: PlannedRun, progress: Progress, data_root: Path | None = N
         )
     dataset = load(planned.request.dataset, data_root, progress)
     public = open_public(
-        planned.plan.public, planned.info, dataset.content_hash, data_root, progress
+        planned.plan.public,
+        planned.info,
+        dataset.content_hash,
+        planned.request.seed,
+        data_root,
+        progress,
     )
     prepare(planned.device)
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +134,12 @@ def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
     first_id = planned.ranks.broadcast().decode()  # comes when the first rank has fetched the data
     dataset = load(planned.request.dataset, data_root, Silent())
     public = open_public(
-        planned.plan.public, planned.info, dataset.content_hash, data_root, Silent()
+        planned.plan.public,
+        planned.info,
+        dataset.content_hash,
+        planned.request.seed,
+        data_root,
+        Silent(),
     )
     if spec_of(planned, dataset.content_hash, public).id != first_id:
         raise UserError(

@@ -18,10 +18,8 @@ def spec_of(planned: PlannedRun, dataset_hash: str, public: PublicSource | None)
         public: From ``dpbench.runs.public_images.open_public``.
     """
     arguments = dict(planned.resolved.arguments)
-    public_id = None
-    if public is not None and PUBLIC_FIELD in arguments:  # others' version says what they train on
+    if public is not None and PUBLIC_FIELD in arguments:  # of a folder, not its whole path
         arguments[PUBLIC_FIELD] = public.name
-        public_id = f"{public.name}@{public.identity[:12]}"
     return RunSpec(
         method=planned.request.method,
         method_version=planned.method_version,
@@ -35,7 +33,7 @@ def spec_of(planned: PlannedRun, dataset_hash: str, public: PublicSource | None)
         profile=planned.profile.name,
         compute=asdict(planned.profile.compute),
         samples=planned.profile.samples,
-        public=public_id,
+        public=f"{public.name}@{public.identity[:12]}" if public is not None else None,
         precision=planned.resolved.arguments.get("precision", "float32"),
         reproducible=planned.request.reproducible,
     )

@@ -25,7 +25,6 @@ from dpbench.data.catalog import CATALOG
 from dpbench.data.formats.folders import PREFIX
 from dpbench.data.load import find_info, load
 from dpbench.privacy.mechanisms import PrivateSetInfo
-from dpbench.training.pretraining import SEED
 
 # Random numbers are drawn for whole chunks, so that the images of a chunk are vectorised and yet
 # do not depend on how many images are asked for.
@@ -79,6 +78,7 @@ def open_public(
     name: str,
     info: PrivateSetInfo,
     private_hash: str,
+    seed: int,
     data_root: Path | None,
     progress: Progress,
 ) -> PublicSource | None:
@@ -88,6 +88,7 @@ def open_public(
         name: Of a program, a data set or ``imagefolder:PATH``; ``none`` gives None.
         info: What is public about the private set.
         private_hash: Its content hash.
+        seed: Public seed of the run, which decides which images are drawn.
         data_root: Where to look for data first.
         progress: Receives progress updates of downloads.
 
@@ -98,14 +99,14 @@ def open_public(
     if name == NO_PUBLIC:
         return None
     if name in entries("source"):
-        return _program(name, info)
+        return _program(name, info, seed)
     dataset = load(name, data_root, progress)
     if dataset.content_hash == private_hash:
         raise UserError(f"{name} holds the private images themselves: --public takes others")
 
     def draw(count: int, progress: Progress) -> Images:
         train = dataset.splits.train
-        rng = Streams(SEED).public("public-data", "order")
+        rng = Streams(seed).public("public-data", "order")
         chosen = torch.randperm(len(train), generator=rng)[:count]
         pixels = torch.empty(len(chosen), *info.spec.shape, dtype=torch.uint8)
         with progress.task(f"reading {dataset.info.name}", len(chosen), "images") as task:
@@ -132,12 +133,12 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _program(name: str, info: PrivateSetInfo) -> PublicSource:
+def _program(name: str, info: PrivateSetInfo, seed: int) -> PublicSource:
     program: Source = load_entry("source", name)()
 
     def draw(count: int, progress: Progress) -> Images:
-        seed = Streams(SEED).seed("public-data", "images")
-        return programmatic_images(name, count, info.spec, info.classes, seed, progress)
+        images_seed = Streams(seed).seed("public-data", "images")
+        return programmatic_images(name, count, info.spec, info.classes, images_seed, progress)
 
     identity = _hash(f"{program!r} {version_of(entries('source')[name])}")
     return _Source(name, identity, info.classes if program.labelled else None, draw)

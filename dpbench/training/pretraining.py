@@ -1,15 +1,13 @@
-"""Public pre-training, done once and cached for every run with the same recipe.
+"""Public pre-training, done once and cached for every run with the same recipe and seed.
 
-Its seed is 0 whatever the seed of the run: runs with several seeds start from the same public
-weights and differ in what they do with private images.
+It depends on the run's seed, so that runs with other seeds are independent repetitions of the whole
+method. Runs of one seed that differ in private training alone, for instance in epsilon, share it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from dpbench.core.canonical import sha256_of
 from dpbench.core.files import locked, sha256, write_torch
 from dpbench.core.progress import Progress
 from dpbench.core.streams import Streams
 from dpbench.parallel.ranks import ALONE, Ranks
 from dpbench.training.loop import Stage
-
-SEED = 0
 
 
 class Pretraining:
@@ -32,22 +29,24 @@ class Pretraining:
     Args:
         recipe: Everything that the weights depend on, as JSON values: the public images, the
             network, the hyper-parameters.
+        streams: Public random streams of the run.
         label: Text beside the progress bar.
-        folder: Cache of weights, by the hash of their recipe.
+        folder: Cache of weights, by the hash of their recipe and seed.
         progress: Receives progress updates.
         ranks: Processes of the run, which all get the same weights.
-        kept: Called with the id of the recipe, the SHA-256 of the weights file and whether it was
-            in the cache already.
+        kept: Called with the id of the recipe, the seed, the SHA-256 of the weights file and
+            whether it was in the cache already.
 
     Attributes:
         id: SHA-256 of the recipe, 64 hex digits.
-        streams: Random streams of the stage; they do not depend on the run.
+        streams: Random streams of the stage.
         stage: The resumable loop.
     """
 
     def __init__(
         self,
         recipe: Mapping[str, object],
+        streams: Streams,
         label: str,
         folder: Path,
         progress: Progress,
@@ -55,11 +54,11 @@ class Pretraining:
         kept: Callable[[dict[str, Any]], None] = lambda what: None,
     ) -> None:
         """Choose the file names; nothing is read yet."""
-        canonical = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
-        self.id = hashlib.sha256(canonical.encode()).hexdigest()
-        self.streams = Streams(SEED)
-        self._file = folder / f"{self.id[:16]}.pt"
-        self._partial = folder / f"{self.id[:16]}.stage"
+        self.id = sha256_of(recipe)
+        self.streams = streams
+        name = f"{self.id[:16]}-seed{streams.public_seed}"
+        self._file = folder / f"{name}.pt"
+        self._partial = folder / f"{name}.stage"
         self.stage = Stage(label, self._partial, progress, ranks)
         self._progress, self._ranks, self._kept = progress, ranks, kept
         self._lock = contextlib.ExitStack()
@@ -97,7 +96,14 @@ class Pretraining:
             self._tell(reused=False)
 
     def _tell(self, reused: bool) -> None:
-        self._kept({"recipe": self.id, "sha256": sha256(self._file), "reused": reused})
+        self._kept(
+            {
+                "recipe": self.id,
+                "seed": self.streams.public_seed,
+                "sha256": sha256(self._file),
+                "reused": reused,
+            }
+        )
 
     def _wait(self) -> None:
         self._progress.note("waiting for another process that runs the same public training")

@@ -268,7 +268,7 @@ def public_recipe(
     """Everything that the weights of public training depend on, for ``RunContext.pretraining``.
 
     Args:
-        method: Holds the hyper-parameters.
+        method: Holds the hyper-parameters, and the version of its code.
         info: Shape and classes of the denoiser.
         source: Source of the images.
         names: Hyper-parameters besides those of ``RECIPE``.
@@ -283,8 +283,9 @@ def public_recipe(
     }
 
 
-# The hyper-parameters that the public weights of every diffusion method depend on.
+# What the public weights of every diffusion method depend on: its code and its hyper-parameters.
 RECIPE = (
+    "version",
     "channels",
     "channel_mult",
     "blocks",

@@ -42,6 +42,7 @@ class ClassRecipes:
         recipe_seed: Seed of the recipes.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "random objects on black, each class with its outline and texture"
     labelled: ClassVar[bool] = True
 

@@ -36,6 +36,7 @@ class DeadLeaves:
         oversample: Render at this many times the resolution and average down.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "overlapping random shapes (Baradad et al. 2021)"
     labelled: ClassVar[bool] = False
 

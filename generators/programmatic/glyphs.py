@@ -41,6 +41,7 @@ class Glyphs:
     0 and O are, stay alike.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "digits and letters in the fonts of matplotlib, one for each class"
     labelled: ClassVar[bool] = True
 

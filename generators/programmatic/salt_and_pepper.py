@@ -26,6 +26,7 @@ class SaltAndPepper:
         p_max: Largest expected fraction.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "white and black pixels strewn over a plain colour"
     labelled: ClassVar[bool] = False
 

@@ -34,6 +34,7 @@ class Spectrum:
         slope_max: Largest s.
     """
 
+    version: ClassVar[int] = 1
     summary: ClassVar[str] = "random fields with power-law spectra (Baradad et al. 2021)"
     labelled: ClassVar[bool] = False
 

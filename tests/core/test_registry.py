@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from dpbench.api.profiles import PROFILES
 from dpbench.core.errors import UserError, unknown
 from dpbench.core.images import ImageSpec
 from dpbench.core.progress import Silent
-from dpbench.core.registry import Kind, entries, load, version_of
+from dpbench.core.registry import OURS, Kind, entries, load, version_of
 from dpbench.data.catalog import CATALOG
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.public_images import programmatic_images
@@ -85,6 +86,26 @@ def test_a_third_partys_method_is_listed_and_run_with_its_hash(
     assert record["spec"]["method_version"] == version_of(entries("method")["toy"])
     assert record["spec"]["method_version"].startswith("toy 1.0 ")
     assert len(record["spec"]["method_version"].split()[-1]) == 12
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_built_in_code_states_its_version(kind: Kind) -> None:
+    own = [each for each in entries(kind).values() if each.distribution == OURS]
+    assert own
+    for entry in own:
+        assert re.fullmatch(r"dpbench [1-9]\d*", version_of(entry)), entry
+
+
+def test_another_version_is_another_run(
+    dpbench: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    command = ("run", "--method", "class-mean", "--dataset", "digits", "--profile", "smoke")
+    command = (*command, "--eps", "1", "--evaluators", "memorization", "--json")
+    first = json.loads(dpbench(*command).out)
+    monkeypatch.setattr(load("method", "class-mean"), "version", 9)
+    second = json.loads(dpbench(*command).out)
+    assert second["spec"]["method_version"] == "dpbench 9"
+    assert first["id"] != second["id"]
 
 
 def test_the_version_of_third_party_code_follows_its_source(install: Install) -> None:

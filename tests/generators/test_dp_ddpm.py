@@ -104,7 +104,7 @@ def test_without_its_public_images_it_says_how_to_go_on(tmp_path):
         pretrained(None, tmp_path)
 
 
-def test_two_runs_start_from_the_same_public_weights(dpbench, tmp_path, monkeypatch):
+def test_each_seed_has_public_weights_of_its_own(dpbench, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     common = ("--method", "dp-ddpm", "--dataset", "digits", "--profile", "smoke")
     common = (*common, "--public", "salt-and-pepper")
@@ -116,7 +116,9 @@ def test_two_runs_start_from_the_same_public_weights(dpbench, tmp_path, monkeypa
         assert ended.code == 0, ended.err
         records.append(json.loads(ended.out))
     first, second = (record["resolved"]["pretrained"] for record in records)
-    assert first == second and first["reused"]
+    assert (first["seed"], first["reused"]) == (0, True)
+    assert (second["seed"], second["reused"]) == (1, False)
+    assert first["recipe"] == second["recipe"] and first["sha256"] != second["sha256"]
     assert records[0]["spec"]["public"].startswith("salt-and-pepper@")
     refused = dpbench("run", *common[:-1], "digits", "--runs-dir", tmp_path)
     assert refused.code == 2 and "cannot be its own public source" in refused.err

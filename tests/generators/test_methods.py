@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ import torch
 from dpbench.api.method import Predictor, RunContext
 from dpbench.api.profiles import PROFILES, SMOKE
 from dpbench.core.errors import UserError
-from dpbench.core.images import Images
 from dpbench.core.progress import Silent
 from dpbench.core.registry import entries, load
 from dpbench.core.streams import Streams, reproducible_key
@@ -27,62 +25,29 @@ from dpbench.privacy.mechanisms import PrivateImages
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.public_images import open_public
 from dpbench.runs.request import RunRequest, plan, private_set_info
+from tests.support import golden
+from tests.support.fitting import INFO, budget_of, fitted, outcome
 
 METHODS = sorted(entries("method"))
-INFO = private_set_info(CATALOG["digits"])
-
-
-def budget_of(kind: type) -> PrivacyBudget:
-    return PrivacyBudget(2.0 if kind.private else math.inf)
-
-
-def fitted(name: str, folder: Path, seed: int = 0, train: Images | None = None):
-    kind = load("method", name)
-    budget = budget_of(kind)
-    method = resolve(kind, name, "smoke", "digits", budget.epsilon, ()).method
-    streams = Streams(seed)
-    ledger = PrivacyLedger(budget)
-    images = train or load_dataset("digits", None, Silent()).splits.train
-    private = PrivateImages(images, INFO, ledger, Streams(seed, reproducible_key(seed)))
-    folder.mkdir(exist_ok=True)
-    public = open_public(method.plan(INFO, budget).public, INFO, "", None, Silent())
-    run = RunContext(
-        profile=SMOKE,
-        device=torch.device("cpu"),
-        streams=streams,
-        progress=Silent(),
-        folder=folder,
-        public=public,
-        cache=folder,
-    )
-    return method, method.fit(private, run), ledger
 
 
 @pytest.fixture(scope="module")
 def fits(tmp_path_factory):
     """Fit a method by name, once for all tests of this module."""
 
-    @functools.cache
     def fit(name: str):
         return fitted(name, tmp_path_factory.mktemp(name))
 
-    return fit
-
-
-def outcome(fitted) -> torch.Tensor:
-    """Samples, or predictions of random images."""
-    rng = torch.Generator().manual_seed(3)
-    if isinstance(fitted, Predictor):
-        images = torch.randint(256, (20, *INFO.spec.shape), generator=rng, dtype=torch.uint8)
-        return fitted.predict(images)
-    return fitted.sample(torch.arange(20) % INFO.classes, rng)
+    once = functools.cache(fit)
+    # "real" deals images out: what it draws depends on what was drawn before
+    return lambda name: fit(name) if name == "real" else once(name)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_samples_or_predictions_have_the_shape_and_type_that_is_promised(name, fits):
-    _, fitted, _ = fits(name)
-    given = outcome(fitted)
-    if isinstance(fitted, Predictor):
+    _, learnt, _ = fits(name)
+    given = outcome(learnt)
+    if isinstance(learnt, Predictor):
         assert (given.shape, given.dtype) == ((20, INFO.classes), torch.float32)
     else:
         assert (given.shape, given.dtype) == ((20, *INFO.spec.shape), torch.uint8)
@@ -102,10 +67,38 @@ def test_a_method_spends_exactly_what_it_planned_within_its_budget(name, fits):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_reproducible_from_its_streams(name, fits, tmp_path):
     _, first, _ = fits(name)
-    if name == "real":  # deals images out, so it has to be asked from its start
-        _, first, _ = fitted(name, tmp_path)
     _, second, _ = fitted(name, tmp_path)
     assert torch.equal(outcome(first), outcome(second))
+
+
+@pytest.mark.parametrize("name", golden.ours("method"))
+def test_results_move_with_the_version_alone(name, fits):
+    _, learnt, _ = fits(name)
+    assert not golden.verdict("method", name, golden.digest_of_method(learnt))
+
+
+@pytest.mark.parametrize("name", golden.ours("source"))
+def test_public_images_move_with_the_version_alone(name):
+    assert not golden.verdict("source", name, golden.digest_of_source(name))
+
+
+def test_results_that_move_without_a_new_version_are_caught(tmp_path, monkeypatch):
+    original = torch.optim.Adam.step
+
+    def slower(self, closure=None):
+        for group in self.param_groups:
+            group["lr"] /= 2
+        original(self, closure)
+        for group in self.param_groups:
+            group["lr"] *= 2
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", slower)
+        _, learnt, _ = fitted("dpdm", tmp_path)
+    moved = golden.digest_of_method(learnt)
+    assert "moved" in golden.verdict("method", "dpdm", moved)
+    monkeypatch.setattr(load("method", "dpdm"), "version", 2)
+    assert "has version 2" in golden.verdict("method", "dpdm", moved)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -210,15 +203,20 @@ def test_a_staged_variant_never_trains_its_public_stage_on_private_images(monkey
         ("dpsyngen-coarse", "tau2=0", True),
         ("dpsyngen-cleaning", "tau1=0", True),
         ("dpsyngen-cleaning", "experts=False", False),
+        ("dpsyngen", "version", True),
     ],
 )
 def test_public_weights_are_shared_by_runs_of_syngen_that_differ_in_private_training_only(
-    tmp_path, name, setting, trained_again
+    monkeypatch, tmp_path, name, setting, trained_again
 ):
     kind = load("method", name)
-    for seed, settings in enumerate(((), setting.split())):
+    seed = 0
+    for settings in ((), setting.split()):
+        if settings == ["version"]:
+            monkeypatch.setattr(kind, "version", kind.version + 1)
+            settings = ()
         method = resolve(kind, name, "smoke", "digits", 1.0, settings).method
-        public = open_public(method.synthetic, INFO, "", None, Silent())
+        public = open_public(method.synthetic, INFO, "", seed, None, Silent())
         run = RunContext(
             profile=SMOKE,
             device=torch.device("cpu"),

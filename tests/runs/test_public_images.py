@@ -12,6 +12,7 @@ from torch import nn
 from dpbench.core.errors import UserError
 from dpbench.core.images import ImageSpec
 from dpbench.core.progress import Silent
+from dpbench.core.streams import Streams
 from dpbench.data.load import load
 from dpbench.privacy.mechanisms import PrivateSetInfo
 from dpbench.runs.public_images import check_public, converted, open_public, unread
@@ -22,10 +23,14 @@ COLOUR = PrivateSetInfo("cifar10", ImageSpec(3, 32, 32), 10, 50_000)
 RECIPE = {"network": "linear", "steps": 3}
 
 
-def pretrained(folder: Path, recipe: dict[str, object], kept: list[dict[str, object]]) -> nn.Module:
+def pretrained(
+    folder: Path, recipe: dict[str, object], kept: list[dict[str, object]], seed: int = 0
+) -> nn.Module:
     """A model whose "training" sets its weights to the number of steps that were taken."""
     model = nn.Linear(1, 1, bias=False)
-    pretraining = Pretraining(recipe, "public training", folder, Silent(), kept=kept.append)
+    pretraining = Pretraining(
+        recipe, Streams(seed), "public training", folder, Silent(), kept=kept.append
+    )
     if not pretraining.load(model):
         nn.init.zeros_(model.weight)
         for _ in pretraining.stage.steps(3, {"model": model}):
@@ -51,10 +56,27 @@ def test_another_recipe_is_trained_anew(tmp_path: Path) -> None:
     assert kept[0]["recipe"] != kept[1]["recipe"]
 
 
+def test_another_seed_is_trained_anew(tmp_path: Path) -> None:
+    kept: list[dict[str, object]] = []
+    for seed in (0, 1, 1):
+        pretrained(tmp_path, RECIPE, kept, seed)
+    assert [(each["seed"], each["reused"]) for each in kept] == [(0, False), (1, False), (1, True)]
+    assert len({each["recipe"] for each in kept}) == 1
+
+
+@pytest.mark.parametrize("name", ["dead-leaves", "digits"])
+def test_another_seed_draws_other_public_images(name: str) -> None:
+    zero, again, one = (open_public(name, GREY, "", seed, None, Silent()) for seed in (0, 0, 1))
+    assert zero is not None and again is not None and one is not None
+    first, same, other = (each.images(20, Silent()).pixels for each in (zero, again, one))
+    assert torch.equal(first, same) and not torch.equal(first, other)
+    assert zero.identity == one.identity
+
+
 def test_public_training_that_was_interrupted_goes_on_in_another_run(tmp_path: Path) -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
-    begun = Pretraining(RECIPE, "public training", tmp_path, Silent())
+    begun = Pretraining(RECIPE, Streams(0), "public training", tmp_path, Silent())
     assert not begun.load(model)
     with pytest.raises(KeyboardInterrupt):
         for step in begun.stage.steps(3, {"model": model}):
@@ -75,10 +97,10 @@ def test_the_private_set_cannot_be_its_own_public_source() -> None:
 
 def test_the_private_images_under_another_name_are_refused() -> None:
     digits = PrivateSetInfo("scans", ImageSpec(1, 16, 16), 10, 1437)
-    assert open_public("digits", digits, "another hash", None, Silent()) is not None
+    assert open_public("digits", digits, "another hash", 0, None, Silent()) is not None
     own_hash = load("digits", None, Silent()).content_hash
     with pytest.raises(UserError, match="the private images themselves"):
-        open_public("digits", digits, own_hash, None, Silent())
+        open_public("digits", digits, own_hash, 0, None, Silent())
 
 
 def test_an_unknown_public_source_is_named_with_the_nearest_one() -> None:
@@ -91,7 +113,7 @@ def test_an_unknown_public_source_is_named_with_the_nearest_one() -> None:
 def test_public_images_come_in_the_shape_of_the_private_ones(
     name: str, info: PrivateSetInfo
 ) -> None:
-    source = open_public(name, info, "", None, Silent())
+    source = open_public(name, info, "", 0, None, Silent())
     assert source is not None
     few, more = (source.images(count, Silent()) for count in (5, 70))
     assert more.spec == info.spec and len(more) == 70

@@ -165,7 +165,7 @@ def _cells(
                 content, images = hashes[each.dataset.name], (each.plan.public, each.dataset.name)
                 if images not in opened:
                     opened[images] = open_public(
-                        each.plan.public, each.info, content, data_root, progress
+                        each.plan.public, each.info, content, each.request.seed, data_root, progress
                     )
                 spec = spec_of(each, content, opened[images])
                 folder = runs_dir / spec.folder
