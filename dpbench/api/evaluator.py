@@ -58,6 +58,8 @@ class EvaluationContext:
             none.
         predictor: The classifier under evaluation; None if undeclared, or if the method gave
             images.
+        run_id: Id of the run under evaluation, or of the scores if the samples were made elsewhere.
+            Draws that must not be shared by runs of the same public seed derive from it.
         keep: Writes named arrays of results per image beside the record, which holds their hash.
             Each call replaces the previous one of the same evaluator. The folder may be released,
             so results on single train images must not be kept. Predicted classes of test images,
@@ -77,6 +79,7 @@ class EvaluationContext:
     mechanism: Mechanism | None = None
     public: PublicSource | None = None
     predictor: Predictor | None = None
+    run_id: str = ""
     keep: Callable[[Mapping[str, NDArray[np.generic]]], None] = lambda arrays: None
 
 

@@ -119,7 +119,11 @@ def _print_audit(title: str, found: Audit) -> None:
     guessed = f"{found.correct} of {found.guesses} guesses right, {found.canaries} canaries"
     for label, text in (
         ("verdict", f"{found.verdict}; each check errs with probability {found.level:.2g}"),
-        ("epsilon", f"at least {found.epsilon_lower:.3g} in this audit ({guessed})"),
+        (
+            "epsilon",
+            f"at least {found.epsilon_lower:.3g}, of at best {found.epsilon_ceiling:.3g} in this "
+            f"audit ({guessed})",
+        ),
         ("if normal", f"at least {found.epsilon_lower_gdp:.3g}: parametric, no claim"),
         ("limits", found.limits),
     ):

@@ -41,6 +41,7 @@ class Subject:
         predictor: The classifier, if the method gave no samples.
         public: The public images that the method trained on, if any.
         mechanism: Returns the mechanism that made the samples, for evaluators that declare it.
+        run_id: Id of the run, or of the scores if the samples were made elsewhere.
         lacking: Reasons why something is not available; they replace the evaluators' own.
         keep: Called with an evaluator's name and the arrays that it keeps.
     """
@@ -54,6 +55,7 @@ class Subject:
     predictor: Predictor | None = None
     public: PublicSource | None = None
     mechanism: Callable[[], Mechanism] | None = None
+    run_id: str = ""
     lacking: Mapping[Need, str] = field(default_factory=dict)
     keep: Callable[[str, Mapping[str, NDArray[np.generic]]], None] = lambda name, arrays: None
 
@@ -87,6 +89,7 @@ class Subject:
             mechanism=mechanism() if mechanism is not None else None,
             public=self.public if Need.PUBLIC in needs else None,
             predictor=self.predictor if Need.PREDICTOR in needs else None,
+            run_id=self.run_id,
             keep=functools.partial(self.keep, name),
         )
 

@@ -111,7 +111,16 @@ def score(
         return timed_part(scores, evaluator, lambda: write_text(file, scores.dumps()))
 
     prepare(device)
-    subject = Subject(dataset, samples, profile, device, Streams(seed), progress, lacking=LACKING)
+    subject = Subject(
+        dataset=dataset,
+        synthetic=samples,
+        profile=profile,
+        device=device,
+        streams=Streams(seed),
+        progress=progress,
+        run_id=spec.id,
+        lacking=LACKING,
+    )
     evaluate(subject, waiting, scores.measurements, part, debug)
     return scores, file
 

@@ -31,6 +31,7 @@ from dpbench.core.streams import Streams, new_key, reproducible_key
 from dpbench.data.load import Dataset
 from dpbench.parallel.cores import core_count
 from dpbench.parallel.device import peak_memory_mb
+from dpbench.parallel.ranks import ALONE, Ranks
 from dpbench.privacy.audit import Mechanism
 from dpbench.privacy.certificate import certify, events_of
 from dpbench.privacy.clipping.selection import Executions, engine_cache
@@ -106,7 +107,7 @@ class RunSteps:
                 context = run_context(
                     self.planned, self.public, self.progress, training, self._pretrained
                 )
-                executions = self._executions()
+                executions = self._executions(self.planned.ranks)
                 fitted = fit_method(self.planned, self.dataset, key, ledger, executions, context)
                 self.progress.note("certifying: epsilon by three accountants")
                 self.record.privacy = certify(ledger, self.record.spec.reproducible, code())
@@ -129,7 +130,7 @@ class RunSteps:
         self.record.resolved["pretrained"] = what
         self.save()
 
-    def _executions(self) -> Executions:
+    def _executions(self, ranks: Ranks) -> Executions:
         """Return the choice of engines, made once: a resumed run keeps its engines."""
 
         def decided(line: str) -> None:
@@ -137,7 +138,7 @@ class RunSteps:
             self.save()
 
         chosen = self.record.resolved.setdefault("gradients", {})
-        engine, ranks = self.planned.request.engine, self.planned.ranks
+        engine = self.planned.request.engine
         return Executions(engine, chosen, engine_cache(), decided, ranks)
 
     def noise_key(self, training: Path) -> bytes:
@@ -198,6 +199,7 @@ class RunSteps:
             predictor=predictor,
             public=self.public,
             mechanism=self._mechanism,
+            run_id=self.record.spec.id,
             lacking=lacking,
             keep=self._keep,
         )
@@ -216,7 +218,9 @@ class RunSteps:
 
     def _mechanism(self) -> Mechanism:
         """The mechanism as certified: every event, all of whose releases were made."""
-        return audited_mechanism(self.planned, events_of(self.record.privacy), self._executions())
+        # the other processes have ended with training
+        executions = self._executions(ALONE)
+        return audited_mechanism(self.planned, events_of(self.record.privacy), executions)
 
     def _keep(self, evaluator: str, arrays: Mapping[str, Any]) -> None:
         """Write the arrays that an evaluator keeps."""

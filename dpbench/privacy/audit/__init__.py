@@ -31,9 +31,10 @@ from dpbench.privacy.audit.own_training import OWN_STEPS, own_releases
 from dpbench.privacy.audit.transcript import CANARIES, Audited, Transcript
 from dpbench.privacy.audit.transcript import Mechanism as Mechanism
 
-# Probability that one audit of an honest mechanism raises any alarm; split over its checks. Since
-# leaderboards have hundreds of runs, a second audit, split over the checks that raised an alarm,
-# must repeat it: 0.25% of honest mechanisms raise it twice.
+# Largest probability that one audit of an honest mechanism raises any alarm; split over its checks.
+# Leaderboards have hundreds of runs, so a second audit, split over the checks that raised an alarm,
+# must repeat it, which happens to at most 0.25% of honest mechanisms. That is a rate among runs
+# only because the seeds of runs differ: audits of one seed share their noise and err together.
 LEVEL = 0.05
 
 
@@ -45,7 +46,8 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
 
     Args:
         mechanism: Mechanism to audit.
-        seed: Audits with different seeds are independent.
+        seed: All draws derive from it. Audits of different seeds are independent, and audits of one
+            seed share coins and noise, so their false alarms come together.
         progress: Receives progress updates.
 
     Raises:

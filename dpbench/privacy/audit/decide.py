@@ -51,7 +51,7 @@ class Audit:
 
     Attributes:
         checks: All checks. On an honest mechanism an audit raises any alarm with probability at
-            most 5%, and one that a second audit repeats with at most 0.25%.
+            most 5% over its seed, and one that a second audit repeats with at most 0.25%.
         level: Error level of each check and bound.
         sigma_low: Lower end of the interval of the actual over the claimed noise multiplier, for
             the event that is furthest off.

@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.images import ImageSpec
 from dpbench.core.progress import Silent
+from dpbench.core.streams import Streams, reproducible_key
 from dpbench.privacy import audit as auditing
 from dpbench.privacy import clipping, dpsgd, mechanisms
 from dpbench.privacy.audit import Audit, Mechanism, audit, level_of_each
 from dpbench.privacy.audit.canaries import Canaries
+from dpbench.privacy.audit.decide import judge
+from dpbench.privacy.audit.transcript import CANARIES, OwnReleases, Transcript
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective, Predict, as_rows, of_examples
 from dpbench.privacy.clipping.selection import Executions
@@ -109,9 +113,48 @@ def test_the_audit_goes_by_the_engine_that_trains_the_method(
     assert {CLIPPING, OWN_CLIPPING} <= alarms(audit(claim, 0, Silent()))
 
 
-def test_an_audit_repeats_itself_and_another_seed_is_another_audit() -> None:
-    first, again, other = (audit(mechanism(), seed, Silent()) for seed in (0, 0, 1))
-    assert first == again != other
+def check_independent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Audits of two seeds have no draw of noise in common, in any release or tensor."""
+    spare: list[dict[str, np.ndarray]] = []
+
+    def watched(
+        transcripts: list[Transcript], members: object, own: OwnReleases, *rest: Any
+    ) -> Any:
+        # directions that belong to no canary show noise alone
+        seen = {each.event.purpose: each.released[:, CANARIES:] for each in transcripts}
+        spare.append(seen | {each.tensor: np.array(each.sum_squares) for each in own.noise})
+        return judge(transcripts, members, own, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(auditing, "judge", watched)
+    found = [audit(mechanism(), seed, Silent()) for seed in (0, 1)]
+    assert found[0].sigma_low != found[1].sigma_low
+    first, second = spare
+    assert len(first) == 3 + 6  # releases of canaries, and the method's own tensors
+    shared = [name for name in first if np.any(first[name] == second[name])]
+    assert not shared, f"two audits share the noise of {shared}"
+
+
+def test_an_audit_repeats_itself() -> None:
+    assert audit(mechanism(), 0, Silent()) == audit(mechanism(), 0, Silent())
+
+
+def test_audits_of_other_seeds_share_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_independent(monkeypatch)
+
+
+@pytest.mark.parametrize("purpose", ["counts", "sum", "weights"])
+def test_the_comparison_catches_audits_that_share_the_noise_of_a_release(
+    purpose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OneShared(Streams):
+        def secret(self, name: str, *path: object) -> np.random.Generator:
+            shared = name == "dp-noise" and path[0] == purpose
+            streams = Streams(0, reproducible_key(0)) if shared else super()
+            return streams.secret(name, *path)
+
+    monkeypatch.setattr(auditing, "Streams", OneShared)
+    with pytest.raises(AssertionError, match=f"share the noise of .*{purpose}"):
+        check_independent(monkeypatch)
 
 
 def test_an_alarm_counts_only_if_a_second_audit_repeats_it(

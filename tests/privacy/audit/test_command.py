@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from dpbench.evaluators import audit as evaluator
 from dpbench.evaluators.audit import EVALUATOR
-from dpbench.privacy import dpsgd
+from dpbench.privacy import dpsgd, mechanisms
 from dpbench.privacy.audit.decide import GUESSES
 from dpbench.privacy.audit.transcript import CANARIES
 from tests.support import broken
@@ -33,6 +35,7 @@ def test_the_command_says_what_it_can_show_and_what_not(dpbench: Command, toy: M
     ended = dpbench(*COMMAND, "--eps", "50")
     assert ended.code == 0
     assert "no check refutes the claim" in ended.out
+    assert re.search(r"epsilon +at least [\d.]+, of at best [45]\.\d+ in this audit", ended.out)
     assert "cannot refute epsilon = 50" in ended.out
 
 
@@ -66,8 +69,49 @@ def test_a_run_records_the_audit_of_its_certificate(
     assert list(values) == [metric.name for metric in EVALUATOR.metrics]
     assert (values["audit_alarms"], values["audit_epsilon_lower"]) == (0, 0)
     assert values["audit_sigma_ratio_low"] < 1 < values["audit_sigma_ratio_high"]
+    assert values["audit_epsilon_ceiling"] == pytest.approx(4.6, abs=0.5)
     monkeypatch.setattr(dpsgd, "gaussian_noise", broken.noise.scaled_by(0.9))
     assert measured(dpbench, "--overwrite")["audit_alarms"] > 0
+
+
+def check_independent(first: dict[str, float | None], second: dict[str, float | None]) -> None:
+    """The noise over the claimed noise is of other draws."""
+    for end in ("audit_sigma_ratio_low", "audit_sigma_ratio_high"):
+        assert None is not first[end] != second[end]
+
+
+@pytest.mark.usefixtures("toy")
+def test_audits_of_runs_with_one_public_seed_share_no_noise(
+    dpbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pair(*more: str) -> tuple[dict[str, float | None], dict[str, float | None]]:
+        return measured(dpbench, *more), measured(dpbench, *more, "--set", "learning_rate=0.2")
+
+    check_independent(*pair())
+    # as it was before: the audit drew from what all runs of a seed have in common
+    monkeypatch.setattr(evaluator, "audit_seed", lambda run_id: 0)
+    with pytest.raises(AssertionError):
+        check_independent(*pair("--overwrite"))
+
+
+def test_the_seed_of_an_audit_follows_from_the_runs_id() -> None:
+    seeds = [evaluator.audit_seed(run_id) for run_id in ("", "a", "b", "a")]
+    assert len(set(seeds)) == 3 and seeds[1] == seeds[3]
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_mechanism_that_makes_more_releases_than_claimed_is_an_alarm(
+    dpbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dpbench(*TOY, "--evaluators", "cas").code == 0
+    monkeypatch.setattr(mechanisms, "train", broken.training.makes_one_step_more)
+    ended = dpbench(*TOY, "--evaluators", "audit", "--json")
+    alarms, *others = json.loads(ended.out)["measurements"][-len(EVALUATOR.metrics) :]
+    assert (alarms["metric"], alarms["value"]) == ("audit_alarms", 1)
+    for other in others:
+        assert other["reason"] == "mean image: 5 releases were made but 4 are claimed"
+    assert "AUDIT ALARM: mean image: 5 releases" in ended.err
 
 
 @pytest.mark.usefixtures("toy")
