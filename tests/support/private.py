@@ -6,7 +6,7 @@ import itertools
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -61,9 +61,15 @@ def handle(
     return PrivateImages(images, info, ledger, streams or Streams(0, KEY), executions)
 
 
-def executed_by(engine: str, event: DPSGDEvent, physical_batch: int) -> Executions:
-    """The executions of one training, decided beforehand: nothing is timed."""
-    return Executions(engine, {event.purpose: asdict(Execution(engine, physical_batch))})
+class Decided(Executions):
+    """One execution for every training, neither timed nor compared with autograd."""
+
+    def __init__(self, execution: Execution) -> None:
+        super().__init__()
+        self.execution = execution
+
+    def of(self, *training: object) -> Execution:
+        return self.execution
 
 
 @dataclass
@@ -112,7 +118,7 @@ class Steps:
 
         optimizer.register_step_post_hook(keep)
         learner = Learner(self.model, optimizer, ExponentialAverage(self.model, 0.9))
-        executions = executed_by(self.engine, self.event, 128 // self.objective.multiplicity)
+        executions = Decided(Execution(self.engine, 128 // self.objective.multiplicity))
         private = handle(images, ledger, streams, self.nominal_size, executions)
         with tempfile.TemporaryDirectory() as scratch:
             file = (folder or Path(scratch)) / "private.stage"

@@ -2,6 +2,9 @@
 
 Both affect speed and memory, not what is released, so they may be chosen by timing. Engines are
 timed on random images with the initial weights; private images have no part in the choice.
+
+Timings are cached, verdicts are not: the engine that is used is compared with plain autograd in
+every process that uses it.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import copy
 import functools
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -44,8 +48,6 @@ GRADIENTS = {"folded": 1, "vmap": 2, "loop": 0}
 # Largest relative deviation from autograd. Rounding in bfloat16 moves a tensor of clipped gradients
 # by a few percent, a mistake by far more.
 TOLERANCE = 0.25
-# Errors by which an engine refuses a model.
-UNFIT = (UserError, RuntimeError, NotImplementedError)
 # A clipping norm so small that all examples have the same weight.
 SMALL_NORM = 1e-3
 
@@ -58,17 +60,20 @@ class Execution:
         engine: One of ``clipping.ENGINES``.
         physical_batch: Examples that go through the network at once on each core.
         copies_per_s: Copies per second on one core, for each engine that was timed.
+        refused: Why other engines cannot train the model, by engine.
     """
 
     engine: str
     physical_batch: int
     copies_per_s: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """One-line summary."""
         speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in self.copies_per_s.items())
         timed = f" (images/s on one core: {speeds})" if speeds else ""
-        return f"{self.engine} engine{timed}, {self.physical_batch} examples at once on each core"
+        used = f"{self.engine} engine{timed}, {self.physical_batch} examples at once on each core"
+        return "; ".join([used, *(f"not {name}: {why}" for name, why in self.refused.items())])
 
 
 class Executions:
@@ -77,7 +82,7 @@ class Executions:
     Args:
         engine: A name in ``ENGINES``, or ``auto`` for the fastest.
         chosen: Earlier choices by purpose, as JSON values; new ones are added.
-        cache: File that keeps the choices made on this machine for other runs; None for no cache.
+        cache: File that keeps the timings made on this machine for other runs; None for no cache.
         decided: Called after each choice with a one-line summary, so that the choice can be saved.
         ranks: Processes of the run; the first one chooses for all.
     """
@@ -91,6 +96,7 @@ class Executions:
         ranks: Ranks = ALONE,
     ) -> None:
         """Store the arguments; nothing is chosen yet."""
+        self._compared: set[str] = set()
         self._engine = check_name(engine)
         self._chosen = {} if chosen is None else chosen
         self._cache = cache
@@ -100,7 +106,7 @@ class Executions:
     def of(
         self, purpose: str, model: nn.Module, objective: Objective, spec: ImageSpec
     ) -> Execution:
-        """The execution of a private training.
+        """The execution of a private training; an earlier choice is kept if it still agrees.
 
         Args:
             purpose: Purpose of its privacy event.
@@ -109,19 +115,25 @@ class Executions:
             spec: Shape of one image.
 
         Raises:
-            UserError: The requested engine cannot differentiate this model.
-            RunFailed: No engine can.
+            UserError: The requested engine, or the one that was chosen earlier, does not
+                differentiate this model.
+            RunFailed: No engine does.
         """
-        if self._ranks.first and purpose not in self._chosen:
-            execution = choose(model, objective, spec, self._engine, self._cache)
-            self._chosen[purpose] = asdict(execution)
-            self._decided(f"{purpose}: {execution}")
+        if self._ranks.first and purpose not in self._compared:
+            if purpose in self._chosen:  # by an earlier process, perhaps with other code
+                reference = _Reference.of(model, objective, spec)
+                _check_against_autograd(reference, objective, self._chosen[purpose]["engine"])
+            else:
+                execution = choose(model, objective, spec, self._engine, self._cache)
+                self._chosen[purpose] = asdict(execution)
+                self._decided(f"{purpose}: {execution}")
+            self._compared.add(purpose)
         told = self._ranks.broadcast(json.dumps(self._chosen.get(purpose)).encode())
         return Execution(**json.loads(told))
 
 
 def engine_cache() -> Path:
-    """File that keeps the choices made on this machine."""
+    """File that keeps the timings made on this machine."""
     return cache_folder() / "engines.json"
 
 
@@ -146,43 +158,52 @@ def choose(
 ) -> Execution:
     """Choose the fastest engine that agrees with plain autograd, and size its physical batch.
 
+    An engine that raises anything, or gives other sums than autograd, is refused, and the reason is
+    kept. Engines that a cached timing shows to be slower are neither checked nor timed again.
+
     Args:
         model: Network to train.
         objective: Training loss.
         spec: Shape of one image.
         name: A name in ``ENGINES``, or ``auto``.
-        cache: File that keeps choices; None for no cache.
+        cache: File that keeps timings; None for no cache.
 
     Raises:
         UserError: The requested engine cannot differentiate this model.
         RunFailed: No engine can.
     """
     device = next(iter(trainable(model).values())).device
-    key = _key(model, objective, spec, name, device)
-    known = _read(cache)
-    if key in known:
-        return Execution(**known[key])
+    key, timings = _key(model, objective, spec, device), _read(cache)
+    known = timings.get(key, {})
     reference = functools.cache(lambda: _Reference.of(model, objective, spec))
     sizes: dict[str, int] = {}
     speeds: dict[str, float] = {}
-    reasons: dict[str, str] = {}
-    for each in CANDIDATES if name == AUTO else (name,):
+    refused: dict[str, str] = {}
+    names = CANDIDATES if name == AUTO else (name,)
+    for each in sorted(names, key=lambda each: -known.get(each, math.inf)):
+        best = max(speeds.values(), default=0.0)
+        if known.get(each, math.inf) < best:
+            continue
         try:
             _check_against_autograd(reference(), objective, each)
             sizes[each] = _physical_batch(model, objective, spec, each)
-            best = max(speeds.values(), default=0.0)
-            speeds[each] = _copies_per_s(model, objective, spec, each, sizes[each], best)
-        except UNFIT as error:
+            speeds[each] = known.get(each) or _copies_per_s(
+                model, objective, spec, each, sizes[each], best
+            )
+        except Exception as error:  # an engine may fail on a model in any way
             if name != AUTO:
-                raise UserError(f"the {name} engine cannot train this model: {error}") from error
-            reasons[each] = str(error)
+                raise UserError(
+                    f"the {name} engine cannot train this model: {_reason(error)}"
+                ) from error
+            refused[each] = _reason(error)
     if not speeds:
-        raise RunFailed(f"no engine can differentiate this model: {reasons}")
+        raise _nothing_fits(refused)
     fastest = max(speeds, key=speeds.__getitem__)
-    execution = Execution(fastest, sizes[fastest], {k: round(v, 1) for k, v in speeds.items()})
-    if cache is not None:
-        write_text(cache, json.dumps(known | {key: asdict(execution)}, indent=1))
-    return execution
+    timed = known | {each: float(f"{speed:.4g}") for each, speed in speeds.items()}
+    if cache is not None and timed != known:
+        write_text(cache, json.dumps(timings | {key: timed}, indent=1))
+    shown = {each: timed[each] for each in names if each in timed and each not in refused}
+    return Execution(fastest, sizes[fastest], shown, refused)
 
 
 def first_that_fits(model: nn.Module, objective: Objective, spec: ImageSpec) -> Execution:
@@ -191,14 +212,27 @@ def first_that_fits(model: nn.Module, objective: Objective, spec: ImageSpec) -> 
     Raises:
         RunFailed: No engine agrees.
     """
-    reference, reasons = _Reference.of(model, objective, spec), {}
+    reference = functools.cache(lambda: _Reference.of(model, objective, spec))
+    refused: dict[str, str] = {}
     for name in CANDIDATES:
         try:
-            _check_against_autograd(reference, objective, name)
-            return Execution(name, _physical_batch(model, objective, spec, name))
-        except UNFIT as error:
-            reasons[name] = str(error)
-    raise RunFailed(f"no engine can differentiate this model: {reasons}")
+            _check_against_autograd(reference(), objective, name)
+            size = _physical_batch(model, objective, spec, name)
+            return Execution(name, size, refused=refused)
+        except Exception as error:
+            refused[name] = _reason(error)
+    raise _nothing_fits(refused)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, with its type unless it was worded for users."""
+    line = (str(error).splitlines() or [""])[0]
+    return line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
+
+
+def _nothing_fits(refused: dict[str, str]) -> RunFailed:
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+    return RunFailed(f"no engine can differentiate this model ({reasons})")
 
 
 @dataclass(frozen=True)
@@ -307,13 +341,11 @@ def _random_copies(
     return objective.draw(pixels, labels, rng), rng
 
 
-def _key(
-    model: nn.Module, objective: Objective, spec: ImageSpec, name: str, device: torch.device
-) -> str:
-    """Hash of everything that a choice depends on."""
+def _key(model: nn.Module, objective: Objective, spec: ImageSpec, device: torch.device) -> str:
+    """Hash of everything that the speed of engines depends on."""
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     parts = (
-        name,
+        _code_hash(),
         processor,
         core_count(),
         torch.__version__,
@@ -326,11 +358,28 @@ def _key(
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def _read(cache: Path | None) -> dict[str, Any]:
-    if cache is None or not cache.exists():
-        return {}
+@functools.cache
+def _code_hash(folder: Path = Path(__file__).parent) -> str:
+    """Hash of the source of all engines."""
+    code = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")):
+        code.update(f"{file.name}\n".encode() + file.read_bytes())
+    return code.hexdigest()
+
+
+def _read(cache: Path | None) -> dict[str, dict[str, float]]:
+    """Copies per second by key and engine; what has another format is left out."""
     try:
-        content = json.loads(cache.read_text())
-        return content if isinstance(content, dict) else {}
+        content = json.loads(cache.read_text()) if cache is not None and cache.exists() else {}
     except ValueError:  # a damaged cache is made again
+        content = {}
+    if not isinstance(content, dict):
         return {}
+    return {key: timings for key, timings in content.items() if _are_timings(timings)}
+
+
+def _are_timings(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        name in ENGINES and isinstance(speed, (int, float)) and speed > 0
+        for name, speed in value.items()
+    )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dpbench.core.progress import Silent
 from dpbench.core.streams import Streams
+from dpbench.privacy.clipping.selection import Execution
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.events import DPSGDEvent
 from dpbench.training.averaging import ExponentialAverage
@@ -20,11 +21,11 @@ from dpbench.training.loop import Stage
 from tests.support.checks import expect, expect_close
 from tests.support.private import (
     KEY,
+    Decided,
     Gradients,
     Layers,
     Nothing,
     Steps,
-    executed_by,
     flat,
     handle,
     some_images,
@@ -110,7 +111,7 @@ def check_average() -> None:
     event = DPSGDEvent(0.1, SIGMA, CLIPPING_NORM, STEPS, "weights")
     with tempfile.TemporaryDirectory() as folder:
         stage = Stage("training", Path(folder) / "private.stage", Silent())
-        private = handle(some_images(40), executions=executed_by("vmap", event, 128))
+        private = handle(some_images(40), executions=Decided(Execution("vmap", 128)))
         private.dp_sgd(learner, Nothing(), event, stage)
     learner.average.copy_to(model)
     released = torch.cat([p.detach().flatten() for p in model.parameters()])
