@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from dpbench.api.method import Plan, Preset, RunContext, Sampler
+from dpbench.api.method import Departure, Plan, Preset, RunContext, Sampler
 from dpbench.core.checks import check_counts, check_positive
 from dpbench.core.errors import UserError
 from dpbench.core.images import Precision
@@ -24,7 +24,7 @@ from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from .diffusion.denoiser import Denoiser, Experts
 from .diffusion.model import DiffusionModel, continuous_model, pick
 from .diffusion.preconditioning import EVERYWHERE, Interval
-from .diffusion.presets import CENTRED, TUNED, laptop, smoke
+from .diffusion.presets import CENTRED, CENTRES, TUNED, laptop, smoke
 from .diffusion.samplers import SolverName
 from .diffusion.training import PrivateTraining, PublicTraining, opened_once, public_recipe
 
@@ -126,6 +126,11 @@ class SynGen(ABC):
     """
 
     private: ClassVar[bool] = True
+    departures: ClassVar[tuple[Departure, ...]] = (
+        *CENTRES,
+        Departure("class recipes", "synthetic", "dead-leaves", lambda v: v == "class-recipes"),
+        Departure("class recipes", "synthetic_labels", "random", lambda v: v == "recipe"),
+    )
 
     channels: int = 32
     channel_mult: tuple[int, ...] = (1, 2, 2)

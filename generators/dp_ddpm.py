@@ -32,7 +32,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from dpbench.api.method import Plan, Preset, RunContext, Sampler, Workload
+from dpbench.api.method import Departure, Plan, Preset, RunContext, Sampler, Workload
 from dpbench.api.sources import NO_PUBLIC, PublicSource
 from dpbench.core.checks import check_counts, check_not_negative, check_positive
 from dpbench.core.errors import UserError
@@ -46,7 +46,7 @@ from .diffusion.model import DiffusionModel, pick
 from .diffusion.networks.ddpm import BY_EMBEDDING, EmbeddingName
 from .diffusion.networks.unet import UNetSettings
 from .diffusion.preconditioning import DDPM
-from .diffusion.presets import CENTRED, TUNED, laptop, smoke
+from .diffusion.presets import CENTRED, CENTRES, TUNED, laptop, smoke
 from .diffusion.samplers import DDPMSolverName, SamplerSettings, ddpm_levels
 from .diffusion.training import PrivateTraining, PublicTraining, opened_once, public_recipe
 from .diffusion.workloads import DDPM_WORKLOADS
@@ -154,6 +154,10 @@ class DPDDPM:
             public_batch_size=32,
             public_warmup_steps=5,
         ),
+    )
+    departures: ClassVar[tuple[Departure, ...]] = (
+        *CENTRES,
+        Departure("class recipes", "public", NO_PUBLIC, lambda value: value == "class-recipes"),
     )
     workloads: ClassVar[tuple[Workload, ...]] = DDPM_WORKLOADS
 

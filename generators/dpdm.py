@@ -14,13 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dpbench.api.method import Plan, Preset, RunContext, Sampler, Workload
+from dpbench.api.method import Departure, Plan, Preset, RunContext, Sampler, Workload
 from dpbench.core.images import Precision
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
 from .diffusion.model import DiffusionModel, continuous_model, pick
-from .diffusion.presets import CENTRED, TUNED, laptop, smoke
+from .diffusion.presets import CENTRED, CENTRES, TUNED, laptop, smoke
 from .diffusion.samplers import SolverName
 from .diffusion.training import PrivateTraining
 from .diffusion.workloads import WORKLOADS
@@ -108,6 +108,7 @@ class DPDM:
         laptop(TUNED, **CENTRED, centre_widths=True),
         smoke(),
     )
+    departures: ClassVar[tuple[Departure, ...]] = CENTRES
     workloads: ClassVar[tuple[Workload, ...]] = WORKLOADS
 
     channels: int = 32

@@ -181,6 +181,25 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class Departure:
+    """An ingredient of ours in a published method, by the hyper-parameter that brings it in.
+
+    Departures in size, such as a smaller network or fewer steps, are none.
+
+    Attributes:
+        what: The ingredient; several hyper-parameters may belong to one.
+        field: Name of the hyper-parameter.
+        published: The value that ``--published`` puts in its place.
+        ours: Whether a value brings the ingredient in.
+    """
+
+    what: str
+    field: str
+    published: Any
+    ours: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
 class Workload:
     """A network with its loss, to be timed on random images.
 
@@ -214,6 +233,9 @@ class Method(Protocol):
 
     A built-in one also has a ``version``, raised when its results change at the same settings: they
     are another method's then, and are not pooled with earlier ones.
+
+    A published method with ingredients of ours lists them as ``departures``, a tuple of
+    ``Departure``.
 
     A method may also have ``workloads``, a tuple of ``Workload``: its networks, for
     ``dpbench bench``; and a hyper-parameter ``public``, the name of public images, with

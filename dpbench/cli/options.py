@@ -68,6 +68,13 @@ Processes = Annotated[
         "CUDA device or its share of the cores. For several machines use torchrun -m dpbench run.",
     ),
 ]
+Published = Annotated[
+    bool,
+    typer.Option(
+        "--published",
+        help="Leave out what presets add to a published method: class centres, class recipes.",
+    ),
+]
 Reproducible = Annotated[
     bool,
     typer.Option(

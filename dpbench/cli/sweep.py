@@ -29,6 +29,7 @@ from dpbench.cli.options import (
     Evaluators,
     ProfileName,
     Public,
+    Published,
     Reproducible,
     RunsDir,
     names_of,
@@ -78,6 +79,7 @@ def sweep(
     data_root: DataRoot = None,
     device: Device = "auto",
     engine: EngineName = "auto",
+    published: Published = False,
     reproducible: Reproducible = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -102,6 +104,7 @@ def sweep(
             adjacency=adjacency,  # type: ignore[arg-type]  # checked by PrivacyBudget
             profile=profile,
             settings=tuple(settings or ()),
+            published=published,
             reproducible=reproducible,
             device=device,
             engine=engine,

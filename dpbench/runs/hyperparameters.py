@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from dpbench.api.method import Method, Preset
+from dpbench.api.method import Departure, Method, Preset
 from dpbench.api.profiles import PROFILES
 from dpbench.core.errors import UserError
 
@@ -30,12 +30,14 @@ class Resolved:
         arguments: Every field and its value.
         by_hand: Names of the fields that the user set.
         source: Source of the other values.
+        departures: Ingredients of ours that the method's paper does not have.
     """
 
     method: Method
     arguments: Mapping[str, Any]
     by_hand: tuple[str, ...]
     source: str
+    departures: tuple[str, ...] = ()
 
 
 def resolve(
@@ -45,6 +47,7 @@ def resolve(
     dataset: str,
     epsilon: float,
     assignments: Iterable[str],
+    published: bool = False,
 ) -> Resolved:
     """Instantiate a method for a run.
 
@@ -55,6 +58,7 @@ def resolve(
         dataset: Name of the data set.
         epsilon: The privacy budget's epsilon.
         assignments: ``name=value``, parsed against the field's type; they win over the preset.
+        published: Leave out the ingredients of ours that the preset brings into a published method.
 
     Raises:
         UserError: An unknown name, a value that does not parse, or no preset for this run.
@@ -70,9 +74,15 @@ def resolve(
             raise UserError(f"{name} has no hyper-parameter {field!r}.{_suggest(field, fields)}")
         by_hand[field] = parse(text, hints[field], f"--set {field}")
     preset = _preset(kind, name, profile, dataset, epsilon)
-    method = kind(**{**preset.values, **by_hand})
+    ours: tuple[Departure, ...] = getattr(kind, "departures", ())
+    values = dict(preset.values)
+    if published:
+        brought_in = [each for each in ours if each.ours(values.get(each.field))]
+        values |= {each.field: each.published for each in brought_in}
+    method = kind(**{**values, **by_hand})
     arguments = {field: getattr(method, field) for field in fields}
-    return Resolved(method, arguments, tuple(by_hand), preset.source)
+    departures = dict.fromkeys(each.what for each in ours if each.ours(arguments.get(each.field)))
+    return Resolved(method, arguments, tuple(by_hand), preset.source, tuple(departures))
 
 
 def hyperparameters(kind: type[Method]) -> list[str]:

@@ -45,6 +45,7 @@ class RunRequest:
         reproducible: Whether the noise derives from the seed too, which voids release.
         device: A torch device, or ``auto``.
         engine: How private gradients are computed, or ``auto`` for the fastest way.
+        published: Leave out the ingredients of ours that presets bring into published methods.
         public: Public images to pre-train on; None for what the method's preset says.
         evaluators: CLI names of those to measure with; None means all.
     """
@@ -60,6 +61,7 @@ class RunRequest:
     reproducible: bool = False
     device: str = "auto"
     engine: str = AUTO
+    published: bool = False
     public: str | None = None
     evaluators: tuple[str, ...] | None = None
 
@@ -145,7 +147,15 @@ def plan(request: RunRequest, ranks: Ranks = ALONE) -> PlannedRun:
     profile = PROFILES[request.profile]
     device = resolve_device(request.device, ranks)
     settings = _settings(kind, request)
-    resolved = resolve(kind, request.method, profile.name, dataset.name, epsilon, settings)
+    resolved = resolve(
+        kind,
+        request.method,
+        profile.name,
+        dataset.name,
+        epsilon,
+        settings,
+        published=request.published,
+    )
     training = resolved.method.plan(private_set_info(dataset), budget)
     check_public(training.public, request.dataset)
     _check_compute(request.method, training, profile)

@@ -73,6 +73,7 @@ class RunSteps:
             record.resolved |= {
                 "preset": planned.resolved.source,
                 "by_hand": list(planned.resolved.by_hand),
+                "departures": list(planned.resolved.departures),
                 "device": str(planned.device),
                 "cores": core_count(),
                 "processes": planned.ranks.size,

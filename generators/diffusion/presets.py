@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dpbench.api.method import Preset
+from dpbench.api.method import Departure, Preset
 
 # For two CPU cores: a small network on patches (0.55M parameters at 28 pixels), few steps with a
 # large batch, no noise multiplicity. One trial of dpsyngen at epsilon = 10 on a validation split
@@ -28,6 +28,11 @@ CENTRED: Mapping[str, Any] = {
     "centre_learning_rate": 0.004,
     "sampling_steps": 12,
 }
+# No paper has them: a learnt image for each class, from which denoised images start.
+CENTRES = (
+    Departure("class centres", "centre_learning_rate", published=0.0, ours=bool),
+    Departure("class centres", "centre_widths", published=False, ours=bool),
+)
 TUNED = (
     "chosen in a dozen trials at epsilon 1 and 10 on 5000 images held out of Fashion-MNIST's train "
     "split, which is not accounted for"

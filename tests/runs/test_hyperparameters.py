@@ -135,3 +135,34 @@ def test_what_cannot_be_resolved_is_a_mistake(
 ) -> None:
     with pytest.raises(UserError, match=message):
         resolved(profile, dataset, 1.0, *assignments)
+
+
+PUBLISHED = ("dp-ddpm", "dpdm", "dpsyngen", "dpsyngen-cleaning", "dpsyngen-coarse")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_papers_algorithm_is_one_option_away(name: str) -> None:
+    kind = load("method", name)
+    ours = resolve(kind, name, "laptop", "fashionmnist", 10.0, ())
+    theirs = resolve(kind, name, "laptop", "fashionmnist", 10.0, (), published=True)
+    assert "class centres" in ours.departures
+    assert theirs.departures == theirs.by_hand == ()
+    differing = {
+        field for field in ours.arguments if ours.arguments[field] != theirs.arguments[field]
+    }
+    assert differing <= {each.field for each in kind.departures}, "sizes are no departures"
+    of_paper = resolve(kind, name, "paper", "fashionmnist", 10.0, ())
+    assert of_paper.departures == ()
+
+
+def test_an_ingredient_of_ours_by_hand_is_one_too() -> None:
+    kind = load("method", "dpdm")
+    by_hand = ("centre_learning_rate=0.01",)
+    found = resolve(kind, "dpdm", "laptop", "fashionmnist", 10.0, by_hand, published=True)
+    assert found.departures == ("class centres",)
+
+
+def test_methods_of_our_own_depart_from_no_paper() -> None:
+    for name in set(entries("method")) - set(PUBLISHED):
+        found = resolve(load("method", name), name, "laptop", "fashionmnist", 10.0, ())
+        assert found.departures == (), name

@@ -117,7 +117,11 @@ def run_command(
         "runs-dir": runs_dir,
         "data-root": data_root,
     }
-    flags = {"reproducible": request.reproducible, "debug": debug}
+    flags = {
+        "published": request.published,
+        "reproducible": request.reproducible,
+        "debug": debug,
+    }
     return [
         "run",
         *(f"--{name}={value}" for name, value in options.items() if value is not None),

@@ -133,6 +133,7 @@ def test_a_cell_is_run_with_all_that_was_asked(
         reproducible=True,
         device="cpu",
         engine="loop",
+        published=True,
         public="digits",
         evaluators=("toy", "audit"),
     )
