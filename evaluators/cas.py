@@ -136,11 +136,17 @@ class Cas:
         ),
         MetricSpec(DPIMAGEBENCH_MEAN, "%", True, "mean test accuracy of those three"),
         MetricSpec("cas_mean", "%", True, "mean test accuracy of the first three classifiers"),
-        MetricSpec("cas_collapsed", "", False, "classifiers that predict at most half the classes"),
-        MetricSpec(LOW, "%", True, "cas_cnn, lower end of 95% Wilson interval"),
-        MetricSpec(HIGH, "%", True, "cas_cnn, upper end of 95% Wilson interval"),
+        MetricSpec(
+            "cas_collapsed",
+            "",
+            False,
+            "classifiers that predict at most half the classes",
+            "diagnostic",
+        ),
+        MetricSpec(LOW, "%", True, "cas_cnn, lower end of 95% Wilson interval", "bound"),
+        MetricSpec(HIGH, "%", True, "cas_cnn, upper end of 95% Wilson interval", "bound"),
         MetricSpec(ENSEMBLE, "%", True, "test accuracy of five such networks together"),
-        MetricSpec(CLASS, "%", True, "cas_cnn on the test images of one class"),
+        MetricSpec(CLASS, "%", True, "cas_cnn on the test images of one class", "diagnostic"),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TEST})
 

@@ -12,13 +12,21 @@ from torch import Tensor
 
 from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.images import Images
-from dpbench.core.metrics import Measurement, MetricSpec
+from dpbench.core.metrics import Measurement, MetricKind, MetricSpec
 from dpbench.data.subsets import random_subset
 from dpbench.stats.proportions import wilson_interval
 
 from .features.cnn import cnn_extractor
 
 SPACES = {"pixels": "pixels", "cnn": "features of a CNN of the data set"}
+# of every space: name, direction, description and kind
+METRICS: tuple[tuple[str, bool, str, MetricKind], ...] = (
+    ("authpct_{}", True, "synthetic images that are not near-copies of train images", "diagnostic"),
+    ("authpct_{}_real", True, "test images that are not near-copies of train images", "reference"),
+    ("train_closer_{}", False, "synthetic images nearer to train than to test", "diagnostic"),
+    ("train_closer_{}_low", False, "the same, lower end of 95% interval", "bound"),
+    ("train_closer_{}_high", False, "the same, upper end of 95% interval", "bound"),
+)
 # distances in memory at once: 160 MB of float32
 CHUNK_DISTANCES = 40_000_000
 
@@ -136,15 +144,9 @@ class Memorization:
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "are samples nearer to train than to test images? a diagnostic"
     metrics: ClassVar[tuple[MetricSpec, ...]] = tuple(
-        MetricSpec(name.format(space), "%", higher, f"{description}, {where}")
+        MetricSpec(name.format(space), "%", higher, f"{description}, {where}", kind)
         for space, where in SPACES.items()
-        for name, higher, description in (
-            ("authpct_{}", True, "synthetic images that are not near-copies of train images"),
-            ("authpct_{}_real", True, "test images that are not near-copies of train images"),
-            ("train_closer_{}", False, "synthetic images nearer to train than to test"),
-            ("train_closer_{}_low", False, "the same, lower end of 95% interval"),
-            ("train_closer_{}_high", False, "the same, upper end of 95% interval"),
-        )
+        for name, higher, description, kind in METRICS
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST})
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.images import Images
-from dpbench.core.metrics import Measurement, MetricSpec
+from dpbench.core.metrics import Measurement, MetricKind, MetricSpec
 from dpbench.core.progress import Task
 from dpbench.core.streams import Streams
 from dpbench.data.stratified import random_stratified_order
@@ -37,27 +37,38 @@ ACCURACIES = {
     REAL: "trained and tested on real images",
     RESEEDED: "trained and tested on real images, with another seed",
 }
+CEILING = "ceiling"
 # the accuracy that selects a configuration, and the one that judges it
 SETTINGS = {
     "a": (SYNTHETIC, TRANSFER),
     "b": (SYNTHETIC, REAL),
-    "ceiling": (RESEEDED, REAL),
+    CEILING: (RESEEDED, REAL),
 }
+# of a correlation or what selecting loses, of an end of an interval, and of a detail
+KINDS: tuple[MetricKind, MetricKind, MetricKind] = ("score", "bound", "diagnostic")
+KINDS_OF_CEILING: tuple[MetricKind, MetricKind, MetricKind] = ("reference",) * 3
 
 
 def _specs() -> Iterator[MetricSpec]:
     for setting, (selecting, judging) in SETTINGS.items():
         name, pair = f"{PREFIX}{setting}", f"{selecting} against {judging} accuracy"
-        yield MetricSpec(f"{name}_spearman", "", True, f"Spearman's rho, {pair}")
-        yield MetricSpec(f"{name}_spearman_low", "", True, "the same, lower end of 95% bootstrap")
-        yield MetricSpec(f"{name}_spearman_high", "", True, "the same, upper end of 95% bootstrap")
-        yield MetricSpec(f"{name}_kendall", "", True, f"Kendall's tau-b, {pair}")
-        yield MetricSpec(f"{name}_regret", "%", False, f"{judging} accuracy lost by selecting")
-        yield MetricSpec(f"{name}_rank", "", False, f"{judging} rank of the selected configuration")
-        yield MetricSpec(f"{name}_spearman_within_*", "", True, "Spearman's rho within a family")
-        yield MetricSpec(f"{name}_kendall_within_*", "", True, "Kendall's tau-b within a family")
+        # the ceiling is of real images alone, and so the same for all methods
+        score, bound, detail = KINDS_OF_CEILING if setting == CEILING else KINDS
+        yield MetricSpec(f"{name}_spearman", "", True, f"Spearman's rho, {pair}", score)
+        for end in ("low", "high"):
+            which = f"the same, {'lower' if end == 'low' else 'upper'} end of 95% bootstrap"
+            yield MetricSpec(f"{name}_spearman_{end}", "", True, which, bound)
+        yield MetricSpec(f"{name}_kendall", "", True, f"Kendall's tau-b, {pair}", score)
+        lost = f"{judging} accuracy lost by selecting"
+        yield MetricSpec(f"{name}_regret", "%", False, lost, score)
+        rank = f"{judging} rank of the selected configuration"
+        yield MetricSpec(f"{name}_rank", "", False, rank, detail)
+        for statistic, what in (("spearman", "Spearman's rho"), ("kendall", "Kendall's tau-b")):
+            within = f"{name}_{statistic}_within_*"
+            yield MetricSpec(within, "", True, f"{what} within a family", detail)
     for accuracy_of, description in ACCURACIES.items():
-        yield MetricSpec(f"{PREFIX}{accuracy_of}_*", "%", True, f"accuracy, {description}")
+        kind: MetricKind = "diagnostic" if accuracy_of in ON_SYNTHETIC else "reference"
+        yield MetricSpec(f"{PREFIX}{accuracy_of}_*", "%", True, f"accuracy, {description}", kind)
 
 
 @dataclass(frozen=True)

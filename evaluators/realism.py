@@ -76,12 +76,26 @@ class Realism:
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "share of samples that a discriminator takes for private, not public"
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
-        MetricSpec("realism_accuracy", "%", True, "discriminator on held-out private and public"),
-        MetricSpec("realism_share", "%", True, "synthetic images judged private"),
-        MetricSpec("realism_share_low", "%", True, "the same, lower end of 95% Wilson interval"),
-        MetricSpec("realism_share_high", "%", True, "the same, upper end of 95% Wilson interval"),
-        MetricSpec("realism_share_normalised", "%", True, "the same, between FPR and TPR"),
-        MetricSpec(CLASS_SHARE, "%", True, "synthetic images of a class judged private"),
+        MetricSpec(
+            "realism_accuracy",
+            "%",
+            True,
+            "discriminator on held-out private and public",
+            "reference",
+        ),
+        MetricSpec("realism_share", "%", True, "synthetic images judged private", "diagnostic"),
+        MetricSpec(
+            "realism_share_low", "%", True, "the same, lower end of 95% Wilson interval", "bound"
+        ),
+        MetricSpec(
+            "realism_share_high", "%", True, "the same, upper end of 95% Wilson interval", "bound"
+        ),
+        MetricSpec(
+            "realism_share_normalised", "%", True, "the same, between FPR and TPR", "diagnostic"
+        ),
+        MetricSpec(
+            CLASS_SHARE, "%", True, "synthetic images of a class judged private", "diagnostic"
+        ),
     )
     needs: ClassVar[frozenset[Need]] = frozenset(
         {Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST, Need.PUBLIC}

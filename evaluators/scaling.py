@@ -47,7 +47,9 @@ class Scaling:
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
         MetricSpec(SYNTHETIC, "%", True, "test accuracy of a CNN trained on n synthetic images"),
         MetricSpec(ENSEMBLE, "%", True, "test accuracy of five such CNNs together; profile paper"),
-        MetricSpec(REAL, "%", True, "test accuracy of the same CNN trained on n real images"),
+        MetricSpec(
+            REAL, "%", True, "test accuracy of the same CNN trained on n real images", "reference"
+        ),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST})
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dpbench.core.metrics import Measurement
+from dpbench.records.departures import departures
 from dpbench.records.run_record import RunRecord
 from dpbench.records.sample_scores import NOT_CLAIMED, Scores
 
@@ -23,11 +24,19 @@ _MEASUREMENT = (
     "split",
     "extractor",
     "reason",
+    "version",
+    "kind",
 )
-_SPEC = ("method", "dataset", "dataset_hash", "epsilon", "delta", "adjacency", "seed", "profile")
-_DERIVED = ("id", "repetition", "label", "accounted_epsilon", "release")
+_SPEC = (
+    *("method", "method_version", "dataset", "dataset_hash", "epsilon", "delta", "adjacency"),
+    *("seed", "profile"),
+)
+_DERIVED = (
+    *("id", "repetition", "label", "departures", "accounted_epsilon", "release", "revision"),
+)
 _COUNTS = ("private_evaluations", "public_evaluations")
 _COLUMNS = (*_DERIVED, *_SPEC, *_COUNTS, "fit_seconds", *_MEASUREMENT)
+_REVISION = "git_revision"  # in a record's environment
 _FLOATS = ("epsilon", "delta", "accounted_epsilon", "fit_seconds", "value")
 
 
@@ -42,15 +51,16 @@ def measurement_frame(records: Iterable[RunRecord], scores: Iterable[Scores] = (
     Returns:
         One row for each measurement, with the columns
 
-        - ``metric``, ``value``, ``unit``, ``higher_is_better``, ``n``, ``split``, ``extractor``
-          and ``reason``: the measurement;
+        - ``metric``, ``value``, ``unit``, ``higher_is_better``, ``n``, ``split``, ``extractor``,
+          ``reason``, ``version`` and ``kind``: the measurement;
         - ``id``: 64 hex digits of the record's spec; ``repetition``: the same without the seed,
           equal in runs that differ in their seeds alone;
         - ``label``: the method, with ``+name=value`` for every hyper-parameter that was set by
-          hand;
-        - ``method``, ``dataset``, ``dataset_hash``, ``epsilon``, ``delta``, ``adjacency``, ``seed``
-          and ``profile``: from the spec;
+          hand; ``departures``: what it has that its paper has not, separated by ``"; "``;
+        - ``method``, ``method_version``, ``dataset``, ``dataset_hash``, ``epsilon``, ``delta``,
+          ``adjacency``, ``seed`` and ``profile``: from the spec;
         - ``accounted_epsilon`` and ``release``: from the certificate;
+        - ``revision``: of the code that made it, or ``""`` where it is not known;
         - ``private_evaluations``, ``public_evaluations`` and ``fit_seconds``: cost of training.
 
         A missing number is NaN or NA. A record without measurements has one row, with ``""`` as
@@ -82,6 +92,8 @@ def _columns_of_run(record: RunRecord) -> dict[str, Any]:
         "id": spec.id,
         "repetition": replace(spec, seed=0).id,
         "label": "".join((spec.method, *settings)),
+        "departures": "; ".join(departures(spec)),
+        "revision": record.environment.get(_REVISION) or "",
         "accounted_epsilon": float(record.privacy["epsilon"]),
         "release": record.privacy["release"],
         "private_evaluations": record.cost["private_evaluations"],
@@ -102,5 +114,8 @@ def _columns_of_samples(scores: Scores) -> dict[str, Any]:
         "id": spec.id,
         "repetition": spec.id,
         "label": f"{spec.name} (unknown origin)",
+        "method_version": "",
+        "departures": "",
+        "revision": scores.environment.get(_REVISION) or "",
         "release": NOT_CLAIMED,
     }

@@ -57,13 +57,13 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
     """Compare all methods that are comparable, in pairs.
 
     Args:
-        table: From ``leaderboard``. Rows of one seed are left out, as are those of which it is not
-            known which test images were classified correctly.
+        table: From ``leaderboard``. Rows of what is no score and of one seed are left out, as are
+            those of which it is not known which test images were classified correctly.
 
     Returns:
         One row for each pair and metric, with the columns ``COLUMNS``.
     """
-    known = table[(table["seeds"] > 1) & table["resampled"].notna()]
+    known = table[(table["kind"] == "score") & (table["seeds"] > 1) & table["resampled"].notna()]
     rows = [pair for _, family in comparable(known) for pair in _pairs(family)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -13,7 +13,17 @@ from pandas.api.typing import DataFrameGroupBy
 
 from dpbench.core.errors import UserError
 from dpbench.core.files import safe_name
-from dpbench.report.metrics import AUDIT_EPSILON, AUDIT_NOISE_HIGH, AUDIT_NOISE_LOW, curve_of
+from dpbench.report.gaps import find_gaps
+from dpbench.report.metrics import (
+    AUDIT_ALARMS,
+    AUDIT_CEILING,
+    AUDIT_EPSILON,
+    AUDIT_NOISE_HIGH,
+    AUDIT_NOISE_LOW,
+    curve_of,
+    kind_of,
+    range_of,
+)
 from dpbench.report.tables import IMAGES, SEEDS, to_csv
 from dpbench.stats.bootstrap import Correct, Resampled, estimate_mean, resample
 from dpbench.stats.rank_intervals import rank_intervals
@@ -40,7 +50,7 @@ COLUMNS = {
     "n": "Number of synthetic images.",
     "split": "Split of the real images: train, validation, test, or empty.",
     "extractor": "Id of the feature extractor or classifier.",
-    "reason": "Why there is no value.",
+    "reason": "Why there is no value, or none for the seeds that are missing.",
     "accounted_epsilon": "Largest epsilon of the certificates.",
     "release": "What the certificates say about releasing the samples.",
     "private_evaluations": "Gradient evaluations on private images, expected.",
@@ -51,12 +61,23 @@ COLUMNS = {
     "sigma_ratio_low": "Smallest lower end of their intervals of actual over claimed noise.",
     "sigma_ratio_high": "Largest upper end.",
     "rank_low": "Best rank, from 1, that the intervals allow among comparable methods: those alike "
-    "in all but name and release. Empty for fewer than two seeds.",
+    "in all but the method. Empty for fewer than two seeds and for what is no score.",
     "rank_high": "Worst rank.",
     "interval": "'seeds and test images': bootstrap. 'seeds': Student's t, for metrics that are no "
     "accuracy and records that do not keep which test images were classified correctly. 'test "
     "images': of one seed, which says nothing about others. Empty: there is none.",
     "dataset_hash": "SHA-256 of the data set's decoded arrays, 8 hex digits.",
+    "kind": "What the metric is good for: score, diagnostic, bound or reference. Only scores are "
+    "ranked and compared.",
+    "missing": "Number of the method's seeds without a value here.",
+    "method_version": "Version of the method's code.",
+    "evaluator_version": "Version of the evaluator; empty for runs before evaluators had one.",
+    "revisions": "Number of revisions of the code that made the records.",
+    "departures": "What runs of a published method have that its paper has not; departures in size "
+    "are not among it.",
+    "audit_alarms": "Number of alarms that audits of the runs raised: checks that refute a claim.",
+    "audited_epsilon_ceiling": "Smallest value that the audits' lower bound could at best have "
+    "had; empty where the audits did not say.",
 }
 AUDIT_NOTE = (
     "Audits send canaries through a run's mechanisms. A noise interval (audit_sigma_ratio) without "
@@ -69,16 +90,17 @@ INTERVAL_NOTE = (
     f'others are marked "{SEEDS}" they hold for these test images and no others.'
 )
 # measurements that agree in these are repetitions of each other
-_REPEATED = ["repetition", "label", "metric", "split", "extractor", "n"]
+_REPEATED = ["repetition", "label", "metric", "split", "extractor", "n", "evaluator_version"]
 # rows that agree in these differ in the method alone
 _COMPARABLE = [
     *("dataset", "dataset_hash", "profile", "epsilon", "delta", "adjacency"),
-    *("metric", "split", "extractor", "n"),
+    *("metric", "split", "extractor", "n", "evaluator_version", "release"),
 ]
 # the same for all repetitions
 _SHARED = [
     *("dataset", "profile", "epsilon", "delta", "adjacency", "unit", "higher_is_better"),
-    *("release", "private_evaluations", "public_evaluations", "dataset_hash"),
+    *("release", "private_evaluations", "public_evaluations", "dataset_hash", "kind"),
+    *("method_version", "departures"),
 ]
 _ORDER = ["dataset", "profile", "spent", "metric", "split", "method", "records"]
 
@@ -107,6 +129,10 @@ def leaderboard(measurements: pd.DataFrame, correct: CorrectImages) -> pd.DataFr
         audited_epsilon_lower=_audited(measured, AUDIT_EPSILON, "max"),
         sigma_ratio_low=_audited(measured, AUDIT_NOISE_LOW, "min"),
         sigma_ratio_high=_audited(measured, AUDIT_NOISE_HIGH, "max"),
+        audited_epsilon_ceiling=_audited(measured, AUDIT_CEILING, "min"),
+        kind=measured["kind"].where(measured["kind"] != "", measured["metric"].map(kind_of)),
+        audit_alarms=_audited(measured, AUDIT_ALARMS, "max"),
+        evaluator_version=measured["version"],
         dataset_hash=measured["dataset_hash"].str[:8],
         record=measured["id"].str[:8],
     )
@@ -114,7 +140,7 @@ def leaderboard(measurements: pd.DataFrame, correct: CorrectImages) -> pd.DataFr
     groups = measured.groupby(_REPEATED, sort=False)
     values = groups["value"].agg(_present)
     table = (
-        groups[[*_SHARED, "reason"]]
+        groups[_SHARED]
         .first()
         .assign(
             mean=values.map(lambda each: statistics.fmean(each) if each else None).astype(
@@ -127,10 +153,13 @@ def leaderboard(measurements: pd.DataFrame, correct: CorrectImages) -> pd.DataFr
             audited_epsilon_lower=groups["audited_epsilon_lower"].max(),
             sigma_ratio_low=groups["sigma_ratio_low"].min(),
             sigma_ratio_high=groups["sigma_ratio_high"].max(),
+            audited_epsilon_ceiling=groups["audited_epsilon_ceiling"].min(),
+            audit_alarms=groups["audit_alarms"].sum(min_count=1).astype("Int64"),
+            revisions=groups["revision"].nunique(),
         )
+        .join(find_gaps(measured, _REPEATED), how="inner")
     )
-    table["reason"] = table["reason"].where(table["seeds"] == 0, "")
-    table["resampled"] = _resampled(groups["id"].agg(list), values, correct)
+    table["resampled"] = _resampled(groups["id"].agg(list)[table.index], values, correct)
     table = _with_intervals(table, values)
     table = _with_ranks(table.reset_index().rename(columns={"label": "method"}))
     # what claims no privacy stands behind all budgets, even none
@@ -184,9 +213,10 @@ def _resampled(ids: pd.Series, values: pd.Series, correct: CorrectImages) -> pd.
         A ``Resampled`` for each group, or None.
     """
     # n as an int: the bootstrap's draws depend on how a key is printed
-    keys = [(*others, int(n)) for *others, n in ids.index]
+    n = _REPEATED.index("n")
+    keys = [(*key[:n], int(key[n]), *key[n + 1 :]) for key in ids.index]
     known = {}
-    for key, group, present in zip(keys, ids, values, strict=True):
+    for key, group, present in zip(keys, ids, values[ids.index], strict=True):
         metric = key[_REPEATED.index("metric")]
         kept = [correct[each, metric] for each in group if (each, metric) in correct]
         # old records may stand beside new ones: some of the seeds alone would have another mean
@@ -197,7 +227,15 @@ def _resampled(ids: pd.Series, values: pd.Series, correct: CorrectImages) -> pd.
 
 
 def _with_intervals(table: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
-    intervals = map(_interval, values, table["resampled"])
+    """Intervals end where the metric's range does, in which the true mean lies for certain."""
+    rows = zip(table.index, values[table.index], table["resampled"], table["unit"], strict=True)
+    intervals = []
+    for key, present, resampled, unit in rows:
+        low, high, over = _interval(present, resampled)
+        if low is not None and high is not None:
+            least, most = range_of(key[_REPEATED.index("metric")], unit, present)
+            low, high = max(low, least), min(high, most)
+        intervals.append((low, high, over))
     low, high, over = zip(*intervals, strict=True)
     ends = pd.DataFrame({"ci_low": low, "ci_high": high}, table.index, dtype="float64")
     return table.join(ends).assign(interval=over)
@@ -218,7 +256,7 @@ def _interval(
 
 def _with_ranks(table: pd.DataFrame) -> pd.DataFrame:
     # a seed that was lucky is no winner
-    repeated = table[(table["seeds"] > 1) & table["ci_low"].notna()]
+    repeated = table[(table["kind"] == "score") & (table["seeds"] > 1) & table["ci_low"].notna()]
     ranks: dict[int, tuple[int, int]] = {}
     for _, group in comparable(repeated):
         intervals = list(zip(group["ci_low"], group["ci_high"], strict=True))

@@ -7,9 +7,13 @@ the evaluators declare.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from dpbench.core.files import safe_name
+from dpbench.core.metrics import MetricKind
 
 # columns of the overview, against real test images
 HEADLINES = ("cas_logreg", "cas_mlp", "cas_cnn", "cas_predictor", "fid", "fd_cnn")
@@ -17,6 +21,27 @@ BEST_FIRST = "cas_cnn"
 # what audits find: a lower bound of epsilon, and the interval of actual over claimed noise
 AUDIT_EPSILON = "audit_epsilon_lower"
 AUDIT_NOISE_LOW, AUDIT_NOISE_HIGH = "audit_sigma_ratio_low", "audit_sigma_ratio_high"
+# how many checks refute the claim, and what the lower bound could be at best
+AUDIT_ALARMS, AUDIT_CEILING = "audit_alarms", "audit_epsilon_ceiling"
+
+# by patterns of names, of which the first that fits holds; what fits none is a score
+_KINDS: tuple[tuple[MetricKind, tuple[str, ...]], ...] = (
+    ("reference", ("*_floor", "authpct_*_real", "realism_accuracy", "scaling_cas_real_n*")),
+    ("reference", ("model_selection_ceiling_*", "model_selection_real_*")),
+    ("reference", ("model_selection_reseeded_*",)),
+    ("bound", ("audit_*", "*_low", "*_high")),
+    ("diagnostic", ("cas_collapsed", "*_class[0-9]*", "authpct_*", "train_closer_*", "realism_*")),
+    ("diagnostic", ("model_selection_synthetic_*", "model_selection_transfer_*")),
+    ("diagnostic", ("model_selection_*_within_*", "model_selection_*_rank")),
+)
+# smallest and largest value that a metric can have; what fits no pattern goes by its unit
+_RANGES: tuple[tuple[tuple[float, float], tuple[str, ...]], ...] = (
+    ((0.0, 1.0), ("precision*", "recall*", "coverage*")),
+    ((-1.0, 1.0), ("*_spearman*", "*_kendall*")),
+    ((1.0, math.inf), ("inception_score", "model_selection_*_rank")),
+    ((0.0, math.inf), ("fid*", "fd_*", "kid*", "density*", "audit_*", "cas_collapsed")),
+)
+_RANGES_OF_UNITS = {"%": (0.0, 100.0), "s": (0.0, math.inf)}
 
 
 @dataclass(frozen=True)
@@ -61,3 +86,36 @@ def curve_of(metric: str) -> Curve | None:
         if metric.startswith(curve.prefixes):
             return curve
     return None
+
+
+def kind_of(metric: str) -> MetricKind:
+    """The kind of a metric, for records of schema version 1, which do not say it."""
+    for kind, patterns in _KINDS:
+        if _fits(metric, patterns):
+            return kind
+    return "score"
+
+
+def range_of(metric: str, unit: str, values: Iterable[float]) -> tuple[float, float]:
+    """The smallest and the largest value that a metric can have.
+
+    Args:
+        metric: Name of the metric.
+        unit: Its unit.
+        values: Values that were measured. An estimate may leave the range of what it estimates, as
+            that of a kernel distance does near 0; the range is then not that of the mean either.
+
+    Returns:
+        The ends of the range, infinite where there is none or a value lies outside.
+    """
+    ranges = (ends for ends, patterns in _RANGES if _fits(metric, patterns))
+    low, high = next(ranges, _RANGES_OF_UNITS.get(unit, (-math.inf, math.inf)))
+    measured = list(values)
+    return (
+        low if min(measured, default=low) >= low else -math.inf,
+        high if max(measured, default=high) <= high else math.inf,
+    )
+
+
+def _fits(metric: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(metric, pattern) for pattern in patterns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,8 +28,12 @@ KID_SUBSETS, KID_SIZE = 10, 1000
 INCEPTION_SCORE_SPLITS = 10
 
 FD_CNN = MetricSpec("fd_cnn", "", False, "Frechet distance, features of a CNN of the data set")
-FD_CNN_FLOOR = MetricSpec("fd_cnn_floor", "", False, "fd_cnn of real train against real test")
-FD_CNN_CLASS = MetricSpec("fd_cnn_class*", "", False, "fd_cnn of the images of a class")
+FD_CNN_FLOOR = MetricSpec(
+    "fd_cnn_floor", "", False, "fd_cnn of real train against real test", "reference"
+)
+FD_CNN_CLASS = MetricSpec(
+    "fd_cnn_class*", "", False, "fd_cnn of the images of a class", "diagnostic"
+)
 FID = MetricSpec("fid", "", False, "Frechet Inception distance")
 FID_CLEAN = MetricSpec("fid_clean", "", False, "the same behind clean-fid's resize")
 FD_DINOV2 = MetricSpec("fd_dinov2", "", False, "Frechet distance, features of DINOv2; RGB only")
@@ -154,7 +158,7 @@ def class_distance(label: int) -> FeatureMetrics:
     """Return ``fd_cnn`` of one class."""
     name = FD_CNN_CLASS.name.replace("*", str(label))
     return FeatureMetrics(
-        (MetricSpec(name, "", False, FD_CNN_CLASS.description),),
+        (replace(FD_CNN_CLASS, name=name),),
         (SYNTHETIC, TEST),
         _frechet,
         more_than=CNN_FEATURES,

@@ -23,7 +23,7 @@ SPEC = RunSpec(
     delta=1e-5,
     adjacency="add_remove",
     seed=0,
-    profile="smoke",
+    profile="laptop",
     compute={"private_evaluations": 10},
     samples=10,
 )
@@ -60,7 +60,7 @@ FOREIGN = ScoresSpec(
     samples=10,
     dataset="digits",
     dataset_hash="00ff",
-    profile="smoke",
+    profile="laptop",
     seed=0,
     package="dpbench-images 0.1",
 )
