@@ -1,8 +1,8 @@
-"""What runs of published methods have that the papers do not, read from their specs."""
+"""What runs of published methods have that their papers do not, read from records."""
 
 from __future__ import annotations
 
-from dpbench.records.run_record import RunSpec
+from dpbench.records.run_record import RunRecord, RunSpec
 
 CENTRES = "class centres"
 RECIPES = "class recipes"
@@ -17,17 +17,24 @@ PUBLISHED = ("dpdm", "dp-ddpm", "dp-feta", "dpsyngen", "dpsyngen-coarse", "dpsyn
 _RECIPES = "class-recipes"
 
 
-def departures(spec: RunSpec) -> tuple[str, ...]:
+def departures(record: RunRecord) -> tuple[str, ...]:
     """Name the ingredients of ours in a run of a published method.
 
     Departures in size, such as a smaller network or fewer steps, are not among them.
 
     Args:
-        spec: The run's spec; its hyper-parameters tell.
+        record: Of the run. Older ones do not say it; there the hyper-parameters tell.
 
     Returns:
-        Keys of ``MEANINGS``, in their order; none for a method that is ours or a baseline.
+        Names as methods declare them, mostly keys of ``MEANINGS``; none for a method that is ours
+        or a baseline.
     """
+    declared = record.resolved.get("departures")
+    return of_spec(record.spec) if declared is None else tuple(declared)
+
+
+def of_spec(spec: RunSpec) -> tuple[str, ...]:
+    """Name the ingredients that the hyper-parameters of a run bring in."""
     if spec.method not in PUBLISHED:
         return ()
     public = (str(spec.public), str(spec.method_args.get("synthetic")))

@@ -92,7 +92,7 @@ def _columns_of_run(record: RunRecord) -> dict[str, Any]:
         "id": spec.id,
         "repetition": replace(spec, seed=0).id,
         "label": "".join((spec.method, *settings)),
-        "departures": "; ".join(departures(spec)),
+        "departures": "; ".join(departures(record)),
         "revision": record.environment.get(_REVISION) or "",
         "accounted_epsilon": float(record.privacy["epsilon"]),
         "release": record.privacy["release"],

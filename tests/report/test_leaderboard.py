@@ -49,8 +49,8 @@ def test_every_row_says_what_the_audits_of_its_runs_found(dpbench: Command) -> N
     def audited(spec: RunSpec, *values: float | None) -> RunRecord:
         names = [metric.name for metric in AUDIT.metrics if metric.name != "audit_alarms"]
         record = finished(spec, 50.0)
-        # the last but one is no evidence
-        for name, value in zip(names, (*values, 9.0, 2.5), strict=True):
+        # the last is no evidence
+        for name, value in zip(names, (*values, 2.5, 9.0), strict=True):
             reason = "" if value is not None else "no claim"
             record.measurements.append(Measurement(name, value, "", True, 0, reason=reason))
         return record
