@@ -154,15 +154,17 @@ def _cells(
     """Each data set is loaded once, for its content is part of a run's id."""
     planned = _planned(requests, mistakes, progress)
     hashes: dict[str, str] = {}
-    for name in dict.fromkeys(each.dataset.name for each in planned):
+    # as they were asked for: two folders of images may have one name in records
+    for name in dict.fromkeys(each.request.dataset for each in planned):
         with mistakes.kept():
             hashes[name] = load(name, data_root, progress).content_hash
     opened: dict[tuple[str, str], PublicSource | None] = {}
     found = []
     for each in planned:
-        if each.dataset.name in hashes:
+        name = each.request.dataset
+        if name in hashes:
             with mistakes.kept():
-                content, images = hashes[each.dataset.name], (each.plan.public, each.dataset.name)
+                content, images = hashes[name], (each.plan.public, name)
                 if images not in opened:
                     opened[images] = open_public(
                         each.plan.public, each.info, content, each.request.seed, data_root, progress

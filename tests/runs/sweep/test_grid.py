@@ -6,9 +6,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dpbench.core.errors import UserError
+from dpbench.core.progress import Silent
 from dpbench.data.load import load
 from dpbench.runs.request import PlannedRun, RunRequest, plan
 from dpbench.runs.sweep import execute
@@ -16,6 +18,7 @@ from dpbench.runs.sweep import grid as grids
 from dpbench.runs.sweep.estimates import TimeEstimates
 from dpbench.runs.sweep.grid import Grid
 from tests.support.command import Command
+from tests.support.datasets import encoded, put
 from tests.support.sweeps import COMMON, GRID, keys, mistakes, planned
 
 
@@ -161,3 +164,20 @@ def test_a_record_that_cannot_be_read_is_a_mistake_of_its_cell(
     # of another run it does not matter
     assert len(planned(replace(GRID, seeds=(1,)), tmp_path)) == 1
     TimeEstimates(tmp_path)
+
+
+def test_folders_of_one_name_are_data_sets_of_their_own(toy: ModuleType, tmp_path: Path) -> None:
+    """Records know the last part of a path only; an open folder of that name is another one."""
+    folders = [tmp_path / place / "pets" for place in ("here", "there")]
+    for level, folder in enumerate(folders):
+        for number in range(30):  # the shade says which image it is, and of which folder
+            pixels = np.full((16, 16), 100 * level + number, np.uint8)
+            put(folder / ("cat", "dog")[number % 2] / f"{number}.png", encoded(pixels))
+    names = tuple(f"imagefolder:{folder}" for folder in folders)
+    cells = planned(replace(GRID, datasets=names), tmp_path / "runs")
+    assert [cell.planned.request.dataset for cell in cells] == list(names)
+    assert {cell.spec.dataset for cell in cells} == {"imagefolder:pets"}
+    assert [cell.spec.dataset_hash for cell in cells] == [
+        load(name, None, Silent()).content_hash for name in names
+    ]
+    assert cells[0].spec.id != cells[1].spec.id
