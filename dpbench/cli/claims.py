@@ -138,7 +138,9 @@ def _missing(chosen: Sequence[Claim], records: Sequence[RunRecord]) -> list[RunR
         (arm, seed)
         for arm, seed in sorted(runs, key=lambda run: run[0].seeds.index(run[1]))
         if not any(
-            arm.has(record) and record.spec.seed == seed and all(m.of(record) for m in read[arm])
+            arm.has(record)
+            and record.spec.seed == seed
+            and all(_is_settled(metric, record) for metric in read[arm])
             for record in records
         )
     ]
@@ -148,6 +150,15 @@ def _missing(chosen: Sequence[Claim], records: Sequence[RunRecord]) -> list[RunR
         _request(arm, seed, tuple(sorted({PRIVACY, *(each.evaluator for each in read[arm])})))
         for arm, seed in missing
     ]
+
+
+def _is_settled(metric: Metric, record: RunRecord) -> bool:
+    """Whether a record has a value of a metric, or a reason that will not change."""
+    found = metric.of(record)
+    if found is None:
+        return False
+    status = record.evaluators.get(metric.evaluator)
+    return found.value is not None or (status is not None and status.outcome == "measured")
 
 
 def _request(arm: Arm, seed: int, evaluators: tuple[str, ...]) -> RunRequest:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import pytest
 
@@ -16,6 +17,7 @@ from dpbench.claims.published import CLAIMS
 from dpbench.claims.rules import Measured, Paired, Reading
 from dpbench.claims.values import Metric
 from dpbench.cli.claims import _missing
+from dpbench.records.evaluator_status import EvaluatorStatus
 from dpbench.records.run_record import RunRecord
 from dpbench.runs.sweep import execute
 from tests.support.claims import (
@@ -158,9 +160,20 @@ def test_a_run_counts_as_made_if_its_record_has_what_the_claim_reads() -> None:
     one = claim(Measured(Reading(NEW, CAS), 0.0))
     records = [run(NEW, 0, cas(1.0)), run(NEW, 1, fd(1.0)), run(OLD, 2, cas(1.0))]
     assert [request.seed for request in _missing([one], records)] == [1, 2, 3, 4]
-    # that it cannot be had is an answer too
-    unknown = replace(cas(1.0), value=None, reason="no weights")
-    assert len(_missing([one], [run(NEW, 0, unknown)])) == 4
+
+
+@pytest.mark.parametrize(
+    ("outcome", "again"),
+    [(None, True), ("failed", True), ("unavailable", True), ("measured", False)],
+)
+def test_a_reason_in_place_of_a_value_counts_if_it_will_not_change(
+    outcome: Literal["measured", "unavailable", "failed"] | None, again: bool
+) -> None:
+    one = claim(Measured(Reading(NEW, CAS), 0.0))
+    record = run(NEW, 0, replace(cas(1.0), value=None, reason="no weights"))
+    if outcome is not None:  # records of schema version 1 do not say
+        record.evaluators["cas"] = EvaluatorStatus(outcome, "cas 1", "no weights")
+    assert [request.seed for request in _missing([one], [record])] == [0, 1, 2, 3, 4][not again :]
 
 
 def test_what_is_missing_is_run_and_then_judged(
