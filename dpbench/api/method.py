@@ -114,8 +114,12 @@ class RunContext:
         )
 
 
+@runtime_checkable
 class Sampler(Protocol):
-    """Draws images. It is post-processing: it has seen private data through mechanisms only."""
+    """Draws images. It is post-processing: it has seen private data through mechanisms only.
+
+    What has ``sample`` is a sampler, whatever else it has.
+    """
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Draw one image for each label.
@@ -134,7 +138,6 @@ def uniform_labels(count: int, classes: int) -> Tensor:
     return torch.arange(count) % classes
 
 
-@runtime_checkable
 class Predictor(Protocol):
     """Classifies images: the result of a method that learns a classifier instead of a sampler.
 

@@ -148,7 +148,7 @@ def _outputs(
 ) -> dict[str, object]:
     labels = uniform_labels(SAMPLES_PER_CLASS * info.classes, info.classes)
     rng = streams.public("sampling")
-    if isinstance(fitted, Predictor):
+    if not isinstance(fitted, Sampler):
         shape = (len(labels), *info.spec.shape)
         noise = torch.randint(256, shape, generator=rng, dtype=torch.uint8)
         return {"predictions": fitted.predict(noise).tolist()}

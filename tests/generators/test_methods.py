@@ -9,7 +9,7 @@ import re
 import pytest
 import torch
 
-from dpbench.api.method import Predictor, RunContext
+from dpbench.api.method import RunContext, Sampler
 from dpbench.api.profiles import PROFILES, SMOKE
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Silent
@@ -47,7 +47,7 @@ def fits(tmp_path_factory):
 def test_samples_or_predictions_have_the_shape_and_type_that_is_promised(name, fits):
     _, learnt, _ = fits(name)
     given = outcome(learnt)
-    if isinstance(learnt, Predictor):
+    if not isinstance(learnt, Sampler):
         assert (given.shape, given.dtype) == ((20, INFO.classes), torch.float32)
     else:
         assert (given.shape, given.dtype) == ((20, *INFO.spec.shape), torch.uint8)

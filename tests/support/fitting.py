@@ -56,7 +56,7 @@ def fitted(
 def outcome(fitted: Sampler | Predictor) -> torch.Tensor:
     """Samples, or predictions of random images."""
     rng = torch.Generator().manual_seed(3)
-    if isinstance(fitted, Predictor):
+    if not isinstance(fitted, Sampler):
         images = torch.randint(256, (20, *INFO.spec.shape), generator=rng, dtype=torch.uint8)
         return fitted.predict(images)
     return fitted.sample(torch.arange(20) % INFO.classes, rng)

@@ -33,7 +33,7 @@ def digest_of_images(pixels: Tensor) -> list[float]:
 def digest_of_method(learnt: Sampler | Predictor) -> list[float]:
     """The digest of its samples, or of its predictions as percentages."""
     given = outcome(learnt)
-    if isinstance(learnt, Predictor):
+    if not isinstance(learnt, Sampler):
         return (100 * given.softmax(1)).double().flatten().tolist()
     return digest_of_images(given)
 
