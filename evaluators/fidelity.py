@@ -13,8 +13,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from dpbench.api.evaluator import EvaluationContext, Need
-from dpbench.core.errors import UserError
-from dpbench.core.images import Images
+from dpbench.core.errors import Unavailable, UserError
+from dpbench.core.images import Images, ImageSpec
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.data.subsets import random_subset
 
@@ -35,6 +35,8 @@ from .features.metrics import (
     FeatureMetrics,
     class_distance,
 )
+
+RGB = 3  # channels
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,20 @@ class Fidelity:
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST})
 
+    @staticmethod
+    def missing(images: ImageSpec) -> str:
+        """Return which weights users have not supplied, of those that suit the images."""
+        supplies = [_inception_file]
+        if images.channels == RGB:
+            supplies.append(_dinov2_file)
+        reasons = []
+        for supplied in supplies:
+            try:
+                supplied()
+            except Unavailable as error:
+                reasons.append(str(error))
+        return "; ".join(reasons)
+
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
         """Measure in every space; a metric that is not available is a row with the reason."""
         train = case.open_real(Need.REAL_TRAIN)
@@ -78,13 +94,12 @@ class Fidelity:
             )
 
         def inception(clean: bool) -> Extractor:
-            file = _supplied(INCEPTION_VARIABLE, f"torch-fidelity's {INCEPTION_FILE}")
-            return inception_extractor(file, device, clean)
+            return inception_extractor(_inception_file(), device, clean)
 
         def dinov2() -> Extractor:
-            if train.spec.channels != 3:
+            if train.spec.channels != RGB:
                 raise UserError("DINOv2 is for RGB images alone")
-            return dinov2_extractor(_supplied(DINOV2_VARIABLE, DINOV2_FILE), device)
+            return dinov2_extractor(_dinov2_file(), device)
 
         classes = tuple(class_distance(label) for label in range(case.classes))
         return [
@@ -95,12 +110,27 @@ class Fidelity:
         ]
 
 
+def _inception_file() -> Path:
+    return _supplied(INCEPTION_VARIABLE, f"torch-fidelity's {INCEPTION_FILE}")
+
+
+def _dinov2_file() -> Path:
+    return _supplied(DINOV2_VARIABLE, DINOV2_FILE)
+
+
 def _supplied(variable: str, what: str) -> Path:
-    """Return the file of weights that an environment variable names."""
-    file = os.environ.get(variable)
-    if not file:
-        raise UserError(f"no weights: get {what} and set {variable}=/path/to/it")
-    return Path(file)
+    """Return the file of weights that an environment variable names.
+
+    Raises:
+        Unavailable: There is none.
+    """
+    name = os.environ.get(variable)
+    if not name:
+        raise Unavailable(f"no weights: get {what} and set {variable}=/path/to/it")
+    file = Path(name)
+    if not file.is_file():
+        raise Unavailable(f"{variable} names {file}, which is not a file; expected {what}")
+    return file
 
 
 def _equal_sizes(case: EvaluationContext, train: Images, test: Images) -> dict[str, Images]:
@@ -125,12 +155,14 @@ def measure(
         sets: Images by the name of their set, equally many.
         comparisons: Metrics to compute.
         make_extractor: Makes the space's extractor; its ``UserError`` becomes the reason of all
-            rows.
+            rows, and what is ``Unavailable`` also one of the evaluator's status.
     """
     size = len(sets[SYNTHETIC])
     try:
         extractor = make_extractor()
     except UserError as error:
+        if isinstance(error, Unavailable):
+            case.unavailable(str(error))
         return _all_missing(case, comparisons, "", size, str(error))
     fewest = min(comparison.more_than for comparison in comparisons)
     if size <= fewest:  # features may take minutes

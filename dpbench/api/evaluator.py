@@ -65,6 +65,8 @@ class EvaluationContext:
             so results on single train images must not be kept. Predicted classes of test images,
             kept under the name of a metric that is their accuracy in %, beside their ``labels``,
             give that metric intervals over test images and comparisons of methods.
+        unavailable: Called with what a user may supply later and is not here, such as a file of
+            weights, if the evaluator measures without it. Its status becomes ``unavailable``.
     """
 
     dataset: str
@@ -81,10 +83,21 @@ class EvaluationContext:
     predictor: Predictor | None = None
     run_id: str = ""
     keep: Callable[[Mapping[str, NDArray[np.generic]]], None] = lambda arrays: None
+    unavailable: Callable[[str], None] = lambda reason: None
 
 
 class Evaluator(Protocol):
     """Measures synthetic images, or what made them.
+
+    A call ends in one of three ways, which the record keeps as the evaluator's status. It returns:
+    the evaluator has measured, whatever rows have a reason in place of a value. It raises
+    ``Unavailable``, or returns after ``case.unavailable``: it lacks what a user may supply later.
+    It raises anything else, or returns a metric that it does not declare: it failed. After the last
+    two, the same command tries again and replaces the rows.
+
+    An evaluator may also have ``missing(images: ImageSpec) -> str``, a static method that tells in
+    no time what it lacks for images of this shape, as ``unavailable`` is told, joined by ``"; "``.
+    As long as this is what the status says, it is not tried again in vain.
 
     Attributes:
         summary: One-line description.

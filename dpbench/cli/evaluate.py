@@ -9,6 +9,7 @@ import typer
 
 from dpbench.cli.app import err, outcome, print_measurements
 from dpbench.cli.options import AsJson, DataRoot, Debug, Device, Evaluators, names_of
+from dpbench.core.errors import RunFailed
 
 if TYPE_CHECKING:
     from dpbench.records.sample_scores import Scores
@@ -62,6 +63,7 @@ def evaluate(
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.cli.console import progress_on
         from dpbench.runs import sample_evaluation
+        from dpbench.runs.evaluation import failures, named
 
         request = sample_evaluation.SampleRequest(
             source=source,
@@ -78,6 +80,8 @@ def evaluate(
             typer.echo(scores.dumps(), nl=False)
         else:
             _print_scores(scores, file)
+        if failed := failures(named(request.evaluators), scores):
+            raise RunFailed(f"not all was measured ({failed}): the same command tries again")
 
 
 def _print_scores(scores: Scores, file: Path) -> None:

@@ -36,6 +36,7 @@ from dpbench.cli.options import (
     Settings,
     names_of,
 )
+from dpbench.core.errors import RunFailed
 
 if TYPE_CHECKING:
     from dpbench.records.run_record import RunRecord
@@ -78,6 +79,7 @@ def run(
         end_with_launcher()
         from dpbench.cli.console import progress_on
         from dpbench.parallel.ranks import joined
+        from dpbench.runs.evaluation import failures
         from dpbench.runs.execute import assist, execute
         from dpbench.runs.request import RunRequest, plan
 
@@ -115,6 +117,8 @@ def run(
             typer.echo(record.dumps(), nl=False)
         else:
             _print_result(record, folder)
+        if failed := failures(planned.evaluators, record):
+            raise RunFailed(f"not all was measured ({failed}): the same command tries again")
 
 
 def _plan_json(planned: PlannedRun) -> dict[str, Any]:

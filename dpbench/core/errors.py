@@ -13,6 +13,13 @@ class UserError(Exception):
     """A mistake of the user's: one line that says what is wrong and what to do (exit code 2)."""
 
 
+class Unavailable(UserError):
+    """Something that a user may supply later, such as a file of weights or a package, is not here.
+
+    What an evaluator says of it is a status: the evaluator is tried again when it may be there.
+    """
+
+
 class RunFailed(Exception):
     """A run or a check that failed through no mistake of the user's (exit code 1)."""
 

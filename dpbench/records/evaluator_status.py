@@ -13,9 +13,10 @@ class EvaluatorStatus:
     """How the latest call of an evaluator ended.
 
     Attributes:
-        outcome: ``measured``; ``unavailable`` if something that it needs is not here, such as a
-            file of weights; ``failed`` if it raised. The last two are tried again by the same
-            command.
+        outcome: ``measured`` if its rows will not change, even those with a reason in place of a
+            value; ``unavailable`` if it lacks something that a user may supply later, such as a
+            file of weights; ``failed`` if it raised, or could not be imported. The last two are
+            tried again by the same command.
         version: Version of the evaluator's code.
         reason: Why it is unavailable, or its error; ``""`` exactly when it measured.
     """

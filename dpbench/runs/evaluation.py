@@ -1,30 +1,38 @@
-"""The one loop over evaluators: for the samples of a run, and for samples made elsewhere."""
+"""The one loop over evaluators: for the samples of a run, and for samples made elsewhere.
+
+How each evaluator ended is in the record, with the reason if it has not measured all that it could:
+see ``Evaluator``. What can change is tried again by the same command; what cannot, such as too few
+images or a classifier without samples, is measured for good, as rows with a reason.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dpbench.api.evaluator import EvaluationContext, Need
+from dpbench.api.evaluator import EvaluationContext, Evaluator, Need
 from dpbench.api.method import Predictor
 from dpbench.api.profiles import Profile
 from dpbench.api.sources import PublicSource
-from dpbench.core.errors import RunFailed, UserError, described
+from dpbench.core import registry
+from dpbench.core.errors import RunFailed, Unavailable, UserError, described
 from dpbench.core.files import cache_folder
-from dpbench.core.images import Images
+from dpbench.core.images import Images, ImageSpec
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Progress
-from dpbench.core.registry import entries
+from dpbench.core.registry import entries, version_of
 from dpbench.core.registry import load as load_entry
 from dpbench.core.streams import Streams
 from dpbench.data.load import Dataset
 from dpbench.privacy.audit import Mechanism
+from dpbench.records.evaluator_status import EvaluatorStatus
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,9 @@ class Subject:
     lacking: Mapping[Need, str] = field(default_factory=dict)
     keep: Callable[[str, Mapping[str, NDArray[np.generic]]], None] = lambda name, arrays: None
 
-    def context(self, name: str, needs: frozenset[Need]) -> EvaluationContext:
+    def context(
+        self, name: str, needs: frozenset[Need], unavailable: Callable[[str], None]
+    ) -> EvaluationContext:
         """Return the context of an evaluator with these needs."""
 
         def open_real(need: Need) -> Images:
@@ -91,6 +101,7 @@ class Subject:
             predictor=self.predictor if Need.PREDICTOR in needs else None,
             run_id=self.run_id,
             keep=functools.partial(self.keep, name),
+            unavailable=unavailable,
         )
 
 
@@ -109,47 +120,180 @@ def named(asked: tuple[str, ...] | None) -> list[str]:
     return list(dict.fromkeys(asked))
 
 
+class Evaluated(Protocol):
+    """A record of evaluators: of a run, or of samples made elsewhere.
+
+    Attributes:
+        done: Names of parts that are over.
+        evaluators: How each evaluator ended, by name; empty in records of schema version 1.
+        measurements: All that the evaluators measured.
+    """
+
+    done: list[str]
+    evaluators: dict[str, EvaluatorStatus]
+    measurements: list[Measurement]
+
+
+def left(names: Iterable[str], record: Evaluated, images: ImageSpec) -> list[str]:
+    """Names of the evaluators to call: those that have not ended, and those to try again.
+
+    One that cannot be imported is never among them: it leaves no record incomplete.
+
+    Args:
+        names: Of the evaluators.
+        record: What they have measured so far.
+        images: Shape of the images.
+    """
+    found = []
+    for name in names:
+        with suppress(UserError):
+            if _waits(name, load_entry("evaluator", name), record, images):
+                found.append(name)
+    return found
+
+
+def failures(names: Iterable[str], record: Evaluated) -> str:
+    """What is wrong with the evaluators that failed, in one line; ``""`` if none did.
+
+    One that cannot be imported is not among them: no run fails of it.
+    """
+    found = []
+    for name in names:
+        status = record.evaluators.get(name)
+        if status is not None and status.outcome == "failed":
+            with suppress(UserError):
+                load_entry("evaluator", name)
+                found.append(f"{name}: {status.reason}")
+    return "; ".join(found)
+
+
 def evaluate(
     subject: Subject,
     names: Iterable[str],
-    measurements: list[Measurement],
+    record: Evaluated,
     part: Callable[[str], AbstractContextManager[None]],
     debug: bool,
 ) -> None:
-    """Measure with one evaluator after the other; what one cannot do is a row with the reason.
+    """Call one evaluator after the other, but for those that have measured already.
+
+    What one cannot measure is a row with the reason.
 
     Args:
         subject: What to evaluate.
         names: Of the evaluators.
-        measurements: Where rows are added: those of an evaluator all at once.
+        record: Where statuses and rows are added: those of an evaluator all at once.
         part: Entered for each evaluator; left without an error when its rows are added.
         debug: Let an evaluator's error end the loop.
     """
     for name in names:
+        entry = registry.entries("evaluator")[name]
         try:
             evaluator = load_entry("evaluator", name)
         except UserError as error:  # a broken plugin disables itself and nothing else
-            subject.progress.note(f"skipped: {error}")
+            if name not in record.done:
+                subject.progress.note(f"skipped: {error}")
+                with part(name):
+                    version = f"{entry.distribution} {entry.version}"
+                    record.evaluators[name] = EvaluatorStatus("failed", version, _line(error))
             continue
-        with part(name):
-            if Need.PREDICTOR in evaluator.needs and subject.predictor is None:
-                continue
-            lacking = [why for need, why in subject.lacking.items() if need in evaluator.needs]
-            n = len(subject.synthetic) if Need.SAMPLES in evaluator.needs else 0
-            if lacking:
-                measurements += _missing(evaluator.metrics, n, lacking[0])
-                continue
-            try:
-                measurements += evaluator().evaluate(subject.context(name, evaluator.needs))
-            except Exception as error:
-                if debug:
-                    raise
-                measurements += _missing(evaluator.metrics, n, described(error))
+        if _waits(name, evaluator, record, subject.synthetic.spec):
+            with part(name):
+                rows, status = _called(name, evaluator, version_of(entry), subject, debug)
+                _replace(record, name, evaluator.metrics, rows)
+                record.evaluators[name] = status
 
 
-def _missing(metrics: tuple[MetricSpec, ...], n: int, reason: str) -> list[Measurement]:
-    """Rows that say why none of the metrics has a value."""
-    return [
-        Measurement(metric.name, None, metric.unit, metric.higher_is_better, n, reason=reason)
-        for metric in metrics
-    ]
+def _waits(name: str, evaluator: type[Evaluator], record: Evaluated, images: ImageSpec) -> bool:
+    """Whether an evaluator has not ended, or is to be tried again."""
+    if name not in record.done:
+        return True
+    status = record.evaluators.get(name)
+    if status is None or status.outcome == "measured":  # None in records of schema version 1
+        return False
+    missing = getattr(evaluator, "missing", None)
+    if status.outcome == "failed" or missing is None:
+        return True
+    return bool(missing(images) != status.reason)
+
+
+def _called(
+    name: str, evaluator: type[Evaluator], version: str, subject: Subject, debug: bool
+) -> tuple[list[Measurement], EvaluatorStatus]:
+    """Call an evaluator; return its rows, with its version and their kinds, and how it ended."""
+    measured = EvaluatorStatus("measured", version)
+    if Need.PREDICTOR in evaluator.needs and subject.predictor is None:
+        return [], measured
+    n = len(subject.synthetic) if Need.SAMPLES in evaluator.needs else 0
+
+    def stamped(rows: Iterable[Measurement]) -> list[Measurement]:
+        found = []
+        for row in rows:
+            spec = _declared(row.metric, evaluator.metrics)
+            if spec is None:
+                raise RunFailed(f"returned {row.metric}, which is not among its metrics")
+            found.append(replace(row, version=version, kind=spec.kind))
+        return found
+
+    def without_values(reason: str) -> list[Measurement]:
+        return stamped(
+            Measurement(metric.name, None, metric.unit, metric.higher_is_better, n, reason=reason)
+            for metric in evaluator.metrics
+        )
+
+    lacking = [why for need, why in subject.lacking.items() if need in evaluator.needs]
+    if lacking:  # now and for ever, so that there is nothing to try again
+        return without_values(lacking[0]), measured
+    missing: dict[str, None] = {}  # in order, each once
+
+    def unavailable(reason: str) -> None:
+        missing[reason] = None
+
+    try:
+        context = subject.context(name, evaluator.needs, unavailable)
+        rows = stamped(evaluator().evaluate(context))
+    except Unavailable as error:
+        reason = _line(error)
+        return without_values(reason), EvaluatorStatus("unavailable", version, reason)
+    except Exception as error:
+        if debug:
+            raise
+        reason = described(error)
+        return without_values(reason), EvaluatorStatus("failed", version, reason)
+    if missing:
+        return rows, EvaluatorStatus("unavailable", version, "; ".join(missing))
+    return rows, measured
+
+
+def _declared(metric: str, metrics: tuple[MetricSpec, ...]) -> MetricSpec | None:
+    """The declaration of a metric, by its own name or else by the longest of a family."""
+    families = []
+    for spec in metrics:
+        if spec.name == metric:
+            return spec
+        if spec.name.endswith("*") and metric.startswith(spec.name.removesuffix("*")):
+            families.append(spec)
+    return max(families, key=lambda spec: len(spec.name), default=None)
+
+
+def _replace(
+    record: Evaluated, name: str, metrics: tuple[MetricSpec, ...], rows: list[Measurement]
+) -> None:
+    """Put rows of an evaluator in the place of those of its earlier call, if there was one.
+
+    A value stays where there is no other: the file of weights behind it may be here no longer.
+    """
+    earlier = record.evaluators.get(name)
+    own: list[Measurement] = []
+    others: list[Measurement] = []
+    for row in record.measurements:
+        by_it = earlier is not None and row.version == earlier.version
+        (own if by_it and _declared(row.metric, metrics) else others).append(row)
+    again = {row.metric for row in rows if row.value is not None}
+    kept = [row for row in own if row.value is not None and row.metric not in again]
+    stay = {row.metric for row in kept}
+    new = [row for row in rows if row.metric not in stay]
+    record.measurements[:] = others + kept + new
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -77,12 +77,13 @@ def execute(
             run.sample()
             run.evaluate(debug)
         except Exception as error:
-            record.status, record.error = "failed", described(error)
-            run.save()
+            if record.status != "complete":  # asked for more, what is there stays whole
+                record.status, record.error = "failed", described(error)
+                run.save()
             if isinstance(error, UserError | RunFailed):
                 raise
             raise RunFailed(
-                f"{spec.method} failed: {record.error} (--debug shows where; {folder / RECORD})"
+                f"{spec.method} failed: {described(error)} (--debug shows where; {folder / RECORD})"
             ) from error
         record.status, record.error = "complete", None
         run.save()

@@ -57,8 +57,9 @@ def open_record(folder: Path, spec: RunSpec, overwrite: bool) -> RunRecord:
     Raises:
         UserError: The folder holds something else, or another run, or an unreadable record.
     """
-    for partial in folder.glob(".*.partial"):  # what a killed process was writing
-        partial.unlink()
+    for name in (CHECKPOINT, RELEASES, SAMPLES, GRID, f"{KEPT}*.npz", RECORD):
+        for partial in folder.glob(f".{name}.*.partial"):  # what a killed process was writing
+            partial.unlink()
     file = folder / RECORD
     if not file.exists():
         if any(found.name != LOCK for found in folder.iterdir()):

@@ -22,7 +22,7 @@ from dpbench.privacy.budget import Adjacency, PrivacyBudget
 from dpbench.privacy.clipping.selection import AUTO, check_name
 from dpbench.privacy.mechanisms import PrivateSetInfo
 from dpbench.records.run_record import RunRecord
-from dpbench.runs.evaluation import named
+from dpbench.runs.evaluation import left, named
 from dpbench.runs.hyperparameters import Resolved, hyperparameters, resolve
 from dpbench.runs.public_images import check_public
 
@@ -100,8 +100,8 @@ class PlannedRun:
         return private_set_info(self.dataset)
 
     def evaluators_left(self, record: RunRecord) -> list[str]:
-        """Names of the evaluators that have not measured yet."""
-        return [name for name in self.evaluators if name not in record.done]
+        """Names of the evaluators that have not measured yet, or are to be tried again."""
+        return left(self.evaluators, record, self.info.spec)
 
     def completed(self, record: RunRecord) -> bool:
         """Whether everything that was requested is done."""

@@ -50,7 +50,8 @@ def timed_part(record: Resumable, name: str, save: Callable[[], None]) -> Iterat
     started = time.perf_counter()
     try:
         yield
-        record.done.append(name)
+        if name not in record.done:  # an evaluator that is tried again is there already
+            record.done.append(name)
     finally:
         seconds = time.perf_counter() - started
         record.timings[name] = record.timings.get(name, 0.0) + seconds

@@ -23,7 +23,7 @@ from dpbench.parallel.device import prepare, resolve_device
 from dpbench.records.run_record import RECORD, RunRecord, read_record
 from dpbench.records.sample_scores import UNKNOWN, Scores, ScoresSpec, read_scores
 from dpbench.runs.environment import environment
-from dpbench.runs.evaluation import Subject, evaluate, named
+from dpbench.runs.evaluation import Subject, evaluate, left, named
 from dpbench.runs.folder import SAMPLES
 from dpbench.runs.request import check_seed
 from dpbench.runs.resuming import read_earlier, timed_part
@@ -63,7 +63,7 @@ class SampleRequest:
 def score(
     request: SampleRequest, progress: Progress, data_root: Path | None = None, debug: bool = False
 ) -> tuple[Scores, Path]:
-    """Measure samples with every evaluator that has not measured them yet.
+    """Measure samples with every evaluator that has not measured them yet, or failed to.
 
     The scores are written after each evaluator, so that an interruption loses one at most.
 
@@ -98,8 +98,7 @@ def score(
     spec = _spec(request, run, samples, dataset, profile, seed)
     file = request.out or FOLDER / f"{safe_name(spec.name)}.json"
     scores = _open_scores(file, spec)
-    waiting = [each for each in names if each not in scores.done]
-    if not waiting:
+    if not left(names, scores, samples.spec):
         progress.note(f"these are measured already: {file} (remove it to measure again)")
     if len(samples) != profile.samples:
         progress.note(
@@ -121,7 +120,7 @@ def score(
         run_id=spec.id,
         lacking=LACKING,
     )
-    evaluate(subject, waiting, scores.measurements, part, debug)
+    evaluate(subject, names, scores, part, debug)
     return scores, file
 
 

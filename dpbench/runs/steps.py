@@ -15,7 +15,7 @@ import torch
 from dpbench.api.evaluator import Need
 from dpbench.api.method import Predictor, RunContext, Sampler, uniform_labels
 from dpbench.api.sources import PublicSource
-from dpbench.core.errors import RunFailed
+from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.files import (
     safe_name,
     sha256,
@@ -47,6 +47,7 @@ from dpbench.runs.resuming import timed_part
 from dpbench.training.loop import SECRET_MODE
 
 SAMPLING_CHUNK = 1000
+JOURNAL = "ledger.json"  # of the events spent so far
 NOTHING_TO_FIT = b""  # the first rank sends this in place of the key
 
 
@@ -62,24 +63,32 @@ class RunSteps:
         folder: Path,
         progress: Progress,
     ) -> None:
-        """Mark the run as started in its record."""
+        """Mark the run as started in its record, or leave it complete, and note the sitting."""
         self.planned = planned
         self.dataset = dataset
         self.public = public
         self.record = record
         self.folder = folder
         self.progress = progress
-        if not record.done:
+        versions = environment()
+        here = {
+            "device": str(planned.device),
+            "cores": core_count(),
+            "processes": planned.ranks.size,
+        }
+        if not record.environment:
             record.resolved |= {
                 "preset": planned.resolved.source,
                 "by_hand": list(planned.resolved.by_hand),
                 "departures": list(planned.resolved.departures),
-                "device": str(planned.device),
-                "cores": core_count(),
-                "processes": planned.ranks.size,
+                **here,
             }
-            record.environment = environment()
-        record.status, record.error = "started", None
+            record.environment = versions
+        # each continuation may be elsewhere, by other code
+        sitting = {"after": list(record.done), **here, "environment": versions}
+        record.resolved.setdefault("sittings", []).append(sitting)
+        if record.status != "complete":  # a complete run that is asked for more stays complete
+            record.status, record.error = "started", None
         self.save()
 
     def save(self) -> None:
@@ -103,7 +112,7 @@ class RunSteps:
             training.mkdir(mode=0o700, exist_ok=True)
             key = self.noise_key(training)
             self.planned.ranks.broadcast(key)
-            ledger = PrivacyLedger(self.planned.budget, training / "ledger.json")
+            ledger = PrivacyLedger(self.planned.budget, training / JOURNAL)
             with self._part("fit"):
                 context = run_context(
                     self.planned, self.public, self.progress, training, self._pretrained
@@ -143,18 +152,43 @@ class RunSteps:
         return Executions(engine, chosen, engine_cache(), decided, ranks)
 
     def noise_key(self, training: Path) -> bytes:
-        """Return the run's secret key, made when the run starts and kept until training ends."""
+        """Return the run's secret key, made when the run starts and kept until training ends.
+
+        Raises:
+            UserError: It is lost, and releases were made with it.
+        """
         if self.record.spec.reproducible:
             return reproducible_key(self.record.spec.seed)
         file = training / "noise.key"
         if not file.exists():
+            if (training / JOURNAL).exists():
+                raise UserError(
+                    f"{file} is not there, and releases were made with it: under another key they "
+                    "would be made twice and accounted for once; restore it, or run anew with "
+                    "--overwrite, which is a second release"
+                )
             write_bytes(file, new_key(), SECRET_MODE)
         return file.read_bytes()
 
     def _fitted(self) -> Sampler | Predictor:
-        # a pickle that this run wrote itself, to its own folder
-        fitted: Sampler | Predictor = torch.load(self.folder / CHECKPOINT, weights_only=False)
+        # a pickle runs code, so it must be the one that this run wrote; perhaps on another device
+        fitted: Sampler | Predictor = torch.load(
+            self._unchanged(CHECKPOINT), map_location=self.planned.device, weights_only=False
+        )
         return fitted
+
+    def _unchanged(self, name: str) -> Path:
+        """Return the path of an artifact.
+
+        Raises:
+            UserError: The file is not there, or not the one that the run wrote.
+        """
+        file = self.folder / name
+        if not file.is_file() or sha256(file) != self.record.artifacts[name]:
+            raise UserError(
+                f"{file} is not what the run wrote: restore it, or run anew with --overwrite"
+            )
+        return file
 
     def sample(self) -> None:
         """Draw synthetic images with uniform labels, and a picture of some of them."""
@@ -162,7 +196,7 @@ class RunSteps:
             return
         with self._part("sample"):
             sampler = self._fitted()
-            if isinstance(sampler, Predictor):
+            if not isinstance(sampler, Sampler):
                 return  # predictors draw no samples
             classes, count = self.planned.dataset.classes, self.planned.profile.samples
             labels = uniform_labels(count, classes)
@@ -185,7 +219,7 @@ class RunSteps:
             self._artifact(GRID)
 
     def evaluate(self, debug: bool) -> None:
-        """Measure with every evaluator that is not done yet."""
+        """Measure with every evaluator that has not measured yet, or is to be tried again."""
         synthetic, predictor = self._outcome()
         lacking = {}
         if predictor is not None:
@@ -204,16 +238,15 @@ class RunSteps:
             lacking=lacking,
             keep=self._keep,
         )
-        waiting = self.planned.evaluators_left(self.record)
-        evaluate(subject, waiting, self.record.measurements, self._part, debug)
+        evaluate(subject, self.planned.evaluators, self.record, self._part, debug)
 
     def _outcome(self) -> tuple[Images, Predictor | None]:
         """Return the synthetic images, or no images and the classifier."""
         if SAMPLES not in self.record.artifacts:
             predictor = self._fitted()
-            assert isinstance(predictor, Predictor)
+            assert not isinstance(predictor, Sampler)
             return self.dataset.splits.train[:0], predictor
-        with np.load(self.folder / SAMPLES) as arrays:
+        with np.load(self._unchanged(SAMPLES)) as arrays:
             pixels, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
         return Images(pixels, labels), None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dpbench.core.errors import UserError
+from dpbench.core.errors import Unavailable
 from dpbench.core.files import sha256
 
 from .extractor import Extractor, clean_resize
@@ -30,15 +30,11 @@ def dinov2_extractor(file: Path, device: torch.device) -> Extractor:
         device: Device to compute on.
 
     Raises:
-        UserError: The file is missing or does not hold these weights.
+        Unavailable: The file does not hold these weights.
     """
     import timm  # here because the import takes seconds
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-    if not file.is_file():
-        raise UserError(
-            f"{DINOV2_VARIABLE} names {file}, which is not a file; expected {DINOV2_FILE}"
-        )
     try:
         network = timm.create_model(
             MODEL,
@@ -48,7 +44,7 @@ def dinov2_extractor(file: Path, device: torch.device) -> Extractor:
             num_classes=0,
         )
     except Exception as error:  # a bad file may raise anything
-        raise UserError(
+        raise Unavailable(
             f"{DINOV2_VARIABLE} names {file}, which holds no weights of {MODEL} "
             f"({type(error).__name__}); expected {DINOV2_FILE}"
         ) from error

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from dpbench.core.errors import UserError
+from dpbench.core.errors import Unavailable
 from dpbench.core.files import sha256
 
 from .extractor import Extractor, clean_resize
@@ -31,13 +31,8 @@ def inception_extractor(file: Path, device: torch.device, clean: bool) -> Extrac
             original do.
 
     Raises:
-        UserError: The file is missing or does not hold these weights.
+        Unavailable: The file does not hold these weights.
     """
-    if not file.is_file():
-        raise UserError(
-            f"{INCEPTION_VARIABLE} names {file}, which is not a file; expected {INCEPTION_FILE} "
-            "as torch-fidelity publishes it"
-        )
     try:
         # torch-fidelity would unpickle anything; this first refuses all but tensors
         torch.load(file, map_location="cpu", weights_only=True)
@@ -47,7 +42,7 @@ def inception_extractor(file: Path, device: torch.device, clean: bool) -> Extrac
             feature_extractor_weights_path=str(file),
         ).to(device)
     except Exception as error:  # a bad file may raise anything
-        raise UserError(
+        raise Unavailable(
             f"{INCEPTION_VARIABLE} names {file}, which holds no Inception-v3 weights "
             f"({type(error).__name__}); expected {INCEPTION_FILE} as torch-fidelity publishes it"
         ) from error

@@ -262,7 +262,7 @@ def test_a_broken_evaluator_is_a_row_with_a_reason(
         raise ValueError("two\nlines")
 
     toy.HOOKS["evaluate"] = break_down
-    assert dpbench(*TOY, "--out", "here").code == 0
+    assert dpbench(*TOY, "--out", "here").code == 1
     record = json.loads((tmp_path / "here" / "record.json").read_text())
     rows = [(row["metric"], row["value"], row["reason"]) for row in record["measurements"]]
     reason = "ValueError: two lines"

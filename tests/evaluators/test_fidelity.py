@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from dpbench.api.evaluator import EvaluationContext
+from dpbench.core.errors import UserError
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement
 from dpbench.core.pixels import from_pixels
@@ -102,6 +104,29 @@ def test_missing_inception_weights_are_a_row_with_a_reason(tmp_path: Path) -> No
         assert "weights-inception-2015-12-05-6726825d.pth" in found["fid", split].reason
         assert "DPBENCH_INCEPTION=" in found["fid", split].reason
         assert "\n" not in found["fid", split].reason
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_missing_is_what_evaluating_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int
+) -> None:
+    """Otherwise a run without weights would be tried again in vain, or not when they are there."""
+
+    def no_cnn(*arguments: object) -> None:
+        raise UserError("the images have no CNN")
+
+    monkeypatch.setattr(fidelity, "cnn_extractor", no_cnn)
+    told: dict[str, None] = {}
+    images = Images(DIGITS.test.pixels.expand(-1, channels, -1, -1), DIGITS.test.labels)[:65]
+    context = replace(
+        evaluation(images, tmp_path),
+        open_real=lambda need: images,
+        unavailable=lambda reason: told.setdefault(reason),
+    )
+    rows(context)
+    missing = fidelity.EVALUATOR.missing(images.spec)
+    assert "; ".join(told) == missing and "DPBENCH_INCEPTION=" in missing
+    assert ("DPBENCH_DINOV2=" in missing) == (channels == 3)
 
 
 def test_bad_inception_files_are_a_row_with_a_reason(

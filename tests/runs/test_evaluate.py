@@ -254,7 +254,7 @@ def test_an_evaluator_that_fails_is_a_reason_and_the_rest_comes(
 
     toy.HOOKS["evaluate"] = fail
     ended = dpbench("evaluate", save(), *BY_TOY[:-1], "toy,memorization")
-    assert ended.code == 0
+    assert ended.code == 1 and "the same command tries again" in ended.err.splitlines()[-1]
     reasons = {m["metric"]: m["reason"] for m in scores()["measurements"]}
     assert reasons["toy_mean"] == "ValueError: too few images" and reasons["authpct_pixels"] == ""
 

@@ -17,6 +17,7 @@ from typing import Literal
 from dpbench.core.errors import INTERRUPTED, UserError
 from dpbench.parallel.launcher import start
 from dpbench.records.run_record import RECORD, read_record
+from dpbench.runs.evaluation import failures
 from dpbench.runs.request import RunRequest
 from dpbench.runs.sweep.estimates import TimeEstimates
 from dpbench.runs.sweep.grid import Cell, earlier_record
@@ -171,6 +172,7 @@ def _reason(cell: Cell, code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     with suppress(UserError):
         record = earlier_record(cell.folder)
-        if record is not None and record != cell.earlier and record.error:
-            return record.error
+        if record is not None and record != cell.earlier:
+            if reason := record.error or failures(cell.planned.evaluators, record):
+                return reason
     return f"ended with exit code {code}, for the reason that it printed"

@@ -1,0 +1,174 @@
+"""What a run makes sure of when it continues."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import signal
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from dpbench.runs import steps
+from dpbench.runs.folder import CHECKPOINT, SAMPLES, TRAINING
+from tests.support.command import TOY, Command, Ended
+from tests.support.digits import Bomb
+
+HERE = (*TOY, "--out", "here")
+
+
+def record() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(Path("here/record.json").read_text())
+    return content
+
+
+def interrupt(count: int = 0) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def one_error(ended: Ended, code: int = 2) -> str:
+    line = ended.err.splitlines()[-1]
+    assert ended.code == code and line.startswith("Error: "), ended.err
+    assert "Traceback" not in ended.err
+    return line
+
+
+def interrupted_at_step(dpbench: Command, toy: ModuleType, number: int) -> None:
+    toy.HOOKS["step"] = lambda count: interrupt() if count == number else None
+    assert dpbench(*HERE).code == 130
+    toy.HOOKS.clear()
+
+
+# --- the key
+
+
+def test_a_run_whose_key_is_lost_releases_nothing_more(dpbench: Command, toy: ModuleType) -> None:
+    interrupted_at_step(dpbench, toy, 3)
+    key = Path("here", TRAINING, "noise.key")
+    kept = key.read_bytes()
+    key.unlink()
+    done = toy.CALLS["step"]
+    assert "noise.key is not there, and releases were made" in one_error(dpbench(*HERE))
+    assert toy.CALLS["step"] == done and not key.exists()
+    key.write_bytes(kept)
+    assert dpbench(*HERE).code == 0
+
+
+def test_a_run_killed_before_any_release_gets_a_new_key(dpbench: Command, toy: ModuleType) -> None:
+    interrupted_at_step(dpbench, toy, 1)
+    for file in Path("here", TRAINING).iterdir():
+        file.unlink()
+    assert dpbench(*HERE).code == 0
+
+
+# --- its own files
+
+
+def test_a_checkpoint_that_the_run_did_not_write_is_never_unpickled(
+    dpbench: Command, toy: ModuleType, tmp_path: Path
+) -> None:
+    toy.HOOKS["sample"] = interrupt
+    assert dpbench(*HERE).code == 130
+    toy.HOOKS.clear()
+    kept = Path("here", CHECKPOINT).read_bytes()
+    Path("here", CHECKPOINT).write_bytes(pickle.dumps(Bomb(tmp_path / "exploded"), protocol=2))
+    assert f"{CHECKPOINT} is not what the run wrote" in one_error(dpbench(*HERE))
+    assert not (tmp_path / "exploded").exists()
+    Path("here", CHECKPOINT).unlink()
+    assert f"{CHECKPOINT} is not what the run wrote" in one_error(dpbench(*HERE))
+    Path("here", CHECKPOINT).write_bytes(kept)
+    assert dpbench(*HERE).code == 0
+
+
+def test_samples_that_the_run_did_not_draw_are_never_measured(
+    dpbench: Command, toy: ModuleType
+) -> None:
+    assert dpbench(*HERE, "--evaluators", "audit").code == 0
+    before = record()
+    Path("here", SAMPLES).write_bytes(b"others")
+    assert f"{SAMPLES} is not what the run wrote" in one_error(dpbench(*HERE))
+    assert record()["status"] == "complete"
+    assert record()["measurements"] == before["measurements"]
+
+
+def test_a_checkpoint_is_read_to_the_device_in_use(
+    dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, devices = torch.load, []
+
+    def watched(*arguments: Any, map_location: Any = None, **options: Any) -> Any:
+        devices.append(map_location)
+        return load(*arguments, map_location=map_location, **options)
+
+    monkeypatch.setattr(steps.torch, "load", watched)
+    assert dpbench(*HERE).code == 0
+    assert devices == [torch.device("cpu")]
+
+
+def test_other_files_beside_the_record_stay(dpbench: Command, toy: ModuleType) -> None:
+    interrupted_at_step(dpbench, toy, 1)
+    mine = Path("here", ".notes.partial")
+    left = Path("here", ".samples.npz.123.partial"), Path("here", ".evaluation-toy.npz.1.partial")
+    for file in (mine, *left):
+        file.touch()
+    assert dpbench(*HERE).code == 0
+    assert mine.exists() and not any(file.exists() for file in left)
+
+
+# --- what the record says meanwhile
+
+
+def test_a_complete_run_stays_complete_while_it_is_asked_for_more(
+    dpbench: Command, toy: ModuleType
+) -> None:
+    assert dpbench(*HERE, "--evaluators", "audit").code == 0
+    before = record()
+    toy.HOOKS["evaluate"] = interrupt
+    assert dpbench(*HERE).code == 130
+    assert record()["status"] == "complete"
+    assert record()["measurements"] == before["measurements"]
+
+    def fail(count: int) -> None:
+        raise ValueError("tired")
+
+    toy.HOOKS["evaluate"] = fail
+    assert dpbench(*HERE, "--debug").code == 1
+    assert (record()["status"], record()["error"]) == ("complete", None)
+    toy.HOOKS.clear()
+    assert dpbench(*HERE).code == 0
+    assert record()["done"] == ["fit", "sample", "audit", "toy"]
+
+
+def test_every_sitting_names_its_machine_and_versions(
+    dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at_revision(name: str) -> None:
+        monkeypatch.setattr(steps, "environment", lambda: {"git_revision": name})
+
+    at_revision("first")
+    interrupted_at_step(dpbench, toy, 3)
+    at_revision("second")
+    toy.HOOKS["evaluate"] = interrupt
+    assert dpbench(*HERE).code == 130
+    toy.HOOKS.clear()
+    at_revision("third")
+    assert dpbench(*HERE).code == 0
+    assert record()["environment"] == {"git_revision": "first"}
+    sittings = record()["resolved"]["sittings"]
+    assert [each["environment"]["git_revision"] for each in sittings] == [
+        *("first", "second", "third")
+    ]
+    assert [each["after"] for each in sittings] == [[], [], ["fit", "sample"]]
+    assert {(each["device"], each["processes"]) for each in sittings} == {("cpu", 1)}
+
+
+def test_a_sampler_that_can_predict_is_a_sampler(
+    dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toy.ToySampler, "predict", lambda self, images: None, raising=False)
+    assert dpbench(*HERE).code == 0
+    assert SAMPLES in record()["artifacts"]
+    assert record()["measurements"][0]["value"] is not None
