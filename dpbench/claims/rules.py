@@ -255,11 +255,22 @@ def _evidence(
 ) -> Evidence:
     reason = next((each.reason for each in found if each.reason), "")
     mixed = any(len(each.specs) > 1 for each in found)
-    unlike = len(frozenset.union(*(each.conditions for each in found))) > 1
+    versions = frozenset.union(*(each.versions for each in found))
+    unlike = len(frozenset.union(*(each.conditions for each in found))) > 1 or (
+        len({method for method, _ in versions}) < len(versions)
+    )
+    dependent = not all(each.independent for each in found)
     if mixed:
         reason = "the records of an arm differ in more than their seed: remove the outdated ones"
     elif unlike:
-        reason = "the arms differ in data, compute or measurement: remove the outdated records"
+        reason = (
+            "the arms differ in data, compute, measurement or version: remove the outdated records"
+        )
+    elif dependent:
+        reason = (
+            "runs of an arm share one draw of public weights, so its seeds are no independent "
+            "repetitions"
+        )
     return Evidence(
         estimand=estimand,
         values=values,
@@ -269,6 +280,6 @@ def _evidence(
         missing=sum(each.missing for each in found),
         records=tuple(dict.fromkeys(name for each in found for name in each.records)),
         reason=reason,
-        comparable=not (mixed or unlike),
+        comparable=not (mixed or unlike or dependent),
         monotone=monotone,
     )

@@ -45,6 +45,8 @@ class ArmValues:
         records: Ids of the records, 8 hex digits each.
         specs: Ids of the specifications without their seeds; more than one if the runs differ.
         conditions: Data, compute and measurement, which must agree between compared arms.
+        versions: Methods with their versions; a method that is compared with itself must have one.
+        independent: Whether the public weights of every run, if it has any, are its seed's own.
         reason: Why a complete run has no value; ``""`` if all have one.
     """
 
@@ -55,12 +57,20 @@ class ArmValues:
     records: tuple[str, ...]
     specs: frozenset[str]
     conditions: frozenset[str]
+    versions: frozenset[tuple[str, str]]
+    independent: bool
     reason: str
 
 
 def read_values(arm: Arm, metric: Metric, records: Iterable[RunRecord]) -> ArmValues:
-    """Read a metric of an arm from the records of its runs; others are ignored."""
+    """Read a metric of an arm from the records of its runs; others are ignored.
+
+    Where an arm has records of several schema versions, those of the latest alone count: they say
+    more about how they were made.
+    """
     own = sorted((each for each in records if arm.has(each)), key=lambda each: each.spec.seed)
+    latest = max((each.spec.schema_version for each in own), default=0)
+    own = [each for each in own if each.spec.schema_version == latest]
     values: dict[int, float] = {}
     sign, unit, reason = 1, "", ""
     conditions = set()
@@ -76,11 +86,11 @@ def read_values(arm: Arm, metric: Metric, records: Iterable[RunRecord]) -> ArmVa
         sign, unit = (1 if found.higher_is_better else -1), found.unit
         made = (
             spec.dataset_hash,
-            spec.method_version,
             spec.compute,
             spec.samples,
             found.n,
             found.extractor,
+            found.version,
         )
         conditions.add(json.dumps(made, sort_keys=True))
     return ArmValues(
@@ -91,5 +101,16 @@ def read_values(arm: Arm, metric: Metric, records: Iterable[RunRecord]) -> ArmVa
         records=tuple(each.spec.id[:8] for each in own),
         specs=frozenset(replace(each.spec, seed=0).id for each in own),
         conditions=frozenset(conditions),
+        versions=frozenset((each.spec.method, each.spec.method_version) for each in own),
+        independent=all(map(has_own_public_weights, own)),
         reason=reason,
     )
+
+
+def has_own_public_weights(record: RunRecord) -> bool:
+    """Whether the public weights that a run starts from, if any, were trained with its seed.
+
+    Runs of schema version 1 started from those of seed 0, whatever their own.
+    """
+    pretrained = record.resolved.get("pretrained")
+    return not pretrained or pretrained.get("seed") == record.spec.seed

@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from dpbench.claims.arms import Arm
+from dpbench.records.run_record import RunRecord
 from tests.support.claims import (
     BETTER,
     NEW,
+    NOISE,
     OFF,
     OLD,
     distances,
@@ -77,3 +80,48 @@ def test_a_metric_without_a_value_says_why() -> None:
         "unresolved",
         "0 of at least 3 seeds; no fd: no weights",
     )
+
+
+def with_public_weights(arm: Arm, mean: float, *, shared: bool) -> list[RunRecord]:
+    records = distances(arm, mean)
+    for record in records:
+        weights = {"recipe": "ab", "sha256": "cd", "reused": False}
+        record.resolved["pretrained"] = weights if shared else weights | {"seed": record.spec.seed}
+    return records
+
+
+def test_runs_that_share_public_weights_decide_nothing() -> None:
+    old = distances(OLD, 3.0, OFF)
+    found = verdict(BETTER, [*with_public_weights(NEW, 2.0, shared=False), *old])
+    assert found.decision == "supported"
+    found = verdict(BETTER, [*with_public_weights(NEW, 2.0, shared=True), *old])
+    assert found.decision == "unresolved" and found.p_value is None
+    assert "share one draw of public weights" in found.reason
+
+
+def test_later_records_stand_for_an_arm_and_earlier_ones_step_back() -> None:
+    old = distances(OLD, 3.0, OFF)
+    earlier = with_public_weights(NEW, 4.0, shared=True)
+    for record in earlier:
+        record.spec = replace(record.spec, schema_version=1)
+    found = verdict(BETTER, [*earlier, *with_public_weights(NEW, 2.0, shared=False), *old])
+    assert found.decision == "supported"
+
+
+def test_a_method_is_not_compared_with_another_version_of_itself() -> None:
+    arm = replace(NEW, settings=(("weights", 1),))
+    later = [
+        run(arm, seed, fd(2.0 + each), method_version="dpbench 2")
+        for seed, each in enumerate(NOISE)
+    ]
+    found = verdict(replace(BETTER, arm=arm, reference=NEW), [*later, *distances(NEW, 3.0, OFF)])
+    assert found.decision == "unresolved" and "the arms differ" in found.reason
+    # versions of two methods are counted apart
+    found = verdict(replace(BETTER, arm=arm), [*later, *distances(OLD, 3.0, OFF)])
+    assert found.decision == "supported"
+
+
+def test_another_version_of_the_evaluator_is_another_measurement() -> None:
+    later = [run(NEW, seed, fd(2.0 + each, version="fd 2")) for seed, each in enumerate(NOISE)]
+    found = verdict(BETTER, [*later, *distances(OLD, 3.0, OFF)])
+    assert found.decision == "unresolved" and "the arms differ" in found.reason
