@@ -12,6 +12,20 @@ Adjacency = Literal["add_remove", "replace_one"]
 ADJACENCIES: tuple[Adjacency, ...] = get_args(Adjacency)
 
 
+def neighbours(adjacency: Adjacency, declared_size: int) -> str:
+    """What an adjacency means in words.
+
+    Args:
+        adjacency: Which data sets are neighbours.
+        declared_size: Number of images N that the data set is declared to have.
+    """
+    change = "replaced by another" if adjacency == "replace_one" else "added or removed"
+    return (
+        f"one image with its label is {change}; the declared number of {declared_size:,} images "
+        "is public"
+    )
+
+
 @dataclass(frozen=True)
 class PrivacyBudget:
     """(epsilon, delta)-differential privacy for one image with its label.

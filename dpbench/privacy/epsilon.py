@@ -15,7 +15,7 @@ from importlib.metadata import version
 from dp_accounting import pld
 
 from dpbench.privacy.budget import Adjacency
-from dpbench.privacy.events import Event, SelectionEvent
+from dpbench.privacy.events import Event, Loss, SelectionEvent
 
 ACCOUNTANT = f"dp-accounting {version('dp-accounting')} PLD"
 # Below this noise multiplier epsilon is taken to be infinite.
@@ -67,12 +67,16 @@ def epsilon_near(
 
     A coarser grid is faster and more pessimistic, never optimistic.
     """
-    events = tuple(events)
+    return float(composition(target, tuple(events), adjacency).get_epsilon_for_delta(delta))
+
+
+def composition(target: float, events: tuple[Event, ...], adjacency: Adjacency) -> Loss:
+    """The PLD of all events, on a grid that suits an epsilon near ``target``."""
     interval = _interval_for(target, events, adjacency)
     total = pld.privacy_loss_distribution.identity(value_discretization_interval=interval)
     for event in events:
         total = total.compose(event.loss(adjacency, interval))
-    return float(total.get_epsilon_for_delta(delta))
+    return total
 
 
 def _interval_for(target: float, events: tuple[Event, ...], adjacency: Adjacency) -> float:

@@ -13,14 +13,14 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.epsilon import ACCOUNTANT, epsilon
 from dpbench.privacy.events import DPSGDEvent, Event, event_from_json, event_to_json
 
-Version = Literal[2]
+Version = Literal[3]
 (CERTIFICATE_VERSION,) = get_args(Version)
 Unit = Literal["one image with its label"]
 (UNIT,) = get_args(Unit)
 NOT_COVERED = (
     "floating-point arithmetic and a research-grade generator stand in for exact Gaussian noise",
     "evaluation scores are computed on real images and are not differentially private",
-    "hyper-parameters were not tuned under this budget",
+    "the choice of hyper-parameters: see tuning",
     "other runs on the same images: what several runs spend adds up",
     "timing and other side channels",
 )

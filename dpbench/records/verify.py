@@ -18,10 +18,12 @@ from typing import Any
 from dpbench.core.errors import UserError
 from dpbench.core.files import sha256
 from dpbench.data.catalog import CATALOG
-from dpbench.privacy.certificate import certificate_violations, events_of, is_old
+from dpbench.privacy.budget import neighbours
+from dpbench.privacy.certificate import certificate_violations, events_of, is_earlier
 from dpbench.privacy.crosschecks import cross_checks
 from dpbench.privacy.epsilon import ACCOUNTANT, epsilon
 from dpbench.privacy.events import Event, event_to_json
+from dpbench.privacy.gaussian_dp import gaussian_dp
 from dpbench.privacy.ledger import release_status
 from dpbench.records.run_record import RECORD, RELEASES, RunRecord, edits, parse_record
 
@@ -30,7 +32,18 @@ SAME, SIMILAR = 1e-5, 1e-3
 
 # seeds of one plan have the same events, and accountants take a second
 _epsilon_once = functools.cache(epsilon)
+_gaussian_dp_once = functools.cache(gaussian_dp)
 _cross_checks_once = functools.cache(cross_checks)
+
+EARLIER_CERTIFICATE = (
+    "Gaussian-DP bound, public number of images and provenance of the tuning: certificates of "
+    "version 2 state none; epsilon, events, counters and spec were compared as far as they go"
+)
+EARLIER_RECORD = (
+    "by which versions of method and evaluators it was made, and whether its public weights and "
+    "the noise of its audit are its own: records of schema version 1 do not say, and runs of one "
+    "seed shared them"
+)
 
 
 @dataclass(frozen=True)
@@ -104,25 +117,31 @@ class _Checks:
         if not self.privacy:
             self.wrong.append(f"there is no certificate: the run is {self.record.status!r}")
             return
-        if is_old(self.privacy):
-            self.unchecked.append(
-                "clipping norms, cross-checks, code revision, counters beside the checkpoint, and "
-                "whether measurements were edited: the record was made before it had those"
-            )
-        else:
-            if not has_digest:
-                self.wrong.append("there is no digest")
-            if violations := certificate_violations(self.privacy):
-                self.wrong += violations
-                return  # what follows relies on names and types
+        if not has_digest:
+            self.wrong.append("there is no digest")
+        if violations := certificate_violations(self.privacy):
+            self.wrong += violations
+            return  # what follows relies on names and types
+        self.earlier()
         try:
             self.events = events_of(self.privacy)
             self.claimed = float(self.privacy["epsilon"])
             self._epsilon(self.events)
             self._spec(self.events)
+            if not is_earlier(self.privacy):
+                self._meaning(self.events)
             self._counters(self.events, "the certificate", self.privacy["events"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             self.wrong.append(f"privacy cannot be read: {type(error).__name__}: {error}")
+
+    def earlier(self) -> None:
+        """Say what a record from before records had versions cannot tell."""
+        if is_earlier(self.privacy):
+            self.unchecked.append(EARLIER_CERTIFICATE)
+            if self.spec.schema_version > 1:
+                self.wrong.append("records of schema version 2 have certificates of version 3")
+        if self.spec.schema_version == 1:
+            self.unchecked.append(EARLIER_RECORD)
 
     def _epsilon(self, events: tuple[Event, ...]) -> None:
         """Compute epsilon by PLD, and by the accountants that the certificate quotes."""
@@ -165,6 +184,42 @@ class _Checks:
                     f"but the events give {_said(ours)}"
                 )
 
+    def _meaning(self, events: tuple[Event, ...]) -> None:
+        """Compare what the certificate says beside epsilon with its events, spec and choices."""
+        spec, size = self.spec, self.privacy["declared_size"]
+        if spec.dataset not in CATALOG:
+            self.unchecked.append(f"declared_size: the size of {spec.dataset} is not known here")
+        elif size != CATALOG[spec.dataset].train:
+            self.wrong.append(
+                f"declared_size is {size}, but {spec.dataset} has {CATALOG[spec.dataset].train} "
+                "train images"
+            )
+        if self.privacy["neighbours"] != neighbours(self.privacy["adjacency"], size):
+            self.wrong.append("neighbours does not say what the adjacency means")
+        self._gaussian_dp(events)
+        for name in ("preset", "by_hand"):
+            said, resolved = self.privacy["tuning"][name], self.record.resolved.get(name)
+            if resolved is not None and said != resolved:
+                self.wrong.append(f"tuning.{name} is {said!r}, but {resolved!r} in resolved")
+
+    def _gaussian_dp(self, events: tuple[Event, ...]) -> None:
+        """Compute mu again: the range ends where the certificate's epsilon is."""
+        said, claim = self.privacy["gaussian_dp"], self.claimed
+        assert claim is not None
+        if said is None or not math.isfinite(self.spec.epsilon) or not math.isfinite(claim):
+            if (said is None) == math.isfinite(self.spec.epsilon):
+                self.wrong.append("gaussian_dp is there exactly if there is a budget")
+            return
+        ours = _gaussian_dp_once(events, self.privacy["adjacency"], claim)
+        tolerance = SAME if self.privacy["accountant"] == ACCOUNTANT else SIMILAR
+        same_range = _agree(float(said["up_to_epsilon"]), ours.up_to_epsilon, tolerance)
+        same_kind = said["direction"] == ours.direction
+        if not (_agree(said["mu"], ours.mu, tolerance) and same_range and same_kind):
+            self.wrong.append(
+                f"gaussian_dp is mu {said['mu']:.6g} up to epsilon {said['up_to_epsilon']}, but "
+                f"the events give {ours.mu:.6g} up to {ours.up_to_epsilon:.6g} ({ours.direction})"
+            )
+
     def _spec(self, events: tuple[Event, ...]) -> None:
         """Compare what certificate and spec both state."""
         spec, args = self.spec, self.spec.method_args
@@ -181,8 +236,6 @@ class _Checks:
         expected: dict[str, Any] = {
             name: args[name] for name in ("steps", "clipping_norm") if name in args
         }
-        if is_old(self.privacy):
-            expected.pop("clipping_norm", None)
         if "batch_size" in args:
             if spec.dataset in CATALOG:
                 expected["sample_rate"] = args["batch_size"] / CATALOG[spec.dataset].train
@@ -214,7 +267,7 @@ class _Checks:
     def artifacts(self) -> None:
         """Compare the files beside the record with their hashes, and counters with events."""
         artifacts, missing = self.record.artifacts, []
-        if not is_old(self.privacy) and self.privacy and RELEASES not in artifacts:
+        if self.privacy and RELEASES not in artifacts:
             self.wrong.append(f"there is no hash of {RELEASES}")
         for name, expected in artifacts.items():
             file = self.folder / name

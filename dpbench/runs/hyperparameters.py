@@ -29,13 +29,16 @@ class Resolved:
         method: The instance.
         arguments: Every field and its value.
         by_hand: Names of the fields that the user set.
-        source: Source of the other values.
+        from_preset: Names of the fields whose values are the preset's; the others have defaults, or
+            the published values if those were asked for.
+        source: Source of the preset.
         departures: Ingredients of ours that the method's paper does not have.
     """
 
     method: Method
     arguments: Mapping[str, Any]
     by_hand: tuple[str, ...]
+    from_preset: tuple[str, ...]
     source: str
     departures: tuple[str, ...] = ()
 
@@ -82,7 +85,14 @@ def resolve(
     method = kind(**{**values, **by_hand})
     arguments = {field: getattr(method, field) for field in fields}
     departures = dict.fromkeys(each.what for each in ours if each.ours(arguments.get(each.field)))
-    return Resolved(method, arguments, tuple(by_hand), preset.source, tuple(departures))
+    from_preset = tuple(
+        field
+        for field, value in preset.values.items()
+        if values[field] == value and field not in by_hand
+    )
+    return Resolved(
+        method, arguments, tuple(by_hand), from_preset, preset.source, tuple(departures)
+    )
 
 
 def hyperparameters(kind: type[Method]) -> list[str]:

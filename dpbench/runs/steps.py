@@ -33,7 +33,7 @@ from dpbench.parallel.cores import core_count
 from dpbench.parallel.device import peak_memory_mb
 from dpbench.parallel.ranks import ALONE, Ranks
 from dpbench.privacy.audit import Mechanism
-from dpbench.privacy.certificate import certify, events_of
+from dpbench.privacy.certificate import Tuning, certify, events_of
 from dpbench.privacy.clipping.selection import Executions, engine_cache
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages
@@ -120,7 +120,13 @@ class RunSteps:
                 executions = self._executions(self.planned.ranks)
                 fitted = fit_method(self.planned, self.dataset, key, ledger, executions, context)
                 self.progress.note("certifying: epsilon by three accountants")
-                self.record.privacy = certify(ledger, self.record.spec.reproducible, code())
+                self.record.privacy = certify(
+                    ledger,
+                    self.record.spec.reproducible,
+                    code(),
+                    self.planned.info.nominal_size,
+                    self._tuning(),
+                )
                 self.record.cost.update(
                     private_evaluations=self.planned.plan.evaluations(private=True),
                     public_evaluations=self.planned.plan.evaluations(private=False),
@@ -134,6 +140,16 @@ class RunSteps:
         # destroy the noise key only after the record lists training as done
         if training.exists():
             shutil.rmtree(training)
+
+    def _tuning(self) -> Tuning:
+        """Where the hyper-parameters come from."""
+        resolved = self.planned.resolved
+        return Tuning(
+            preset=resolved.source,
+            from_preset=list(resolved.from_preset),
+            by_hand=list(resolved.by_hand),
+            accounted=False,
+        )
 
     def _pretrained(self, what: dict[str, Any]) -> None:
         """Record the public weights that training starts from."""

@@ -8,12 +8,22 @@ from typing import Any
 import pytest
 
 from dpbench.privacy import ledger
-from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.certificate import Certificate, certificate_violations, certify, events_of
+from dpbench.privacy.budget import Adjacency, PrivacyBudget
+from dpbench.privacy.certificate import (
+    Certificate,
+    Tuning,
+    certificate_violations,
+    certify,
+    events_of,
+)
 from dpbench.privacy.events import DPSGDEvent, GaussianEvent, HistogramEvent, SelectionEvent
+from dpbench.privacy.gaussian_dp import EXACT, gaussian_dp
 from dpbench.privacy.ledger import PrivacyLedger
 
 CODE = {"package": "dpbench-images 0", "git_revision": None}
+TUNING = Tuning(
+    preset="Doe 2026, table 2", from_preset=["steps"], by_hand=["channels"], accounted=False
+)
 
 
 def several_mechanisms() -> PrivacyLedger:
@@ -29,7 +39,7 @@ def several_mechanisms() -> PrivacyLedger:
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, Any]:
-    return certify(several_mechanisms(), False, CODE)
+    return certify(several_mechanisms(), False, CODE, 60_000, TUNING)
 
 
 def test_a_certificate_of_every_mechanism_is_as_its_model_says(made: dict[str, Any]) -> None:
@@ -38,6 +48,32 @@ def test_a_certificate_of_every_mechanism_is_as_its_model_says(made: dict[str, A
     assert kinds == ["label_histogram", "gaussian", "dp_sgd", "selection"]
     assert events_of(made) == several_mechanisms().events
     assert [each["released"] for each in made["events"]] == [1, 1, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("adjacency", "words"), [("add_remove", "added or removed"), ("replace_one", "replaced by")]
+)
+def test_the_adjacency_says_what_it_means(adjacency: Adjacency, words: str) -> None:
+    ledger = PrivacyLedger(PrivacyBudget(1.0, adjacency=adjacency))
+    ledger.spend(GaussianEvent(20.0, 1.0, "sum")).release(0)
+    certificate = certify(ledger, False, CODE, 60_000, TUNING)
+    assert f"one image with its label is {words}" in certificate["neighbours"]
+    assert "the declared number of 60,000 images is public" in certificate["neighbours"]
+    change = 2 if adjacency == "replace_one" else 1
+    assert certificate["gaussian_dp"]["mu"] == pytest.approx(change / 20)
+
+
+def test_mu_stands_beside_epsilon_and_tuning_is_not_accounted(made: dict[str, Any]) -> None:
+    bound = gaussian_dp(several_mechanisms().events, "add_remove", made["epsilon"])
+    assert made["gaussian_dp"] == vars(bound)
+    assert made["tuning"] == {
+        "preset": "Doe 2026, table 2",
+        "from_preset": ["steps"],
+        "by_hand": ["channels"],
+        "accounted": False,
+    }
+    unlimited = PrivacyLedger(PrivacyBudget(math.inf))
+    assert certify(unlimited, False, CODE, 5, TUNING)["gaussian_dp"] is None
 
 
 def test_no_part_may_be_missing_and_none_invented(made: dict[str, Any]) -> None:
@@ -56,8 +92,8 @@ def test_no_part_may_be_missing_and_none_invented(made: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("part", "value"),
     [
-        ("certificate_version", 3),
-        ("certificate_version", "2"),
+        ("certificate_version", 4),
+        ("certificate_version", "3"),
         ("epsilon", -1.0),
         ("epsilon", math.nan),
         ("epsilon", "infinity"),
@@ -73,6 +109,11 @@ def test_no_part_may_be_missing_and_none_invented(made: dict[str, Any]) -> None:
         ("not_covered", []),
         ("not_covered", [""]),
         ("not_covered", "nothing"),
+        ("declared_size", 0),
+        ("neighbours", ""),
+        ("gaussian_dp", {"mu": -1.0, "up_to_epsilon": 1.0, "direction": EXACT}),
+        ("gaussian_dp", {"mu": 1.0, "up_to_epsilon": 1.0, "direction": "roughly"}),
+        ("tuning", {**TUNING.model_dump(), "accounted": True}),
         ("cross_checks", [{"accountant": "mine", "epsilon": "1", "reason": ""}]),
         ("code", {"package": "dpbench-images 0"}),
     ],

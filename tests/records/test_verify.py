@@ -8,41 +8,29 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
 from dpbench.data.catalog import CATALOG
 from dpbench.privacy import ledger
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.certificate import certify
+from dpbench.privacy.certificate import Tuning, certify
 from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent
 from dpbench.privacy.ledger import PrivacyLedger
-from dpbench.records.run_record import RunRecord, RunSpec, digest
+from dpbench.records.run_record import RunRecord, RunSpec
 from dpbench.records.verify import verify
 from tests.support.command import TOY, Command
+from tests.support.edited_records import Record, event, rewrite
 
-ROOT = Path(__file__).parent.parent.parent
 CODE = {"package": "dpbench-images 0", "git_revision": None}
-Record = dict[str, Any]
+SIZE = CATALOG["digits"].train
+TUNING = Tuning(preset="nothing was tuned", from_preset=[], by_hand=[], accounted=False)
 
 
 @pytest.fixture
 def run(dpbench: Command, toy: ModuleType, tmp_path: Path) -> Path:
     assert dpbench(*TOY, "--out", "here").code == 0
     return tmp_path / "here"
-
-
-def rewrite(folder: Path, edit: Callable[[Record], None], forge: bool = False) -> None:
-    """Edit a record; a forger computes its digest again."""
-    file = folder / "record.json"
-    content = json.loads(file.read_text())
-    before = json.dumps(content)
-    edit(content)
-    assert json.dumps(content) != before, "the edit changed nothing"
-    if forge:
-        content["digest"] = digest(content)
-    file.write_text(json.dumps(content))
 
 
 def rewrite_counters(folder: Path, released: int, forge: bool) -> None:
@@ -52,11 +40,6 @@ def rewrite_counters(folder: Path, released: int, forge: bool) -> None:
     if forge:
         new = hashlib.sha256(file.read_bytes()).hexdigest()
         rewrite(folder, lambda record: record["artifacts"].update({file.name: new}), forge=True)
-
-
-def event(record: Record) -> Record:
-    found: Record = record["privacy"]["events"][0]
-    return found
 
 
 # Honest records.
@@ -96,25 +79,6 @@ def test_a_record_without_its_files_says_what_was_not_checked(
     assert "not checked: checkpoint.pt, releases.json, samples.npz, grid.png" in ended.out
 
 
-def test_committed_records_are_verified_as_far_as_they_go(dpbench: Command) -> None:
-    files = sorted((ROOT / "leaderboards" / "records").rglob("*.json"))
-    assert files
-    verdicts = json.loads(dpbench("verify", *files, "--json").out)
-    assert [verdict["record"] for verdict in verdicts] == list(map(str, files))
-    for verdict in verdicts:
-        assert verdict["verified"], verdict
-        assert verdict["unchecked"]
-
-
-def test_a_digest_does_not_make_an_old_record_new(tmp_path: Path) -> None:
-    old = next((ROOT / "leaderboards" / "records").rglob("dpsyngen/*.json"))
-    shutil.copy(old, tmp_path / "record.json")
-    for name, value in (("noise_multiplier", 0.6), ("steps", 90), ("sample_rate", 0.016)):
-        rewrite(tmp_path, lambda record, n=name, v=value: event(record).update({n: v}))
-        assert any("epsilon is" in line for line in verify(tmp_path / "record.json").wrong)
-        shutil.copy(old, tmp_path / "record.json")
-
-
 # Edits by hand, one at a time.
 
 
@@ -150,6 +114,18 @@ def no_certificate(record: Record) -> None:
     record["privacy"].clear()
 
 
+def smaller_mu(record: Record) -> None:
+    record["privacy"]["gaussian_dp"]["mu"] *= 0.999
+
+
+def wider_range(record: Record) -> None:
+    record["privacy"]["gaussian_dp"]["up_to_epsilon"] = "inf"
+
+
+def untuned(record: Record) -> None:
+    record["privacy"]["tuning"]["preset"] = "a paper"
+
+
 def larger_budget(record: Record) -> None:
     record["spec"]["epsilon"] = 1.0
 
@@ -179,6 +155,12 @@ EDITS: dict[str, tuple[Callable[[Record], None], str]] = {
     "one more event": (another_event, "epsilon is"),
     "no event": (no_event, "but the events give 0 "),
     "cross-check": (smaller_cross_check, "RDP says 0.0"),
+    "mu": (smaller_mu, "gaussian_dp is mu 0.000"),
+    "range of mu": (wider_range, "up to epsilon inf, but the events give"),
+    "no mu": (set_privacy("gaussian_dp", None), "gaussian_dp is there exactly if there is a bu"),
+    "public size": (set_privacy("declared_size", 5), "declared_size is 5, but digits has 1437"),
+    "neighbours": (set_privacy("neighbours", "none"), "neighbours does not say what the adj"),
+    "tuning": (untuned, "tuning.preset is 'a paper', but \"the method's defaults\" in resolved"),
     "certificate": (no_certificate, "there is no certificate: the run is 'complete'"),
     "budget": (larger_budget, "its id is not that of its spec"),
 }
@@ -208,8 +190,8 @@ def test_every_wrong_thing_has_its_line(dpbench: Command, run: Path) -> None:
     rewrite(run, several)
     (verdict,) = json.loads(dpbench("verify", run, "--json").out)
     assert verdict["verified"] is False
-    assert len(verdict["wrong"]) == 7
-    for part in ("digest", "epsilon is 0.5", "delta is", "counts 2", "PRV says", "RDP says"):
+    assert len(verdict["wrong"]) == 8
+    for part in ("digest", "epsilon is 0.5", "delta is", "counts 2", "PRV says", "RDP says", "mu"):
         assert any(part in line for line in verdict["wrong"]), part
 
 
@@ -271,7 +253,7 @@ def test_a_record_names_no_files_elsewhere(run: Path) -> None:
 
 def test_a_new_certificate_cannot_shed_what_it_has(run: Path) -> None:
     text = (run / "record.json").read_text()
-    for part in ("cross_checks", "code", "not_covered", "accountant"):
+    for part in ("cross_checks", "code", "not_covered", "accountant", "gaussian_dp", "tuning"):
         rewrite(run, lambda record, part=part: record["privacy"].pop(part), forge=True)
         assert any(
             f"privacy.{part} is missing" == line for line in verify(run / "record.json").wrong
@@ -308,7 +290,7 @@ def written(folder: Path, event: Event, dataset: str = "digits", **args: object)
         *("by-hand", "by-hand 1", args, dataset, "00ff", budget.epsilon, budget.delta),
         *(budget.adjacency, 0, "smoke", {}, 10),
     )
-    record = RunRecord(spec, status="complete", privacy=certify(spent, False, CODE))
+    record = RunRecord(spec, status="complete", privacy=certify(spent, False, CODE, SIZE, TUNING))
     record.artifacts["releases.json"] = "00"
     (folder / "record.json").write_text(record.dumps())
     return folder / "record.json"

@@ -11,6 +11,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
+from dpbench.privacy.gaussian_dp import delta_of
+
 LARGEST_EPSILON = 100.0
 
 
@@ -63,8 +65,7 @@ def gaussian_dp_epsilon(mu: float, delta: float) -> float:
     """
 
     def excess(epsilon: float) -> float:
-        tail = math.exp(epsilon + float(norm.logcdf(-epsilon / mu - mu / 2)))
-        return float(norm.cdf(-epsilon / mu + mu / 2)) - tail - delta
+        return float(delta_of(mu, epsilon)) - delta
 
     if mu <= 0 or excess(0.0) <= 0:
         return 0.0

@@ -15,23 +15,35 @@ from dpbench.privacy.calibration import calibrate, calibrated
 from dpbench.privacy.crosschecks import epsilon_rdp
 from dpbench.privacy.epsilon import epsilon
 from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent
+from dpbench.privacy.gaussian_dp import UPPER_BOUND, GaussianDP
 
 
 def gaussian_dp(
     events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove"
 ) -> float:
     """By the central limit theorem (Bu et al. 2020): optimistic."""
-    total = 0.0
-    for event in events:
-        rate = event.sample_rate if isinstance(event, DPSGDEvent) else 1.0
-        total += rate**2 * event.steps * math.expm1(event.noise_multiplier**-2)
-    mu = math.sqrt(total)
+    mu = _limit(events)
 
     def excess(eps: float) -> float:
         tail = math.exp(eps + float(norm.logcdf(-eps / mu - mu / 2)))
         return float(norm.cdf(-eps / mu + mu / 2)) - tail - delta
 
     return float(brentq(excess, 0, 200))
+
+
+def _limit(events: Iterable[Event]) -> float:
+    total = 0.0
+    for event in events:
+        rate = event.sample_rate if isinstance(event, DPSGDEvent) else 1.0
+        total += rate**2 * event.steps * math.expm1(event.noise_multiplier**-2)
+    return math.sqrt(total)
+
+
+def mu_by_the_limit_theorem(
+    events: Iterable[Event], adjacency: Adjacency, up_to_epsilon: float
+) -> GaussianDP:
+    """The mu that ``gaussian_dp`` of this module takes: optimistic."""
+    return GaussianDP(_limit(events), up_to_epsilon, UPPER_BOUND)
 
 
 def forgets_steps(
