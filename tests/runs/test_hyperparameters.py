@@ -106,6 +106,11 @@ def test_the_preset_is_that_of_the_profile_the_data_set_and_epsilon() -> None:
     assert resolved("smoke", "anything", math.inf).arguments["steps"] == 1
 
 
+def test_values_of_a_preset_are_known_as_such_until_they_are_set_by_hand() -> None:
+    assert resolved("smoke", "mnist", 1.0, "rate=0.1").from_preset == ("steps",)
+    assert resolved("smoke", "mnist", 1.0, "steps=3").from_preset == ()
+
+
 def test_values_by_hand_win_and_are_known_as_such() -> None:
     chosen = resolved("smoke", "mnist", 1.0, "widths=3", "steps=7", "steps=8")
     assert chosen.arguments == {"steps": 8, "rate": 0.5, "widths": (3,)}
