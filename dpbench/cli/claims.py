@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,22 +134,49 @@ def _missing(chosen: Sequence[Claim], records: Sequence[RunRecord]) -> list[RunR
         for arm in claim.rule.arms:
             read.setdefault(arm, set()).update(claim.rule.metrics)
     runs = [(arm, seed) for arm in read for seed in arm.seeds]
-    missing = [
-        (arm, seed)
-        for arm, seed in sorted(runs, key=lambda run: run[0].seeds.index(run[1]))
-        if not any(
-            arm.has(record)
-            and record.spec.seed == seed
-            and all(_is_settled(metric, record) for metric in read[arm])
-            for record in records
-        )
-    ]
+    made = {run: _latest_version(*run, read[run[0]], records) for run in runs}
+    wanted = {run for claim in chosen for run in _runs_to_make(claim, made)}
+    missing = sorted(wanted, key=lambda run: (run[0].seeds.index(run[1]), runs.index(run)))
     if len(missing) < len(runs):
         err.print(f"{len(runs) - len(missing)} of {len(runs)} runs have a record", highlight=False)
     return [
         _request(arm, seed, tuple(sorted({PRIVACY, *(each.evaluator for each in read[arm])})))
         for arm, seed in missing
     ]
+
+
+def _latest_version(
+    arm: Arm, seed: int, metrics: Iterable[Metric], records: Sequence[RunRecord]
+) -> int:
+    """The latest schema version of a run's records that a claim can be judged by; 0 for none."""
+    from dpbench.claims.values import has_own_public_weights
+
+    return max(
+        (
+            record.spec.schema_version
+            for record in records
+            if arm.has(record)
+            and record.spec.seed == seed
+            and has_own_public_weights(record)
+            and all(_is_settled(metric, record) for metric in metrics)
+        ),
+        default=0,
+    )
+
+
+def _runs_to_make(claim: Claim, made: Mapping[tuple[Arm, int], int]) -> list[tuple[Arm, int]]:
+    """The runs that a claim lacks, given the latest version of each run's records.
+
+    Measurements by evaluators whose version is unknown are not compared with later ones. So if any
+    run is missing, or was made again, earlier records of the others do not count.
+    """
+    from dpbench.records.run_record import SCHEMA_VERSION
+
+    runs = [(arm, seed) for arm in claim.rule.arms for seed in arm.seeds]
+    versions = {made[run] for run in runs}
+    if len(versions) == 1 and 0 not in versions:
+        return []
+    return [run for run in runs if made[run] < SCHEMA_VERSION]
 
 
 def _is_settled(metric: Metric, record: RunRecord) -> bool:

@@ -21,6 +21,7 @@ from dpbench.records.evaluator_status import EvaluatorStatus
 from dpbench.records.run_record import RunRecord
 from dpbench.runs.sweep import execute
 from tests.support.claims import (
+    BETTER,
     CAS,
     NEW,
     NOISE,
@@ -174,6 +175,18 @@ def test_a_reason_in_place_of_a_value_counts_if_it_will_not_change(
     if outcome is not None:  # records of schema version 1 do not say
         record.evaluators["cas"] = EvaluatorStatus(outcome, "cas 1", "no weights")
     assert [request.seed for request in _missing([one], [record])] == [0, 1, 2, 3, 4][not again :]
+
+
+def test_runs_that_share_public_weights_are_made_again_with_their_references() -> None:
+    one = claim(BETTER)
+    records = [run(arm, seed, fd(1.0), schema_version=1) for arm in (NEW, OLD) for seed in range(5)]
+    assert _missing([one], records) == []
+    records[3].resolved["pretrained"] = {"recipe": "ab", "sha256": "cd"}
+    assert len(_missing([one], records)) == 10, "later measurements are compared with none of these"
+    later = [run(NEW, seed, fd(1.0)) for seed in range(5)]
+    assert [each.method for each in _missing([one], [*records, *later])] == ["old"] * 5
+    later += [run(OLD, seed, fd(1.0)) for seed in range(5)]
+    assert _missing([one], [*records, *later]) == []
 
 
 def test_what_is_missing_is_run_and_then_judged(
