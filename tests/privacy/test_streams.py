@@ -183,10 +183,38 @@ def test_layers_that_mix_examples_or_remember_them_are_refused(layer: nn.Module)
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.InstanceNorm2d(4), nn.Dropout()], ids=str
+    "layer",
+    [
+        nn.GroupNorm(2, 4),
+        nn.LayerNorm(4),
+        nn.InstanceNorm2d(4),
+        nn.Dropout(0.0),
+        nn.Dropout().eval(),
+        nn.MultiheadAttention(4, 2),
+    ],
+    ids=str,
 )
 def test_layers_that_treat_examples_one_by_one_are_not(layer: nn.Module) -> None:
     check_model(nn.Sequential(nn.Conv2d(1, 4, 3), layer))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Dropout(0.13),
+        nn.Dropout2d(),
+        nn.AlphaDropout(0.1),
+        nn.RReLU(),
+        nn.MultiheadAttention(4, 2, dropout=0.1),
+        nn.LSTM(4, 4, 2, dropout=0.1),
+    ],
+    ids=str,
+)
+def test_layers_that_draw_in_training_are_refused_by_name(layer: nn.Module) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.ReLU(), layer))
+    refusal = expect_refused(UserError, lambda: check_model(model))
+    assert f"'1.1' ({type(layer).__name__}) draws at random" in refusal
+    assert "or draw in the objective" in refusal and "\n" not in refusal
 
 
 def test_training_refuses_a_model_that_mixes_examples(monkeypatch: pytest.MonkeyPatch) -> None:

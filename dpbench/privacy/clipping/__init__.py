@@ -133,11 +133,16 @@ def clip_and_sum(gradients: dict[str, Tensor], clipping_norm: float) -> dict[str
         For each parameter a float32 tensor of its shape. Every example contributes at most C to the
         Euclidean norm over all parameters, and nothing if its gradient is not finite.
     """
-    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
+    norms = torch.stack([_matrix(g).norm(dim=1) for g in gradients.values()]).norm(dim=0)
     factors, finite = clip_factors(norms, clipping_norm), norms.isfinite()
     if not finite.all():
         gradients = {name: zero_rows(g, finite) for name, g in gradients.items()}
-    return {name: (factors @ g.flatten(1)).view(g.shape[1:]) for name, g in gradients.items()}
+    return {name: (factors @ _matrix(g)).view(g.shape[1:]) for name, g in gradients.items()}
+
+
+def _matrix(rows: Tensor) -> Tensor:
+    """Reshape ``(B, *shape)`` to ``(B, D)``, with D = 1 for scalars."""
+    return rows.flatten(1) if rows.ndim > 1 else rows[:, None]
 
 
 def zero_rows(rows: Tensor, keep: Tensor) -> Tensor:
@@ -149,12 +154,19 @@ def zero_rows(rows: Tensor, keep: Tensor) -> Tensor:
 
 
 def check_model(model: nn.Module) -> None:
-    """Check that examples cannot influence each other through the model.
+    """Check that examples cannot influence each other through the model, and that it draws nothing.
 
     Raises:
-        UserError: A module mixes the examples of a batch or keeps statistics of them.
+        UserError: A module mixes the examples of a batch, keeps statistics of them, or draws at
+            random in training.
     """
     for name, module in model.named_modules():
+        if module.training and _draws(module):
+            raise UserError(
+                f"module {name or 'model'!r} ({type(module).__name__}) draws at random in training,"
+                " so the gradient of an example is another one each time it is computed: set its "
+                "probability to 0, or draw in the objective"
+            )
         # base class of BatchNorm and InstanceNorm; the latter is harmless unless it tracks
         # statistics
         if isinstance(module, nn.modules.batchnorm._NormBase):
@@ -164,3 +176,12 @@ def check_model(model: nn.Module) -> None:
                     f"module {name or 'model'!r} ({type(module).__name__}) mixes the examples of a "
                     "batch, so no per-example gradient exists: use GroupNorm or LayerNorm"
                 )
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether a module of torch draws at random in training mode."""
+    if isinstance(module, nn.RReLU):
+        return True
+    name = "p" if isinstance(module, nn.modules.dropout._DropoutNd) else "dropout"
+    share = getattr(module, name, 0)  # attention and recurrent layers have theirs as a number
+    return isinstance(share, float) and share > 0

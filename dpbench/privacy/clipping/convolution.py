@@ -72,9 +72,9 @@ class Convolution:
                 each.to(torch.float32, memory_format=torch.channels_last)
                 for each in (inputs, gradient)
             )
-            return Ghost(
-                self._ghost_norms(inputs, gradient),
-                lambda weighted: self._contract(weighted, inputs),
+            return Ghost.of(
+                self._products(inputs, gradient),
+                lambda weighted, of: self._contract(weighted, inputs[of]),
                 gradient,
             )
         if copies == 1 or math.prod(inputs.shape[2:]) <= 64:
@@ -109,11 +109,11 @@ class Convolution:
         """Whether two Gram matrices cost less than a gradient (Bu et al. 2022, 2205.10683)."""
         return 2 * math.prod(inputs.shape[2:]) ** 2 <= self._weight.numel()
 
-    def _ghost_norms(self, inputs: Tensor, gradient: Tensor) -> Tensor:
-        """Norms of the weight gradients of a stride-1 convolution, without unfolding the input.
+    def _products(self, inputs: Tensor, gradient: Tensor) -> Tensor:
+        """Inner products of what places add to the weight gradient, without unfolding the input.
 
-        With x the padded input and g the gradient of the output, the squared norm is
-        ``sum_{p,q} <g_p, g_q> sum_{d in kernel} <x_{p+d}, x_{q+d}>``. The inner sum is taken over
+        With x the padded input and g the gradient of the output of a stride-1 convolution, that of
+        p and q is ``<g_p, g_q> sum_{d in kernel} <x_{p+d}, x_{q+d}>``. The sum is taken over
         the Gram matrix of x, first over horizontal and then over vertical shifts. An unfolded input
         would be larger by the number of places of the kernel.
         """
@@ -124,9 +124,7 @@ class Convolution:
         gram = F.pad(gram, (pad_x, pad_x, pad_y, pad_y) * 2)
         gram = _sum(gram[:, :, i : i + columns, :, i : i + columns] for i in range(wide))
         gram = _sum(gram[:, i : i + rows, :, i : i + rows] for i in range(high))
-        products = gram.reshape(len(x), rows * columns, -1) * (g.mT @ g)
-        # rounding can bring a tiny square below zero
-        return products.sum(dim=(1, 2)).clamp(min=0).sqrt()
+        return gram.reshape(len(x), rows * columns, -1) * (g.mT @ g)
 
 
 def _sum(terms: Iterator[Tensor]) -> Tensor:

@@ -75,9 +75,11 @@ class Affine:
         if weight is None:
             return
         if 2 * x.shape[1] ** 2 <= x.shape[2] * g.shape[2]:
-            squares = ((x @ x.mT) * (g @ g.mT)).sum(dim=(1, 2))
-            norms = squares.clamp(min=0).sqrt()
-            yield weight, Ghost(norms, lambda w: w.flatten(0, -2).mT @ x.flatten(0, -2), g)
+
+            def contract(weighted: Tensor, of: slice) -> Tensor:
+                return weighted.flatten(0, -2).mT @ x[of].flatten(0, -2)
+
+            yield weight, Ghost.of((x @ x.mT) * (g @ g.mT), contract, g)
         else:
             yield weight, Stacked(g.mT @ x)
 
@@ -111,13 +113,12 @@ class Lookup:
         if self._padding is not None:
             g = g.masked_fill((index == self._padding)[:, :, None], 0)
         same = index[:, :, None] == index[:, None, :]
-        squares = torch.where(same, g @ g.mT, 0).sum(dim=(1, 2))
 
-        def contract(weighted: Tensor) -> Tensor:
+        def contract(weighted: Tensor, of: slice) -> Tensor:
             total = torch.zeros(self._shape, device=weighted.device)
-            return total.index_add_(0, index.flatten(), weighted.flatten(0, 1))
+            return total.index_add_(0, index[of].flatten(), weighted.flatten(0, 1))
 
-        yield self._name, Ghost(squares.clamp(min=0).sqrt(), contract, g)
+        yield self._name, Ghost.of(torch.where(same, g @ g.mT, 0), contract, g)
 
 
 class _Normalisation:

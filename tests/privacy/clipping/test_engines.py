@@ -7,14 +7,17 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 (its customary name)
 from torch import Tensor, nn
 
 from dpbench.bench.workloads import chosen, random_images
 from dpbench.core.errors import UserError
+from dpbench.core.images import ImageSpec
 from dpbench.generators.diffusion.denoiser import Denoiser
 from dpbench.generators.diffusion.preconditioning import EDM
 from dpbench.privacy import dpsgd
 from dpbench.privacy.clipping import ENGINES, clip_factors, engine
+from dpbench.privacy.clipping.selection import choose
 from dpbench.privacy.clipping.vmap import clipped_sum
 from dpbench.privacy.draws import drawn_copies
 from tests.support import broken
@@ -28,8 +31,10 @@ from tests.support.checks.clipping import (
 )
 from tests.support.private import (
     Engine,
+    Regression,
     convolutions,
     flat,
+    randomised,
     rng,
     shortened,
 )
@@ -145,6 +150,57 @@ def test_the_folded_engine_says_which_parameter_it_cannot_follow(
     given = case("perceptron", 2)
     with pytest.raises(UserError, match=re.escape(named)):
         engine("folded")(model, given.objective, given.copies, 1.0)
+
+
+class Tempered(nn.Module):
+    """A linear layer with a learnt temperature, a parameter without dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 1)
+        self.temperature = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.temperature * self.layer(x.flatten(1))
+        return result
+
+
+class Keywords(nn.Module):
+    """Normalisations whose arguments are all named."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 8)
+        self.group, self.norm, self.last = nn.GroupNorm(2, 8), nn.LayerNorm(8), nn.Linear(8, 1)
+        randomised(self, 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x.flatten(1))
+        group, norm = self.group, self.norm
+        h = F.group_norm(input=h, num_groups=2, weight=group.weight, bias=group.bias)
+        h = F.layer_norm(input=h, normalized_shape=[8], weight=norm.weight, bias=norm.bias)
+        result: Tensor = self.last(h)
+        return result
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+@pytest.mark.parametrize("name", ["vmap", "loop", "opacus"])
+def test_parameters_without_dimensions_are_trained(name: str) -> None:
+    given = case("perceptron", 2)
+    check_against_autograd(engine(name), Case(Tempered(), given.objective, given.copies))
+
+
+def test_but_refused_in_one_line_by_the_folded_engine() -> None:
+    with pytest.raises(UserError, match="cannot train this model: ") as refusal:
+        choose(Tempered(), Regression(2), ImageSpec(1, 4, 4), "folded")
+    assert "\n" not in str(refusal.value)
+    assert choose(Tempered(), Regression(2), ImageSpec(1, 4, 4), "auto").engine in ("vmap", "loop")
+
+
+@pytest.mark.parametrize("name", ["folded", "vmap", "loop"])
+def test_normalisations_may_be_called_by_keyword(name: str) -> None:
+    given = case("perceptron", 2)
+    check_against_autograd(engine(name), Case(Keywords(), given.objective, given.copies))
 
 
 @pytest.mark.parametrize("name", ["folded", "vmap", "loop"])
