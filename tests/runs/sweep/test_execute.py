@@ -213,3 +213,21 @@ def test_a_signal_stops_a_sweep_in_processes_and_the_same_command_ends_it(
     assert again.code == 0 and column(again, "status") == ["done", "done"]
     assert "run 1 of 2: toy on digits, epsilon 0.001, seed 0; about" in again.err
     assert all(read_record(file).status == "complete" for file in find_records(tmp_path))
+
+
+def test_an_evaluator_that_failed_is_all_that_is_called_again(
+    dpbench: Command, toy: ModuleType, ends: list[Ended]
+) -> None:
+    def fail(count: int) -> None:
+        if count == 2:
+            raise ValueError("out of memory")
+
+    toy.HOOKS["evaluate"] = fail
+    ended = dpbench(*THREE, "--json")
+    assert ended.code == 1
+    assert column(ended, "status") == ["done", "failed", "done"]
+    assert column(ended, "error") == [None, "toy: ValueError: out of memory", None]
+    calls = dict(toy.CALLS)
+    again = dpbench(*THREE, "--json")
+    assert again.code == 0 and column(again, "status") == ["skipped", "done", "skipped"]
+    assert toy.CALLS == {**calls, "evaluate": 4}
