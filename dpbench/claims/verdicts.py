@@ -26,7 +26,8 @@ class ClaimVerdict:
         reason: Why the claim is neither supported nor contradicted; ``""`` if it is either.
         evidence: The evidence that was read.
         estimate: Mean over seeds, oriented; None without seeds.
-        low: Lower end of the 95% Student-t interval over seeds; None for fewer than two seeds.
+        low: Lower end of the 95% Student-t interval over seeds; None for fewer than two seeds
+            and for seeds without variation.
         high: Upper end of that interval.
         p_value: Two-sided p-value of the mean against ``evidence.null``, adjusted over all claims
             that could be tested; None if this one could not.
@@ -76,7 +77,7 @@ def _verdict(
         decision, reason = _undecided(found)
     else:
         decision, reason = _decided(found, estimate, p_value, tests)
-    low, high = estimate.interval(CONFIDENCE) if estimate else (None, None)
+    low, high = estimate.interval(CONFIDENCE) if estimate and estimate.varies else (None, None)
     only = next(iter(found.values.values()), None)
     return ClaimVerdict(
         claim=claim,
@@ -107,6 +108,8 @@ def _decided(
     found: Evidence, estimate: MeanEstimate, p_value: float, tests: int
 ) -> tuple[Decision, str]:
     """Decision and reason by the test."""
+    if not estimate.varies:
+        return "unresolved", "all seeds have the same value, which does not say how others vary"
     low, high = estimate.interval(CONFIDENCE)
     if low <= found.null <= high:
         return "unresolved", f"the interval holds {found.null:g}"

@@ -53,6 +53,7 @@ def claims(
         from dpbench.claims.published import CLAIMS
         from dpbench.report import claims as report
         from dpbench.report import collect, files
+        from dpbench.report.alarms import find_alarms
 
         if dry_run and not run:
             raise UserError("--dry-run prints the plan of --run: give both options")
@@ -74,7 +75,7 @@ def claims(
         records = collect.committed_records(leaderboards)
         verdicts = report.judge(records)
         if records:  # without records there is nothing to write
-            files.write(report.files(verdicts, leaderboards))
+            files.write(report.files(verdicts, find_alarms(records), leaderboards))
         asked = [verdict for verdict in verdicts if verdict.claim in chosen]
         if as_json:
             print_json([report.row(verdict) for verdict in asked])

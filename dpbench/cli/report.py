@@ -32,6 +32,17 @@ def report(
             help="Only check that the CSVs and pages are what the records give; write nothing.",
         ),
     ] = False,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID",
+            help="Replace the committed record of this id (8 digits or more) by another run's.",
+        ),
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Also show runs of profile smoke and runs void for release."),
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -42,11 +53,20 @@ def report(
         from dpbench.report.tables import to_rows
 
         if not check:
-            _, incomplete = collect.collect(runs_dir, leaderboards)
+            _, incomplete = collect.collect(runs_dir, leaderboards, replace or ())
             collect.collect_scores(evaluations, leaderboards)
             for file in incomplete:
                 err.print(f"left out because it is incomplete: {escape(str(file))}", soft_wrap=True)
-        derived = derive(leaderboards)
+        derived = derive(leaderboards, everything)
+        for alarm in derived.alarms:
+            err.print(f"[red]{escape(alarm)}[/]", soft_wrap=True, highlight=False)
+        if derived.left_out:
+            err.print(
+                f"left out: {derived.left_out} of profile smoke or void for release; "
+                "--all takes them in",
+                soft_wrap=True,
+                highlight=False,
+            )
         stale = files.stale(derived.texts, leaderboards)
         if check and stale:
             names = ", ".join(map(str, stale))

@@ -13,6 +13,7 @@ from dpbench.claims.published import CLAIMS
 from dpbench.claims.verdicts import FEWEST_SEEDS, ClaimVerdict, Decision
 from dpbench.claims.verdicts import judge as decided
 from dpbench.records.run_record import RunRecord
+from dpbench.report.metrics import range_of
 from dpbench.report.pages import render
 from dpbench.report.tables import to_csv
 
@@ -38,12 +39,13 @@ def judge(records: Sequence[RunRecord]) -> list[ClaimVerdict]:
 def row(verdict: ClaimVerdict) -> dict[str, object]:
     """A verdict as names and values; None for a number that there is not."""
     claim, found = verdict.claim, verdict.evidence
+    low, high = _in_range(verdict)
     return {
         "id": claim.id,
         "verdict": verdict.decision,
         "estimate": verdict.estimate,
-        "ci_low": verdict.low,
-        "ci_high": verdict.high,
+        "ci_low": low,
+        "ci_high": high,
         "against": found.null,
         "unit": found.unit,
         "seeds": len(found.values),
@@ -61,10 +63,34 @@ def row(verdict: ClaimVerdict) -> dict[str, object]:
     }
 
 
-def files(verdicts: Sequence[ClaimVerdict], leaderboards: Path) -> dict[Path, str]:
-    """The texts of the files of claims, by path."""
+def _in_range(verdict: ClaimVerdict) -> tuple[float | None, float | None]:
+    """The ends of the interval; that of a metric itself ends where the metric's range does."""
+    claim, found, low, high = verdict.claim, verdict.evidence, verdict.low, verdict.high
+    if low is None or high is None or found.estimand not in {m.name for m in claim.rule.metrics}:
+        return low, high  # differences have no such range
+    least, most = range_of(found.estimand, found.unit, found.values.values())
+    return max(low, least), min(high, most)
+
+
+def files(
+    verdicts: Sequence[ClaimVerdict], alarms: Sequence[str], leaderboards: Path
+) -> dict[Path, str]:
+    """The texts of the files of claims, by path.
+
+    Args:
+        verdicts: On all claims.
+        alarms: A line for each record with an audit alarm, whether a claim rests on it or not.
+        leaderboards: Folder of the files.
+    """
     rows = [row(verdict) for verdict in verdicts]
-    page = render("claims.html.j2", summary=summary(verdicts), note=NOTE, columns=_SHOWN, rows=rows)
+    page = render(
+        "claims.html.j2",
+        summary=summary(verdicts),
+        note=NOTE,
+        alarms=alarms,
+        columns=_SHOWN,
+        rows=rows,
+    )
     return {leaderboards / CSV: to_csv(pd.DataFrame(rows)), leaderboards / PAGE: page}
 
 

@@ -10,8 +10,13 @@ import pandas as pd
 from dpbench.claims.verdicts import ClaimVerdict
 from dpbench.records.correctness import read_correct
 from dpbench.records.frame import measurement_frame
+from dpbench.records.run_record import RunRecord
+from dpbench.records.sample_scores import Scores
 from dpbench.report import claims, comparisons, leaderboard, overview
+from dpbench.report.alarms import find_alarms
 from dpbench.report.collect import committed_file, committed_records, committed_scores
+
+TRIAL = "smoke"  # the profile whose scores mean nothing
 
 
 @dataclass(frozen=True)
@@ -23,34 +28,53 @@ class Report:
         compared: The comparisons of methods, see ``comparisons.COLUMNS``.
         verdicts: On the published claims.
         texts: Contents of all CSVs and pages by path; none without rows.
+        alarms: A line for each record with an audit alarm.
+        left_out: Number of records and scores that are committed and not in the table.
     """
 
     table: pd.DataFrame
     compared: pd.DataFrame
     verdicts: list[ClaimVerdict]
     texts: dict[Path, str]
+    alarms: list[str]
+    left_out: int
 
 
-def derive(leaderboards: Path) -> Report:
+def derive(leaderboards: Path, everything: bool = False) -> Report:
     """Derive tables and pages from the records and scores below ``leaderboards``.
+
+    Args:
+        leaderboards: Folder of the leaderboards.
+        everything: Whether runs that show only that something runs are in the tables too: those of
+            profile smoke, and those that are void for release.
 
     Raises:
         UserError: A file cannot be read, was edited, is of a run that is not complete, or repeats a
             seed; or scores are of a run's samples.
     """
     records = committed_records(leaderboards)
-    measurements = measurement_frame(records, committed_scores(leaderboards))
+    scores = committed_scores(leaderboards)
+    shown = [each for each in records if everything or not _is_trial(each)]
+    scores_shown = [each for each in scores if everything or not _is_trial(each)]
+    measurements = measurement_frame(shown, scores_shown)
     correct = {
         (record.spec.id, metric): images
-        for record in records
+        for record in shown
         for metric, images in read_correct(committed_file(record, leaderboards), record).items()
     }
     table = leaderboard.leaderboard(measurements, correct)
     compared = comparisons.compare(table)
     verdicts = claims.judge(records)
+    alarms = find_alarms(records)
     texts: dict[Path, str] = {}
     if len(table):
         texts |= leaderboard.files(table, leaderboards) | comparisons.files(compared, leaderboards)
-        texts |= claims.files(verdicts, leaderboards)
-        texts |= overview.files(table, compared, verdicts, leaderboards)
-    return Report(table, compared, verdicts, texts)
+        texts |= claims.files(verdicts, alarms, leaderboards)
+        texts |= overview.files(table, compared, verdicts, alarms, leaderboards)
+    left_out = len(records) + len(scores) - len(shown) - len(scores_shown)
+    return Report(table, compared, verdicts, texts, alarms, left_out)
+
+
+def _is_trial(record: RunRecord | Scores) -> bool:
+    void = isinstance(record, RunRecord) and record.spec.reproducible
+    return void or record.spec.profile == TRIAL

@@ -65,7 +65,8 @@ COLUMNS = {
     "rank_high": "Worst rank.",
     "interval": "'seeds and test images': bootstrap. 'seeds': Student's t, for metrics that are no "
     "accuracy and records that do not keep which test images were classified correctly. 'test "
-    "images': of one seed, which says nothing about others. Empty: there is none.",
+    "images': of one seed, which says nothing about others. Empty: there is none, as of one seed "
+    "or of values that are all the same.",
     "dataset_hash": "SHA-256 of the data set's decoded arrays, 8 hex digits.",
     "kind": "What the metric is good for: score, diagnostic, bound or reference. Only scores are "
     "ranked and compared.",
@@ -246,12 +247,14 @@ def _interval(
 ) -> tuple[float | None, float | None, str]:
     """Both ends of an interval, and what it is over."""
     if resampled is not None:
-        low, high = estimate_mean(resampled).interval(CONFIDENCE)
-        return low, high, BOTH if len(values) > 1 else IMAGES
-    if len(values) < 2:
+        estimate, over = estimate_mean(resampled), BOTH if len(values) > 1 else IMAGES
+    elif len(values) > 1:
+        estimate, over = MeanEstimate.of(values), SEEDS
+    else:
         return None, None, ""
-    low, high = MeanEstimate.of(values).interval(CONFIDENCE)
-    return low, high, SEEDS
+    if not estimate.varies:  # an interval of one point would state the mean with certainty
+        return None, None, ""
+    return *estimate.interval(CONFIDENCE), over
 
 
 def _with_ranks(table: pd.DataFrame) -> pd.DataFrame:

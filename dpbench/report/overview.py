@@ -13,6 +13,7 @@ from dpbench.api.profiles import PROFILES
 from dpbench.claims.arms import PROFILE as CLAIMS
 from dpbench.claims.verdicts import ClaimVerdict
 from dpbench.core.files import safe_name
+from dpbench.records.departures import MEANINGS
 from dpbench.report import claims, comparisons
 from dpbench.report.leaderboard import AUDIT_NOTE, INTERVAL_NOTE
 from dpbench.report.metrics import BEST_FIRST, CURVES, HEADLINES, curve_of
@@ -20,6 +21,8 @@ from dpbench.report.pages import render
 from dpbench.report.tables import epsilon_text, interval_text
 
 PAGE = "index.html"
+# rows that agree in these are a line of the page
+_LINE = ["method", "method_version", "epsilon", "delta", "adjacency", "release"]
 NOTE = (
     "Every number is derived from the records beside this page by `dpbench report`; all else that "
     "was measured is in the CSVs. CAS is the accuracy on real test images of a classifier trained "
@@ -35,6 +38,7 @@ def files(
     table: pd.DataFrame,
     compared: pd.DataFrame,
     verdicts: Sequence[ClaimVerdict],
+    alarms: Sequence[str],
     leaderboards: Path,
 ) -> dict[Path, str]:
     """Return the text of the page, by path.
@@ -43,6 +47,7 @@ def files(
         table: From ``leaderboard``.
         compared: From ``compare``.
         verdicts: On the published claims.
+        alarms: A line for each record with an audit alarm.
         leaderboards: Folder of the page.
     """
     datasets = [
@@ -52,6 +57,7 @@ def files(
     text = render(
         "index.html.j2",
         notes=(NOTE, INTERVAL_NOTE, AUDIT_NOTE),
+        alarms=alarms,
         claims_summary=claims.summary(verdicts),
         claims_page=claims.PAGE,
         datasets=datasets,
@@ -82,9 +88,19 @@ def _profile(name: str, table: pd.DataFrame) -> dict[str, Any]:
     headlines = table[table["metric"].isin(HEADLINES) & table["split"].isin(("test", ""))]
     measured = set(headlines.loc[headlines["mean"].notna(), "metric"])
     metrics = [metric for metric in HEADLINES if metric in measured]
-    budgets = table.groupby(["method", "epsilon", "delta", "adjacency"], sort=False, dropna=False)
+    budgets = table.groupby(_LINE, sort=False, dropna=False)
     lines = sorted((line for _, line in budgets), key=_order)
-    return {"name": name, "metrics": metrics, "lines": [_line(line, metrics) for line in lines]}
+    departures = {name for each in table["departures"] for name in each.split("; ") if name}
+    return {
+        "name": name,
+        "metrics": metrics,
+        "lines": [_line(line, metrics) for line in lines],
+        "footnotes": [
+            f"The method of the paper with {name} of ours"
+            + (f": {MEANINGS[name]}." if name in MEANINGS else ".")
+            for name in sorted(departures)
+        ],
+    }
 
 
 def _order(line: pd.DataFrame) -> tuple[float, float]:
@@ -97,15 +113,20 @@ def _order(line: pd.DataFrame) -> tuple[float, float]:
 def _line(line: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Any]:
     headlines = line[line["split"].isin(("test", ""))]
     lower = line["audited_epsilon_lower"].max()
+    ceiling, alarms = line["audited_epsilon_ceiling"].min(), line["audit_alarms"].max()
+    revisions = line["revisions"].max()
     low, high = line["sigma_ratio_low"].min(), line["sigma_ratio_high"].max()
     return {
-        "method": line["method"].iloc[0],
+        "method": line["method"].iloc[0] + ("*" if line["departures"].iloc[0] else ""),
+        "made": f"by {revisions} revisions of the code" if revisions > 1 else "",
         "epsilon": epsilon_text(line["epsilon"].iloc[0]),
         "scores": [
             [_score(row) for _, row in headlines[headlines["metric"] == metric].iterrows()]
             for metric in metrics
         ],
-        "audited_epsilon": "" if pd.isna(lower) else f"at least {lower:.2g}",
+        "audited_epsilon": ("" if pd.isna(lower) else f"at least {lower:.2g}")
+        + ("" if pd.isna(ceiling) else f", could have shown {ceiling:.2g}"),
+        "alarms": "" if pd.isna(alarms) else f"{alarms} ALARM" if alarms else "none",
         "audited_noise": "" if pd.isna(low) or pd.isna(high) else f"{low:.3f} to {high:.3f}",
     }
 

@@ -30,17 +30,25 @@ class MeanEstimate:
         error = statistics.stdev(values) / math.sqrt(len(values))
         return cls(statistics.fmean(values), error, len(values) - 1)
 
+    @property
+    def varies(self) -> bool:
+        """Whether there is any variation, without which nothing is known of the error."""
+        return self.error > 1e-12 * abs(self.value)
+
     def interval(self, confidence: float) -> tuple[float, float]:
         """Lower and upper end of the two-sided interval."""
         half = float(student_t.ppf((1 + confidence) / 2, self.degrees)) * self.error
         return _rounded(self.value - half), _rounded(self.value + half)
 
     def p_value(self, null: float = 0.0) -> float:
-        """Two-sided p-value of the hypothesis that the true value is ``null``."""
+        """Two-sided p-value of the hypothesis that the true value is ``null``.
+
+        Without variation it is 1: numbers that happen to be equal are no certainty.
+        """
         distance = abs(self.value - null)
-        if not distance:
+        if not distance or not self.varies:
             return 1.0
-        statistic = distance / self.error if self.error else math.inf
+        statistic = distance / self.error
         return _rounded(2 * float(student_t.sf(statistic, self.degrees)))
 
 

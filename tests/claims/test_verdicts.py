@@ -5,6 +5,7 @@ import pytest
 from dpbench.claims.arms import Arm
 from dpbench.claims.rules import Paired
 from dpbench.claims.verdicts import judge
+from dpbench.stats.student import MeanEstimate
 from tests.support.claims import (
     BETTER,
     CAS,
@@ -118,3 +119,21 @@ def test_holms_correction_takes_a_verdict_away() -> None:
     # what could not be tested counts for nothing
     untested = claim(Paired(Arm("x", 1.0), OLD, FD))
     assert judge([claim(BETTER), untested], records)[0].decision == "supported"
+
+
+def test_values_without_variation_are_not_stated_with_certainty() -> None:
+    same = (0.0,) * 5
+    found = verdict(BETTER, [*distances(NEW, 2.0, same), *distances(OLD, 3.0, same)])
+    assert (found.decision, found.p_value) == ("unresolved", 1.0)
+    assert (found.estimate, found.low, found.high) == (1.0, None, None)
+    assert "all seeds have the same value" in found.reason
+
+
+def test_a_p_value_of_zero_error_would_state_them_with_certainty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(MeanEstimate, "varies", True)
+    monkeypatch.setattr(MeanEstimate, "p_value", lambda self, null: 0.0 if not self.error else 1.0)
+    same = (0.0,) * 5
+    found = verdict(BETTER, [*distances(NEW, 2.0, same), *distances(OLD, 3.0, same)])
+    assert found.decision == "supported"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dpbench.core.metrics import Measurement
 from dpbench.records.sample_scores import Scores
 from tests.support.command import Command
 from tests.support.reports import (
@@ -115,3 +116,74 @@ def test_scores_of_a_runs_samples_are_left_to_its_record(dpbench: Command) -> No
     Path("leaderboards/scores/mine.json").write_text(text)
     ended = dpbench("report")
     assert ended.code == 2 and "mine.json is of a run's samples" in ended.err
+
+
+def test_a_second_run_of_the_same_id_replaces_no_record(dpbench: Command) -> None:
+    keep(finished(SPEC, 50.0))
+    dpbench("report")
+    (committed,) = Path("leaderboards/records").rglob("*.json")
+    before = committed.read_bytes()
+    shutil.rmtree("runs")
+    keep(
+        finished(SPEC, 99.0, artifacts={"samples.npz": "of another draw"}),
+        finished(replace(SPEC, seed=1), 1.0),
+    )
+    ended = dpbench("report")
+    assert ended.code == 2 and len(ended.err.splitlines()) == 1
+    assert f"`dpbench report --replace {SPEC.id[:8]}` puts it there" in ended.err
+    assert [*Path("leaderboards/records").rglob("*.json")] == [committed], "nothing is copied"
+    assert committed.read_bytes() == before
+    assert dpbench("report", "--replace", SPEC.id[:7]).code == 2, "too short to name one record"
+    assert dpbench("report", "--replace", SPEC.id[:8]).code == 0
+    assert [row["mean"] for row in table()] == ["50.0"] and committed.read_bytes() != before
+
+
+def test_a_better_score_of_the_same_samples_replaces_no_record(dpbench: Command) -> None:
+    keep(finished(SPEC, 50.0))
+    dpbench("report")
+    shutil.rmtree("runs")
+    keep(finished(SPEC, 99.0))
+    assert dpbench("report").code == 2
+
+
+def test_a_run_that_was_measured_further_is_collected_again(dpbench: Command) -> None:
+    keep(finished(SPEC, 50.0))
+    dpbench("report")
+    shutil.rmtree("runs")
+    further = finished(SPEC, 50.0)
+    further.measurements.append(Measurement("fid", 3.0, "", False, 10, "test"))
+    keep(further)
+    assert dpbench("report").code == 0
+    assert [row["metric"] for row in table()] == ["cas", "fid"]
+
+
+def test_smoke_and_void_runs_are_left_out_and_counted(dpbench: Command) -> None:
+    keep(
+        finished(SPEC, 1.0),
+        finished(replace(SPEC, seed=1, reproducible=True), 2.0),
+        finished(replace(SPEC, seed=2, profile="smoke"), 3.0),
+    )
+    score(Scores(replace(FOREIGN, profile="smoke"), measurements=[CAS_OF_MINE]))
+    ended = dpbench("report")
+    assert [row["mean"] for row in table()] == ["1.0"]
+    assert "left out: 3 of profile smoke or void for release; --all takes them in" in ended.err
+    assert dpbench("report", "--all").code == 0
+    assert {row["mean"] for row in table()} == {"1.0", "2.0", "3.0", "99.0"}
+    assert {row["seeds"] for row in table()} == {"1"}, "in rows of their own"
+
+
+def test_void_runs_are_not_ranked_with_others(dpbench: Command) -> None:
+    void = {"epsilon": 1.0, "release": "void for release"}
+    for seed in range(2):
+        keep(
+            finished(replace(SPEC, seed=seed), 50.0 + seed),
+            finished(replace(SPEC, seed=seed, reproducible=True), 90.0 + seed, privacy=void),
+        )
+    dpbench("report", "--all")
+    assert {row["rank_high"] for row in table()} == {"1"}
+
+
+def test_without_any_other_run_the_message_says_how_to_see_them(dpbench: Command) -> None:
+    keep(finished(replace(SPEC, profile="smoke"), 1.0))
+    ended = dpbench("report")
+    assert ended.code == 2 and "--all takes them in" in ended.err

@@ -92,6 +92,14 @@ def test_the_check_of_ranges_notices_intervals_that_are_not_cut(
     assert len(outside()) == len(WIDE) // 2
 
 
+def test_equal_values_have_no_interval_and_no_rank(dpbench: Command) -> None:
+    keep(*measured("a", 50.0, 50.0), *measured("b", 1.0, 1.5))
+    dpbench("report")
+    found = {row["method"]: row for row in table()}
+    assert (found["a"]["ci_low"], found["a"]["rank_low"]) == ("", "")
+    assert (found["b"]["ci_low"] != "", found["b"]["rank_low"]) == (True, "1")
+
+
 def test_a_range_that_a_value_leaves_is_not_that_of_the_mean() -> None:
     assert range_of("kid", "", [0.1, -0.01]) == (-math.inf, math.inf)
     assert range_of("of_others", "", [3.0]) == (-math.inf, math.inf)

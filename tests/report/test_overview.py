@@ -14,6 +14,7 @@ from tests.support.reports import (
     finished,
     keep,
     score,
+    table,
     with_curves,
 )
 
@@ -62,12 +63,14 @@ def test_the_overview_shows_what_audits_found(dpbench: Command) -> None:
         "audit_epsilon_lower": 0.4,
         "audit_sigma_ratio_low": 0.9,
         "audit_sigma_ratio_high": 1.1,
+        "audit_epsilon_ceiling": 2.5,
+        "audit_alarms": 0.0,
     }
     record = cnn("some", 50.0)
     record.measurements += [Measurement(*each, "", True, 0) for each in found.items()]
     keep(record)
     assert dpbench("report").code == 0
-    assert overview()[0][-2:] == ["at least 0.4", "0.900 to 1.100"]
+    assert overview()[0][-3:] == ["at least 0.4, could have shown 2.5", "0.900 to 1.100", "none"]
 
 
 def test_the_overview_leaves_runs_of_claims_to_their_page(dpbench: Command) -> None:
@@ -85,3 +88,26 @@ def test_what_the_overview_links_to_is_there(dpbench: Command) -> None:
     targets = re.findall(r'(?:href|src)="([^"]*)"', page)
     assert len(targets) == 5
     assert [each for each in targets if not Path("leaderboards", each).exists()] == []
+
+
+def test_methods_with_an_ingredient_of_ours_are_starred_with_a_footnote(dpbench: Command) -> None:
+    ours = {"by_hand": [], "departures": ["class centres"]}
+    record = cnn("dpdm", 60.0)
+    record.resolved = ours
+    keep(record, cnn("dp-merf", 50.0))
+    assert dpbench("report").code == 0
+    assert [line[0] for line in overview()] == ["dpdm*", "dp-merf"]
+    page = Path("leaderboards/index.html").read_text(encoding="utf-8")
+    assert "* The method of the paper with class centres of ours: denoised images start" in page
+    departures = {row["method"]: row["departures"] for row in table()}
+    assert departures == {"dpdm": "class centres", "dp-merf": ""}
+
+
+def test_the_overview_says_by_how_many_revisions_a_line_was_made(dpbench: Command) -> None:
+    for seed, revision in enumerate("ab"):
+        record = cnn("some", 50.0 + seed, seed=seed)
+        record.environment = {"git_revision": revision}
+        keep(record)
+    keep(cnn("other", 1.0))
+    assert dpbench("report").code == 0
+    assert [line[0] for line in overview()] == ["some  by 2 revisions of the code", "other"]

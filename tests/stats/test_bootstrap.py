@@ -123,9 +123,9 @@ def test_sets_of_other_sizes_are_resampled_too() -> None:
     assert estimate_mean(found["many",]).interval(0.95) == (0, 0)
 
 
-def test_no_difference_and_a_sure_one_have_p_values() -> None:
+def test_no_difference_and_no_variation_have_p_values() -> None:
     assert MeanEstimate(0.0, 0.0, math.inf).p_value() == 1
-    assert MeanEstimate(5.0, 0.0, math.inf).p_value() == 0
+    assert MeanEstimate(5.0, 0.0, math.inf).p_value() == 1, "no variation is no certainty"
     # Student's t of one degree of freedom in closed form: arctangents
     expected = 1 - 2 / math.pi * math.atan(3)
     assert MeanEstimate(-3.0, 1.0, 1).p_value() == pytest.approx(expected, rel=1e-5)
