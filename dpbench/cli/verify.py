@@ -25,7 +25,8 @@ def verify(
 ) -> None:
     """Check the privacy claims of records.
 
-    Epsilon is recomputed from the events, and everything that a record states twice must agree.
+    Epsilon is recomputed from the events, everything that a record states twice must agree, and its
+    audit must have raised no alarm.
     Exit codes: 0, verified; 1, rejected, with a line for each problem; 2, no record.
     """
     with outcome(debug):

@@ -35,6 +35,7 @@ _epsilon_once = functools.cache(epsilon)
 _gaussian_dp_once = functools.cache(gaussian_dp)
 _cross_checks_once = functools.cache(cross_checks)
 
+ALARMS = "audit_alarms"  # the metric of the canary audit that counts confirmed alarms
 EARLIER_CERTIFICATE = (
     "Gaussian-DP bound, public number of images and provenance of the tuning: certificates of "
     "version 2 state none; epsilon, events, counters and spec were compared as far as they go"
@@ -92,6 +93,7 @@ def verify(file: Path) -> Verdict:
     checks = _Checks(file, record)
     checks.wrong += edits(record, content)
     checks.certificate("digest" in content)
+    checks.audit()
     checks.artifacts()
     return Verdict(
         file, checks.claimed, checks.recomputed, tuple(checks.wrong), tuple(checks.unchecked)
@@ -263,6 +265,15 @@ class _Checks:
                     f"{event.steps} releases of {purpose!r} are accounted for, but {where} "
                     f"counts {released}"
                 )
+
+    def audit(self) -> None:
+        """Refuse a record whose own audit refutes its claim."""
+        alarms = [m.value for m in self.record.measurements if m.metric == ALARMS and m.value]
+        if alarms:
+            self.wrong.append(
+                f"its audit refutes the claim ({ALARMS} is {alarms[-1]:g}): do not use its "
+                "samples, and run `dpbench audit`, which names the checks"
+            )
 
     def artifacts(self) -> None:
         """Compare the files beside the record with their hashes, and counters with events."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,14 @@ from types import ModuleType
 import pytest
 
 from dpbench.data.catalog import CATALOG
-from dpbench.privacy import ledger
+from dpbench.privacy import dpsgd, ledger
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.certificate import Tuning, certify
 from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.records.run_record import RunRecord, RunSpec
 from dpbench.records.verify import verify
+from tests.support import broken
 from tests.support.command import TOY, Command
 from tests.support.edited_records import Record, event, rewrite
 
@@ -179,6 +181,20 @@ def test_an_edited_record_is_rejected(dpbench: Command, run: Path, name: str, fo
     wrong = [each.strip() for each in others if each.startswith("  wrong: ")]
     assert any(line in each for each in wrong), ended.out
     assert any("its digest is not that of its content" in each for each in wrong) != forge
+
+
+def test_a_run_whose_audit_refutes_its_claim_is_rejected_in_one_line(
+    dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audited = (*TOY, "--evaluators", "audit", "--out", "here")
+    assert dpbench(*audited).code == 0
+    assert dpbench("verify", "here").code == 0
+    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.noise.scaled_by(0.9))
+    assert dpbench(*audited, "--overwrite").code == 0
+    ended = dpbench("verify", "here")
+    assert ended.code == 1
+    (line,) = (line for line in ended.out.splitlines() if "wrong" in line)
+    assert re.search(r"its audit refutes the claim \(audit_alarms is \d+\): do not use its", line)
 
 
 def test_every_wrong_thing_has_its_line(dpbench: Command, run: Path) -> None:
