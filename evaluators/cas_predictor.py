@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.metrics import Measurement, MetricSpec
 
@@ -14,7 +16,8 @@ class CasPredictor:
     """Tests the method's own classifier on the real test split: the papers' "non-synth" column.
 
     CAS of synthetic images is compared with it. Methods that draw images have no such classifier,
-    so their runs have no row of this metric.
+    so their runs have no row of this metric. The predicted class of every test image is kept, as by
+    ``cas``, for intervals and comparisons.
     """
 
     version: ClassVar[int] = 1
@@ -28,7 +31,14 @@ class CasPredictor:
         """Measure the accuracy on the test split."""
         assert case.predictor is not None
         test = case.open_real(Need.REAL_TEST)
-        correct = case.predictor.predict(test.pixels).argmax(1) == test.labels
+        predicted = case.predictor.predict(test.pixels).argmax(1)
+        case.keep(
+            {
+                name: labels.numpy().astype(np.int16)
+                for name, labels in {"labels": test.labels, "cas_predictor": predicted}.items()
+            }
+        )
+        correct = predicted == test.labels
         return [
             Measurement(
                 "cas_predictor",

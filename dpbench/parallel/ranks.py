@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 # A rank that died is noticed at once, because its connections close: this is for one that hangs.
-# It must outlast whatever one rank may do while others wait, such as making synthetic images.
 TIMEOUT = timedelta(minutes=30)
+# What the first rank tells may come late: it may have waited for the public training of another
+# process, or have made synthetic images.
+PATIENCE = timedelta(days=30)
 # How long ranks that end wait for each other's reasons.
 ROLL_CALL_SECONDS = 3.0
 LOST, INTERRUPTED, MISTAKE, FAILED = "lost", "interrupted", "mistake", "failed"
@@ -124,10 +126,12 @@ class _Group(Ranks):
 
     Attributes:
         store: Where ranks leave a note when they end.
+        told: The same processes, for what the first rank tells.
         notes: What ranks ended with, by rank: kind and message.
     """
 
     store: Store
+    told: dist.ProcessGroup
     notes: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
@@ -142,6 +146,8 @@ class _Group(Ranks):
                 world_size=size,
                 timeout=TIMEOUT,
             )
+            told = dist.new_group(backend="gloo", timeout=PATIENCE)
+            assert isinstance(told, dist.ProcessGroup)
         except (RuntimeError, ValueError) as error:
             raise RunFailed(f"the processes of this run did not meet: {error}") from error
         return cls(
@@ -150,6 +156,7 @@ class _Group(Ranks):
             local_rank=int(os.environ.get("LOCAL_RANK", rank)),
             local_size=int(os.environ.get("LOCAL_WORLD_SIZE", size)),
             store=store,
+            told=told,
         )
 
     def close(self) -> None:
@@ -166,11 +173,11 @@ class _Group(Ranks):
 
     def broadcast(self, content: bytes = b"") -> bytes:
         length = torch.tensor([len(content)])
-        self._collectively(dist.broadcast, length, 0)
+        self._collectively(dist.broadcast, length, 0, self.told)
         data = torch.zeros(int(length), dtype=torch.uint8)
         if self.first:
             data = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else data
-        self._collectively(dist.broadcast, data, 0)
+        self._collectively(dist.broadcast, data, 0, self.told)
         return data.numpy().tobytes()
 
     def any(self, here: bool) -> bool:

@@ -169,7 +169,8 @@ def gradient_sum(
         return clipped(model, objective, copies, clipping_norm)
 
     for partial_sum in map_on_cores(sum_of_one, physical_batches(), device):
-        torch._foreach_add_(list(total.values()), list(partial_sum.values()))
+        # by name: an engine may return another order, and tensors of equal shape would be mixed up
+        torch._foreach_add_(list(total.values()), [partial_sum[name] for name in total])
     ranks.add_up(list(total.values()))
     return total
 

@@ -68,7 +68,8 @@ def cached_features(
 
     Args:
         extractor: Feature extractor.
-        images: N images; the cache is keyed by the hash of their content.
+        images: N images; the cache is keyed by the hash of their content and the kind of device,
+            on which the last digits of features depend.
         cache: Folder of the cache.
         device: Device the extractor was made on.
         advance: Receives the number of images of every batch.
@@ -77,7 +78,7 @@ def cached_features(
         ``(N, D)``, float32.
     """
     content = content_hash(images)
-    file = cache / f"{extractor.id}-{content}.features.npz"
+    file = cache / f"{extractor.id}-{content}-{device.type}.features.npz"
     if not file.exists():
         features = extractor.features(images.pixels, device, advance)
         file.parent.mkdir(parents=True, exist_ok=True)

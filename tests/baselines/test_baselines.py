@@ -224,7 +224,8 @@ def test_the_record_of_a_classifier_has_its_accuracy_and_reasons_for_the_rest(
     assert ended.code == 0
     assert "dp-classifier gives a classifier, not images" in ended.out and "grid" not in ended.out
     files = {file.name for file in (tmp_path / "run").iterdir()}
-    assert files == {"record.json", "checkpoint.pt", "releases.json"}
+    kept = "evaluation-cas-predictor.npz"
+    assert files == {"record.json", "checkpoint.pt", "releases.json", kept}
     rows = measurements(tmp_path / "run")
     predictor = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=False)
     test = digits().test

@@ -4,7 +4,9 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 import torch
@@ -93,6 +95,17 @@ def test_sums_have_the_same_bits_on_all_ranks() -> None:
 
     _, ends = in_processes(3, work)
     assert len(set(ends)) == 1
+
+
+def test_ranks_wait_for_what_the_first_is_late_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "TIMEOUT", timedelta(seconds=1))
+
+    def work(group: Ranks) -> object:
+        if group.first:
+            time.sleep(2)  # for the public training of another process
+        return group.broadcast(b"weights")
+
+    assert in_processes(2, work) == ([0, 0], [repr(b"weights")] * 2)
 
 
 def dies(group: Ranks) -> None:

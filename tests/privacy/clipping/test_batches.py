@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dpbench.privacy import draws
+from dpbench.privacy import dpsgd, draws
+from dpbench.privacy.clipping import engine
 from tests.support import broken
 from tests.support.checks import Detected
 from tests.support.checks.clipping import (
@@ -16,6 +18,7 @@ from tests.support.checks.clipping import (
 )
 from tests.support.private import (
     Copies,
+    Gradients,
     NoisyRegression,
     Regression,
     rng,
@@ -64,3 +67,33 @@ def test_the_draws_of_a_place_depend_on_nothing_but_the_place(
     clean, _ = Regression(2).draw(part.pixels, part.labels, rng())
     noise = (whole[0] - clean).flatten(1)
     assert torch.pdist(noise).min() > 0.1, "two places have the same draws"
+
+
+def test_partial_sums_are_added_by_name() -> None:
+    class Twice(nn.Module):
+        """Two weights of one shape."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = (nn.Parameter(torch.ones(16)) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1) @ self.first + (3 * x.flatten(1)) @ self.second
+
+    def reversed_order(*arguments: Any) -> Gradients:
+        return dict(reversed(engine("loop")(*arguments).items()))
+
+    first, second = (
+        dpsgd.gradient_sum(
+            Twice(),
+            NoisyRegression(2),
+            some_images(5),
+            torch.arange(5),
+            clipping_norm=0.5,
+            draws=rng,
+            clipped=clipped,
+            size=2,
+        )
+        for clipped in (engine("loop"), reversed_order)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
