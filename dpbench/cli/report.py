@@ -60,6 +60,8 @@ def report(
         derived = derive(leaderboards, everything)
         for alarm in derived.alarms:
             err.print(f"[red]{escape(alarm)}[/]", soft_wrap=True, highlight=False)
+        for line in () if check or as_json else derived.spent:
+            out.print(line, highlight=False)
         if derived.left_out:
             err.print(
                 f"left out: {derived.left_out} of profile smoke or void for release; "

@@ -15,6 +15,7 @@ from dpbench.records.sample_scores import Scores
 from dpbench.report import claims, comparisons, leaderboard, overview
 from dpbench.report.alarms import find_alarms
 from dpbench.report.collect import committed_file, committed_records, committed_scores
+from dpbench.report.spent import spent_together
 
 TRIAL = "smoke"  # the profile whose scores mean nothing
 
@@ -29,6 +30,7 @@ class Report:
         verdicts: On the published claims.
         texts: Contents of all CSVs and pages by path; none without rows.
         alarms: A line for each record with an audit alarm.
+        spent: What all private runs on a data set spent together, a line for each data set.
         left_out: Number of records and scores that are committed and not in the table.
     """
 
@@ -37,6 +39,7 @@ class Report:
     verdicts: list[ClaimVerdict]
     texts: dict[Path, str]
     alarms: list[str]
+    spent: list[str]
     left_out: int
 
 
@@ -65,14 +68,14 @@ def derive(leaderboards: Path, everything: bool = False) -> Report:
     table = leaderboard.leaderboard(measurements, correct)
     compared = comparisons.compare(table)
     verdicts = claims.judge(records)
-    alarms = find_alarms(records)
+    alarms, spent = find_alarms(records), spent_together(records)
     texts: dict[Path, str] = {}
     if len(table):
         texts |= leaderboard.files(table, leaderboards) | comparisons.files(compared, leaderboards)
         texts |= claims.files(verdicts, alarms, leaderboards)
-        texts |= overview.files(table, compared, verdicts, alarms, leaderboards)
+        texts |= overview.files(table, compared, verdicts, spent, alarms, leaderboards)
     left_out = len(records) + len(scores) - len(shown) - len(scores_shown)
-    return Report(table, compared, verdicts, texts, alarms, left_out)
+    return Report(table, compared, verdicts, texts, alarms, spent, left_out)
 
 
 def _is_trial(record: RunRecord | Scores) -> bool:

@@ -38,6 +38,7 @@ def files(
     table: pd.DataFrame,
     compared: pd.DataFrame,
     verdicts: Sequence[ClaimVerdict],
+    spent: Sequence[str],
     alarms: Sequence[str],
     leaderboards: Path,
 ) -> dict[Path, str]:
@@ -47,6 +48,7 @@ def files(
         table: From ``leaderboard``.
         compared: From ``compare``.
         verdicts: On the published claims.
+        spent: What all runs on a data set spent together, a line for each data set.
         alarms: A line for each record with an audit alarm.
         leaderboards: Folder of the page.
     """
@@ -56,7 +58,7 @@ def files(
     ]
     text = render(
         "index.html.j2",
-        notes=(NOTE, INTERVAL_NOTE, AUDIT_NOTE),
+        notes=(NOTE, INTERVAL_NOTE, AUDIT_NOTE, *spent),
         alarms=alarms,
         claims_summary=claims.summary(verdicts),
         claims_page=claims.PAGE,
