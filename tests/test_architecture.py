@@ -128,8 +128,11 @@ def test_the_harness_knows_no_method_and_no_metric_by_name_but_those_of_claims()
         if not file.stem.startswith("_")
     }
     for file in harness_files():
-        if file == ROOT / "dpbench" / "claims" / "published.py":
-            continue  # what was published is about methods
+        if file.relative_to(ROOT / "dpbench").as_posix() in (
+            "claims/published.py",  # what was published is about methods
+            "records/departures.py",  # old records, from before methods declared their departures
+        ):
+            continue
         words = {
             node.value
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))

@@ -39,8 +39,8 @@ def test_what_runs_spent_together_is_the_composition_of_all_their_events() -> No
 class Once(Counter[Event]):
     """Counts what is alike once."""
 
-    def update(self, events: Iterable[Event]) -> None:  # type: ignore[override]
-        super().update(set(events) - self.keys())
+    def update(self, events: Iterable[Event] | None = None) -> None:  # type: ignore[override]
+        super().update(set(events or ()) - self.keys())
 
 
 def test_a_total_that_counts_equal_runs_once_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
