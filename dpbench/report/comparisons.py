@@ -11,7 +11,7 @@ import pandas as pd
 
 from dpbench.core.files import safe_name
 from dpbench.report.leaderboard import CONFIDENCE, comparable
-from dpbench.report.tables import to_csv
+from dpbench.report.tables import GIVEN, to_csv
 from dpbench.stats.bootstrap import estimate_difference
 from dpbench.stats.holm import adjust_by_holm
 
@@ -58,12 +58,14 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: From ``leaderboard``. Rows of what is no score and of one seed are left out, as are
-            those of which it is not known which test images were classified correctly.
+            those of which it is not known which test images were classified correctly, and those
+            whose seeds share public weights.
 
     Returns:
         One row for each pair and metric, with the columns ``COLUMNS``.
     """
-    known = table[(table["kind"] == "score") & (table["seeds"] > 1) & table["resampled"].notna()]
+    independent = (table["seeds"] > 1) & ~table["interval"].str.endswith(GIVEN)
+    known = table[(table["kind"] == "score") & independent & table["resampled"].notna()]
     rows = [pair for _, family in comparable(known) for pair in _pairs(family)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -24,7 +24,7 @@ from dpbench.report.metrics import (
     kind_of,
     range_of,
 )
-from dpbench.report.tables import IMAGES, SEEDS, to_csv
+from dpbench.report.tables import GIVEN, IMAGES, SEEDS, to_csv
 from dpbench.stats.bootstrap import Correct, Resampled, estimate_mean, resample
 from dpbench.stats.rank_intervals import rank_intervals
 from dpbench.stats.student import MeanEstimate
@@ -65,8 +65,9 @@ COLUMNS = {
     "rank_high": "Worst rank.",
     "interval": "'seeds and test images': bootstrap. 'seeds': Student's t, for metrics that are no "
     "accuracy and records that do not keep which test images were classified correctly. 'test "
-    "images': of one seed, which says nothing about others. Empty: there is none, as of one seed "
-    "or of values that are all the same.",
+    "images': of one seed, which says nothing about others. 'given shared public weights': seeds"
+    " that start from one draw are no repetitions of the whole method. Empty: there is none, "
+    "as of one seed or of values that are all the same.",
     "dataset_hash": "SHA-256 of the data set's decoded arrays, 8 hex digits.",
     "kind": "What the metric is good for: score, diagnostic, bound or reference. Only scores are "
     "ranked and compared.",
@@ -88,7 +89,9 @@ AUDIT_NOTE = (
 )
 INTERVAL_NOTE = (
     "Intervals of one seed are over test images alone: another seed may well be outside. Where "
-    f'others are marked "{SEEDS}" they hold for these test images and no others.'
+    f'others are marked "{SEEDS}" they hold for these test images and no others. Those "given '
+    'shared public weights" are over private training alone, since all seeds started from one '
+    "draw of them; such rows are compared with no other method."
 )
 # measurements that agree in these are repetitions of each other
 _REPEATED = ["repetition", "label", "metric", "split", "extractor", "n", "evaluator_version"]
@@ -157,6 +160,7 @@ def leaderboard(measurements: pd.DataFrame, correct: CorrectImages) -> pd.DataFr
             audited_epsilon_ceiling=groups["audited_epsilon_ceiling"].min(),
             audit_alarms=groups["audit_alarms"].sum(min_count=1).astype("Int64"),
             revisions=groups["revision"].nunique(),
+            shared=groups["public_weights"].agg(_shared),
         )
         .join(find_gaps(measured, _REPEATED), how="inner")
     )
@@ -202,6 +206,12 @@ def _present(values: pd.Series) -> list[float]:
     return [value for value in values.tolist() if not math.isnan(value)]
 
 
+def _shared(weights: pd.Series) -> bool:
+    """Whether runs start from public weights of which fewer draws were made than there are runs."""
+    found = weights[weights != ""]
+    return found.nunique() < len(found)
+
+
 def _resampled(ids: pd.Series, values: pd.Series, correct: CorrectImages) -> pd.Series:
     """Resample the test images of the groups in which every value comes with them.
 
@@ -237,9 +247,14 @@ def _with_intervals(table: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
             least, most = range_of(key[_REPEATED.index("metric")], unit, present)
             low, high = max(low, least), min(high, most)
         intervals.append((low, high, over))
-    low, high, over = zip(*intervals, strict=True)
-    ends = pd.DataFrame({"ci_low": low, "ci_high": high}, table.index, dtype="float64")
-    return table.join(ends).assign(interval=over)
+    lows, highs, overs = zip(*intervals, strict=True)
+    ends = pd.DataFrame({"ci_low": lows, "ci_high": highs}, table.index, dtype="float64")
+    several = table["shared"] & (table["seeds"] > 1)
+    named = [
+        each + GIVEN if each and shared else each
+        for each, shared in zip(overs, several, strict=True)
+    ]
+    return table.join(ends).assign(interval=named)
 
 
 def _interval(

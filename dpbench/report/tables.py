@@ -11,6 +11,8 @@ from dpbench.records.sample_scores import NOT_CLAIMED
 
 # what an interval is over
 SEEDS, IMAGES = "seeds", "test images"
+# added where seeds start from the same draw of public weights, whose effect their spread lacks
+GIVEN = ", given shared public weights"
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -34,7 +36,7 @@ def interval_text(row: pd.Series) -> str:
     parts = ["1 seed"] if row["seeds"] == 1 else []
     if not pd.isna(row["ci_low"]):
         parts.append(f"{row['ci_low']:.4g} to {row['ci_high']:.4g}")
-    if row["interval"] in (SEEDS, IMAGES):
+    if row["interval"] in (SEEDS, IMAGES) or row["interval"].endswith(GIVEN):
         parts.append(f"({row['interval']})")
     return " ".join(parts)
 

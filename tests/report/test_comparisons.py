@@ -10,6 +10,7 @@ import pytest
 from tests.support.command import Command
 from tests.support.reports import (
     SPEC,
+    cas_rows,
     keep_tested,
 )
 
@@ -83,3 +84,18 @@ def test_what_cannot_be_compared_is_not_and_the_report_says_why(
     ended = dpbench("report")
     assert not Path("leaderboards/digits.comparisons.csv").exists()
     assert "No methods are compared" in ended.out
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_seeds_that_share_public_weights_say_so_and_are_not_compared(
+    dpbench: Command, shared: bool
+) -> None:
+    for seed in range(3):
+        keep_tested(replace(SPEC, seed=seed), 0.8)
+        weights = "ab" if shared else f"ab{seed}"
+        keep_tested(replace(SPEC, method="other", seed=seed), 0.2, public_weights=weights)
+    dpbench("report")
+    intervals = {row["method"]: row["interval"] for row in cas_rows()}
+    assert intervals["toy"] == "seeds and test images"
+    assert intervals["other"].endswith("given shared public weights") is shared
+    assert Path("leaderboards/digits.comparisons.csv").exists() is not shared

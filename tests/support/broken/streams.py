@@ -11,7 +11,7 @@ class SeededStreams(Streams):
     """Secret streams that derive from the public seed."""
 
     def secret(self, name: str, *path: object) -> np.random.Generator:
-        return np.random.default_rng([self._seed, *str((name, path)).encode()])
+        return np.random.default_rng([self.public_seed, *str((name, path)).encode()])
 
 
 class ShortStreams(Streams):
