@@ -14,7 +14,7 @@ from dpbench.parallel.device import prepare
 from dpbench.privacy.clipping.selection import Executions
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.records.run_record import RECORD, RunRecord
-from dpbench.runs.folder import check_writable, locked_folder, open_record
+from dpbench.runs.folder import check_writable, locked_folder, may_have_released, open_record
 from dpbench.runs.identity import spec_of
 from dpbench.runs.public_images import open_public
 from dpbench.runs.request import PlannedRun
@@ -64,7 +64,13 @@ def execute(
     folder = out if out is not None else runs_dir / spec.folder
     folder.mkdir(parents=True, exist_ok=True)
     with locked_folder(folder):
+        second = overwrite and may_have_released(folder)
         record = open_record(folder, spec, overwrite)
+        if second and planned.budget.private and not spec.reproducible:
+            progress.note(
+                "this is a second release from the same private images: what the discarded run "
+                "spent stays spent, so the two budgets add up"
+            )
         if planned.completed(record):
             planned.ranks.broadcast(NOTHING_TO_FIT)
             progress.note(f"this run is complete already: {folder} (--overwrite runs it again)")

@@ -13,6 +13,7 @@ from dpbench.records.run_record import KEPT, RECORD, RELEASES, RunRecord, RunSpe
 from dpbench.runs.resuming import read_earlier
 
 CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
+JOURNAL = "ledger.json"  # of the events spent so far, below TRAINING
 LOCK = ".lock"  # there while a process is at work in the folder, or after one was killed
 
 
@@ -70,6 +71,11 @@ def open_record(folder: Path, spec: RunSpec, overwrite: bool) -> RunRecord:
         return RunRecord(spec)
     advice = "choose another --out, or discard it with --overwrite"
     return read_earlier(file, read_record, spec, f"{folder} holds another run", advice)
+
+
+def may_have_released(folder: Path) -> bool:
+    """Whether a run in a folder spent privacy, complete or not."""
+    return (folder / RELEASES).exists() or (folder / TRAINING / JOURNAL).exists()
 
 
 def discard(folder: Path) -> None:

@@ -41,13 +41,12 @@ from dpbench.records.run_record import KEPT, RECORD, RELEASES, RunRecord
 from dpbench.runs.audited import audited_mechanism
 from dpbench.runs.environment import code, environment
 from dpbench.runs.evaluation import Subject, evaluate
-from dpbench.runs.folder import CHECKPOINT, GRID, SAMPLES, TRAINING
+from dpbench.runs.folder import CHECKPOINT, GRID, JOURNAL, SAMPLES, TRAINING
 from dpbench.runs.request import PlannedRun
 from dpbench.runs.resuming import timed_part
 from dpbench.training.loop import SECRET_MODE
 
 SAMPLING_CHUNK = 1000
-JOURNAL = "ledger.json"  # of the events spent so far
 NOTHING_TO_FIT = b""  # the first rank sends this in place of the key
 
 

@@ -280,8 +280,18 @@ def test_a_complete_run_is_not_run_again_unless_told(
     assert "this run is complete already: here (--overwrite runs it again)" in ended.err
     assert (contents(tmp_path / "here"), record(tmp_path / "here")) == first
     assert toy.CALLS["step"] == 4
-    assert dpbench(*TOY, "--out", "here", "--overwrite").code == 0
-    assert toy.CALLS["step"] == 8
+    assert "second release" not in ended.err
+    ended = dpbench(*TOY, "--out", "here", "--overwrite")
+    assert ended.code == 0 and toy.CALLS["step"] == 8
+    assert "this is a second release from the same private images" in ended.err
+
+
+def test_overwriting_what_released_nothing_new_is_no_second_release(
+    dpbench: Command, toy: ModuleType
+) -> None:
+    for options in ((), ("--overwrite",)):
+        ended = dpbench(*TOY, "--reproducible", "--out", "here", *options)
+        assert ended.code == 0 and "second release" not in ended.err
 
 
 def test_a_run_measures_with_the_evaluators_asked_for_and_with_others_later(
