@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from dpbench.api.sources import NO_PUBLIC
+from dpbench.api.sources import NO_PUBLIC, PublicSource
 from dpbench.core.errors import RunFailed, UserError, described
 from dpbench.core.progress import Progress, Silent
-from dpbench.data.load import load
+from dpbench.data.load import Dataset, load
 from dpbench.parallel.cores import share_cores
 from dpbench.parallel.device import prepare
 from dpbench.privacy.clipping.selection import Executions
@@ -48,16 +48,8 @@ def execute(
         UserError: Bad data, an unusable folder, or a folder with another run in it.
         RunFailed: The method broke; the record says so.
     """
-    dataset = load(planned.request.dataset, data_root, progress)
+    dataset, public = _open_images(planned, data_root, progress)
     progress.note(f"{dataset.info.name} from {dataset.source}")
-    public = open_public(
-        planned.plan.public,
-        planned.info,
-        dataset.content_hash,
-        planned.request.seed,
-        data_root,
-        progress,
-    )
     check_writable(out or runs_dir)
     spec = spec_of(planned, dataset.content_hash, public)
     planned.ranks.broadcast(spec.id.encode())
@@ -113,15 +105,7 @@ def pretrain(planned: PlannedRun, progress: Progress, data_root: Path | None = N
             f"{planned.request.method} as planned has no public training to do beforehand: name "
             "public images with --public, or take another --method"
         )
-    dataset = load(planned.request.dataset, data_root, progress)
-    public = open_public(
-        planned.plan.public,
-        planned.info,
-        dataset.content_hash,
-        planned.request.seed,
-        data_root,
-        progress,
-    )
+    _, public = _open_images(planned, data_root, progress)
     prepare(planned.device)
     with tempfile.TemporaryDirectory() as folder:
         context = run_context(planned, public, progress, Path(folder))
@@ -139,15 +123,7 @@ def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
         UserError: Not the run that the first rank executes.
     """
     first_id = planned.ranks.broadcast().decode()  # comes when the first rank has fetched the data
-    dataset = load(planned.request.dataset, data_root, Silent())
-    public = open_public(
-        planned.plan.public,
-        planned.info,
-        dataset.content_hash,
-        planned.request.seed,
-        data_root,
-        Silent(),
-    )
+    dataset, public = _open_images(planned, data_root, Silent())
     if spec_of(planned, dataset.content_hash, public).id != first_id:
         raise UserError(
             f"rank {planned.ranks.rank} has other data or another version of "
@@ -162,3 +138,19 @@ def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
             executions = Executions(ranks=planned.ranks)
             context = run_context(planned, public, Silent(), Path(folder))
             fit_method(planned, dataset, key, ledger, executions, context)
+
+
+def _open_images(
+    planned: PlannedRun, data_root: Path | None, progress: Progress
+) -> tuple[Dataset, PublicSource | None]:
+    """Load the private images of a planned run, and open its public ones."""
+    dataset = load(planned.request.dataset, data_root, progress)
+    public = open_public(
+        planned.plan.public,
+        planned.info,
+        dataset.content_hash,
+        planned.request.seed,
+        data_root,
+        progress,
+    )
+    return dataset, public
