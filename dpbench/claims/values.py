@@ -102,15 +102,6 @@ def read_values(arm: Arm, metric: Metric, records: Iterable[RunRecord]) -> ArmVa
         specs=frozenset(replace(each.spec, seed=0).id for each in own),
         conditions=frozenset(conditions),
         versions=frozenset((each.spec.method, each.spec.method_version) for each in own),
-        independent=all(map(has_own_public_weights, own)),
+        independent=all(each.own_public_weights for each in own),
         reason=reason,
     )
-
-
-def has_own_public_weights(record: RunRecord) -> bool:
-    """Whether the public weights that a run starts from, if any, were trained with its seed.
-
-    Runs of schema version 1 started from those of seed 0, whatever their own.
-    """
-    pretrained = record.resolved.get("pretrained")
-    return not pretrained or pretrained.get("seed") == record.spec.seed

@@ -150,15 +150,13 @@ def _latest_version(
     arm: Arm, seed: int, metrics: Iterable[Metric], records: Sequence[RunRecord]
 ) -> int:
     """The latest schema version of a run's records that a claim can be judged by; 0 for none."""
-    from dpbench.claims.values import has_own_public_weights
-
     return max(
         (
             record.spec.schema_version
             for record in records
             if arm.has(record)
             and record.spec.seed == seed
-            and has_own_public_weights(record)
+            and record.own_public_weights
             and all(_is_settled(metric, record) for metric in metrics)
         ),
         default=0,

@@ -33,7 +33,7 @@ _SPEC = (
 )
 _DERIVED = (
     *("id", "repetition", "label", "departures", "accounted_epsilon", "release", "revision"),
-    "public_weights",
+    "own_public_weights",
 )
 _COUNTS = ("private_evaluations", "public_evaluations")
 _COLUMNS = (*_DERIVED, *_SPEC, *_COUNTS, "fit_seconds", *_MEASUREMENT)
@@ -61,7 +61,7 @@ def measurement_frame(records: Iterable[RunRecord], scores: Iterable[Scores] = (
         - ``method``, ``method_version``, ``dataset``, ``dataset_hash``, ``epsilon``, ``delta``,
           ``adjacency``, ``seed`` and ``profile``: from the spec;
         - ``accounted_epsilon`` and ``release``: from the certificate;
-        - ``public_weights``: SHA-256 of those that training started from, or ``""`` if none;
+        - ``own_public_weights``: whether those that training started from, if any, are the seed's;
         - ``revision``: of the code that made it, or ``""`` where it is not known;
         - ``private_evaluations``, ``public_evaluations`` and ``fit_seconds``: cost of training.
 
@@ -96,7 +96,7 @@ def _columns_of_run(record: RunRecord) -> dict[str, Any]:
         "label": "".join((spec.method, *settings)),
         "departures": "; ".join(departures(record)),
         "revision": record.environment.get(_REVISION) or "",
-        "public_weights": record.resolved.get("pretrained", {}).get("sha256", ""),
+        "own_public_weights": record.own_public_weights,
         "accounted_epsilon": float(record.privacy["epsilon"]),
         "release": record.privacy["release"],
         "private_evaluations": record.cost["private_evaluations"],
@@ -120,6 +120,6 @@ def _columns_of_samples(scores: Scores) -> dict[str, Any]:
         "method_version": "",
         "departures": "",
         "revision": scores.environment.get(_REVISION) or "",
-        "public_weights": "",
+        "own_public_weights": True,
         "release": NOT_CLAIMED,
     }

@@ -116,6 +116,15 @@ class RunRecord:
     artifacts: dict[str, str] = field(default_factory=dict)
     error: str | None = None
 
+    @property
+    def own_public_weights(self) -> bool:
+        """Whether the public weights that the run started from, if any, are its seed's own.
+
+        Runs of schema version 1 started from those of seed 0, whatever their own.
+        """
+        pretrained = self.resolved.get("pretrained")
+        return not pretrained or pretrained.get("seed") == self.spec.seed
+
     def dumps(self) -> str:
         """The record as a JSON document; infinity is the string "inf"."""
         content = to_json(

@@ -8,7 +8,6 @@ the mechanisms cover those.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from dataclasses import dataclass
@@ -25,17 +24,13 @@ from dpbench.privacy.epsilon import ACCOUNTANT, epsilon
 from dpbench.privacy.events import Event, event_to_json
 from dpbench.privacy.gaussian_dp import gaussian_dp
 from dpbench.privacy.ledger import release_status
+from dpbench.records.alarms import ALARMS, count_alarms
 from dpbench.records.run_record import RECORD, RELEASES, RunRecord, edits, parse_record
 
 # Relative tolerance of epsilon for the same version of the accountant, and for another version.
 SAME, SIMILAR = 1e-5, 1e-3
 
-# seeds of one plan have the same events, and accountants take a second
-_epsilon_once = functools.cache(epsilon)
-_gaussian_dp_once = functools.cache(gaussian_dp)
-_cross_checks_once = functools.cache(cross_checks)
 
-ALARMS = "audit_alarms"  # the metric of the canary audit that counts confirmed alarms
 EARLIER_CERTIFICATE = (
     "Gaussian-DP bound, public number of images and provenance of the tuning: certificates of "
     "version 2 state none; epsilon, events, counters and spec were compared as far as they go"
@@ -154,7 +149,7 @@ class _Checks:
             if math.isfinite(claim):
                 self.wrong.append(f"epsilon is {claim:.6g}, but the run has no budget")
             return
-        self.recomputed = _epsilon_once(events, delta, adjacency)
+        self.recomputed = epsilon(events, delta, adjacency)
         same = self.privacy["accountant"] == ACCOUNTANT
         if not _agree(claim, self.recomputed, SAME if same else SIMILAR):
             self.wrong.append(
@@ -176,7 +171,7 @@ class _Checks:
         quoted = {each["accountant"]: each for each in self.privacy.get("cross_checks", ())}
         if not quoted:
             return
-        for ours in _cross_checks_once(events, self.privacy["delta"], self.privacy["adjacency"]):
+        for ours in cross_checks(events, self.privacy["delta"], self.privacy["adjacency"]):
             name = ours["accountant"]
             if name not in quoted:
                 self.unchecked.append(f"cross-checks: there is none by {name}")
@@ -212,7 +207,7 @@ class _Checks:
             if (said is None) == math.isfinite(self.spec.epsilon):
                 self.wrong.append("gaussian_dp is there exactly if there is a budget")
             return
-        ours = _gaussian_dp_once(events, self.privacy["adjacency"], claim)
+        ours = gaussian_dp(events, self.privacy["adjacency"], claim)
         tolerance = SAME if self.privacy["accountant"] == ACCOUNTANT else SIMILAR
         same_range = _agree(float(said["up_to_epsilon"]), ours.up_to_epsilon, tolerance)
         same_kind = said["direction"] == ours.direction
@@ -268,10 +263,9 @@ class _Checks:
 
     def audit(self) -> None:
         """Refuse a record whose own audit refutes its claim."""
-        alarms = [m.value for m in self.record.measurements if m.metric == ALARMS and m.value]
-        if alarms:
+        if count := count_alarms(self.record):
             self.wrong.append(
-                f"its audit refutes the claim ({ALARMS} is {alarms[-1]:g}): do not use its "
+                f"its audit refutes the claim ({ALARMS} is {count}): do not use its "
                 "samples, and run `dpbench audit`, which names the checks"
             )
 

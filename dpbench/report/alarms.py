@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dpbench.records.alarms import count_alarms
 from dpbench.records.run_record import RunRecord
-from dpbench.report.metrics import AUDIT_ALARMS
-
-
-def count_alarms(record: RunRecord) -> int:
-    """The number of checks that refute the record's claim, by the audit of its run."""
-    found = [each.value for each in record.measurements if each.metric == AUDIT_ALARMS]
-    return sum(int(value) for value in found if value)
 
 
 def find_alarms(records: Iterable[RunRecord]) -> list[str]:

@@ -13,9 +13,9 @@ from pandas.api.typing import DataFrameGroupBy
 
 from dpbench.core.errors import UserError
 from dpbench.core.files import safe_name
+from dpbench.records.alarms import ALARMS
 from dpbench.report.gaps import find_gaps
 from dpbench.report.metrics import (
-    AUDIT_ALARMS,
     AUDIT_CEILING,
     AUDIT_EPSILON,
     AUDIT_NOISE_HIGH,
@@ -135,7 +135,7 @@ def leaderboard(measurements: pd.DataFrame, correct: CorrectImages) -> pd.DataFr
         sigma_ratio_high=_audited(measured, AUDIT_NOISE_HIGH, "max"),
         audited_epsilon_ceiling=_audited(measured, AUDIT_CEILING, "min"),
         kind=measured["kind"].where(measured["kind"] != "", measured["metric"].map(kind_of)),
-        audit_alarms=_audited(measured, AUDIT_ALARMS, "max"),
+        audit_alarms=_audited(measured, ALARMS, "max"),
         evaluator_version=measured["version"],
         dataset_hash=measured["dataset_hash"].str[:8],
         record=measured["id"].str[:8],
@@ -160,7 +160,7 @@ def leaderboard(measurements: pd.DataFrame, correct: CorrectImages) -> pd.DataFr
             audited_epsilon_ceiling=groups["audited_epsilon_ceiling"].min(),
             audit_alarms=groups["audit_alarms"].sum(min_count=1).astype("Int64"),
             revisions=groups["revision"].nunique(),
-            shared=groups["public_weights"].agg(_shared),
+            shared=~groups["own_public_weights"].all(),
         )
         .join(find_gaps(measured, _REPEATED), how="inner")
     )
@@ -204,12 +204,6 @@ def _refuse_repeated_seeds(measured: pd.DataFrame) -> None:
 
 def _present(values: pd.Series) -> list[float]:
     return [value for value in values.tolist() if not math.isnan(value)]
-
-
-def _shared(weights: pd.Series) -> bool:
-    """Whether runs start from public weights of which fewer draws were made than there are runs."""
-    found = weights[weights != ""]
-    return found.nunique() < len(found)
 
 
 def _resampled(ids: pd.Series, values: pd.Series, correct: CorrectImages) -> pd.Series:

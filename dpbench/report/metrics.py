@@ -21,8 +21,8 @@ BEST_FIRST = "cas_cnn"
 # what audits find: a lower bound of epsilon, and the interval of actual over claimed noise
 AUDIT_EPSILON = "audit_epsilon_lower"
 AUDIT_NOISE_LOW, AUDIT_NOISE_HIGH = "audit_sigma_ratio_low", "audit_sigma_ratio_high"
-# how many checks refute the claim, and what the lower bound could be at best
-AUDIT_ALARMS, AUDIT_CEILING = "audit_alarms", "audit_epsilon_ceiling"
+# what the lower bound could be at best
+AUDIT_CEILING = "audit_epsilon_ceiling"
 
 # by patterns of names, of which the first that fits holds; what fits none is a score
 _KINDS: tuple[tuple[MetricKind, tuple[str, ...]], ...] = (

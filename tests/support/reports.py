@@ -80,7 +80,11 @@ N = 1000
 
 
 def keep_tested(
-    spec: RunSpec, share: float, kept: bool = True, noise: int = 0, public_weights: str = ""
+    spec: RunSpec,
+    share: float,
+    kept: bool = True,
+    noise: int = 0,
+    pretrained: dict[str, object] | None = None,
 ) -> None:
     """Keep a run whose classifier is right of about that share of the test images."""
     rng = np.random.default_rng([spec.seed, noise])
@@ -88,8 +92,8 @@ def keep_tested(
     predicted = np.where(rng.random(N) < share + rng.normal(0, 0.01), labels, (labels + 1) % 10)
     value = 100 * int((predicted == labels).sum()) / N
     record = finished(spec, value)
-    if public_weights:
-        record.resolved["pretrained"] = {"sha256": public_weights}
+    if pretrained is not None:
+        record.resolved["pretrained"] = pretrained
     record.measurements = [
         replace(record.measurements[0], n_real=N),
         Measurement("other", 3.0 + spec.seed, "", False, 10, "test"),
