@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dpbench.core.metrics import Measurement
 from dpbench.records.sample_scores import Scores
+from dpbench.report import collect
 from tests.support.command import Command
 from tests.support.reports import (
     CAS_OF_MINE,
@@ -118,7 +120,8 @@ def test_scores_of_a_runs_samples_are_left_to_its_record(dpbench: Command) -> No
     assert ended.code == 2 and "mine.json is of a run's samples" in ended.err
 
 
-def test_a_second_run_of_the_same_id_replaces_no_record(dpbench: Command) -> None:
+def with_a_second_run(dpbench: Command) -> tuple[Path, bytes]:
+    """Commit a record and make another run of its id; return its file and content."""
     keep(finished(SPEC, 50.0))
     dpbench("report")
     (committed,) = Path("leaderboards/records").rglob("*.json")
@@ -128,6 +131,19 @@ def test_a_second_run_of_the_same_id_replaces_no_record(dpbench: Command) -> Non
         finished(SPEC, 99.0, artifacts={"samples.npz": "of another draw"}),
         finished(replace(SPEC, seed=1), 1.0),
     )
+    return committed, before
+
+
+def test_a_record_that_is_replaced_in_silence_is_noticed(
+    dpbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed, before = with_a_second_run(dpbench)
+    monkeypatch.setattr(collect, "_refuse_replacing", lambda *_: None)
+    assert dpbench("report").code == 0 and committed.read_bytes() != before
+
+
+def test_a_second_run_of_the_same_id_replaces_no_record(dpbench: Command) -> None:
+    committed, before = with_a_second_run(dpbench)
     ended = dpbench("report")
     assert ended.code == 2 and len(ended.err.splitlines()) == 1
     assert f"`dpbench report --replace {SPEC.id[:8]}` puts it there" in ended.err
