@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import dpbench
-from dpbench.core.errors import INTERRUPTED, UNHEARD, RunFailed, Unheard, UserError
+from dpbench.core.errors import INTERRUPTED, UNHEARD, RunFailed, Unheard, UserError, described
 
 if TYPE_CHECKING:
     from dpbench.core.metrics import Measurement
@@ -63,7 +63,7 @@ def outcome(debug: bool, interrupted: str = "Interrupted.") -> Iterator[None]:
         if isinstance(error, UserError | RunFailed):
             say_error(str(error))
         else:
-            say_error(f"{type(error).__name__}: {error} (--debug shows where)")
+            say_error(f"{described(error)} (--debug shows where)")
         raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
 
 

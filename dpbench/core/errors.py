@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import pickle
 from collections.abc import Iterable
 
 INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
 UNHEARD = 3  # exit code of a rank that ends with ``Unheard``
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# what RuntimeErrors of torch and of its libraries say for a disk, memory or file at fault
+_FULL_DISK = ("unexpected pos", "PytorchStreamWriter failed")
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "could not create a primitive",
+    "could not create a memory",
+    "bad_alloc",
+)
+_DAMAGED = ("PytorchStreamReader failed", "Invalid magic number", "unexpected EOF")
+# advice of torch and NumPy to load what may run code
+_UNSAFE = ("Weights only load failed", "allow_pickle", "Cannot load file containing pickled data")
 
 
 class UserError(Exception):
@@ -36,6 +53,54 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"Unknown {what} {name!r}. {hint} See `dpbench list {what}s`"
 
 
-def described(error: Exception) -> str:
-    """The type and message of an error, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+def described(error: BaseException) -> str:
+    """What went wrong, in one line: in plain words where libraries have none, else as they say it.
+
+    A full disk, a lack of memory and files that are damaged or hold Python objects are named as
+    such, whatever library met them.
+    """
+    text = f"{type(error).__name__}: {error}"
+    if (full := _full_disk(error)) is not None:
+        where = f": {full.filename}" if full.filename else ""
+        text = f"{str(full.strerror).lower()}{where}: make room"
+    elif isinstance(error, RuntimeError) and any(sign in str(error) for sign in _FULL_DISK):
+        text = "no space left on device: make room"
+    elif out_of_memory(error):
+        text = f"out of memory ({_first_sentence(error)}): free some, or allow more"
+    elif isinstance(error, RuntimeError | EOFError) and any(s in str(error) for s in _DAMAGED):
+        text = "the file is cut short or damaged: no whole file of tensors"
+    elif isinstance(error, pickle.UnpicklingError | ValueError) and any(
+        sign in str(error) for sign in _UNSAFE
+    ):
+        text = "the file is damaged, or holds Python objects, which are never loaded"
+    return " ".join(text.split())
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory was too little, on this machine or its device, whatever library says so."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
+    )
+
+
+def passing(error: BaseException) -> bool:
+    """Whether an error says nothing about what was tried, and may be gone at the next try.
+
+    That is so of memory, disks and the system, and of what else the machine refused.
+    """
+    return isinstance(error, OSError) or _full_disk(error) is not None or out_of_memory(error)
+
+
+def _full_disk(error: BaseException) -> OSError | None:
+    """The error of a full disk, also behind the one that torch makes of it."""
+    each: BaseException | None = error
+    while isinstance(each, OSError | RuntimeError):
+        if isinstance(each, OSError) and each.errno in FULL:
+            return each
+        each = each.__cause__ or each.__context__
+    return None
+
+
+def _first_sentence(error: BaseException) -> str:
+    line = (str(error).splitlines() or [""])[0].split("Allocator: ")[-1]  # torch says where first
+    return line.split(". ")[0].removesuffix(".") or type(error).__name__

@@ -28,7 +28,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from dpbench.core.errors import RunFailed, Unheard, UserError
+from dpbench.core.errors import RunFailed, Unheard, UserError, described
 from dpbench.parallel.cores import share_cores
 from dpbench.parallel.launcher import is_rank
 
@@ -218,9 +218,7 @@ class _Group(Ranks):
         elif isinstance(error, UserError):
             self._call_roll(MISTAKE, str(error))
         else:
-            said = (
-                str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
-            )
+            said = str(error) if isinstance(error, RunFailed) else described(error)
             self._call_roll(FAILED, said)
         return error if self._speaker() == self.rank else Unheard()
 
