@@ -12,6 +12,7 @@ from dpbench.api.method import Plan, Preset, RunContext, Sampler
 from dpbench.core.checks import check_positive
 from dpbench.core.images import Images
 from dpbench.core.pixels import to_pixels
+from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.calibration import calibrated
 from dpbench.privacy.events import GaussianEvent
@@ -31,6 +32,10 @@ class ClassMeanSampler:
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Return the mean of each label, as ``Sampler``."""
         return self.means[labels]
+
+    def state(self) -> State:
+        """The means."""
+        return {"means": self.means}
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,10 @@ class ClassMean:
         # the true class sizes are private, so all classes are assumed to be of equal size
         means = total.view(info.classes, *info.spec.shape) / (info.nominal_size / info.classes)
         return ClassMeanSampler(to_pixels(2 * means - 1))
+
+    def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> Sampler:
+        """Rebuild the sampler."""
+        return ClassMeanSampler(**state)
 
 
 METHOD = ClassMean

@@ -21,6 +21,7 @@ from dpbench.core.checks import check_counts, check_positive, check_shares
 from dpbench.core.errors import UserError
 from dpbench.core.images import ImageSpec, Precision
 from dpbench.core.pixels import from_pixels
+from dpbench.core.state import State
 from dpbench.core.streams import Streams, initialised
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective
@@ -57,6 +58,10 @@ class NetworkPredictor:
             for start in range(0, len(images), PREDICTION_BATCH)
         )
         return torch.cat([self.network(from_pixels(part)).float().cpu() for part in parts])
+
+    def state(self) -> State:
+        """The network's weights."""
+        return self.network.state_dict()
 
 
 def _bench_cnn(multiplicity: int, precision: Precision) -> tuple[nn.Module, Objective]:
@@ -169,6 +174,12 @@ class DPClassifier:
         event = self._event(info, private.budget)
         private.dp_sgd(learner, OBJECTIVE, event, run.stage("private", "private training"))
         learner.average.copy_to(network)
+        return NetworkPredictor(network)
+
+    def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> Predictor:
+        """Rebuild the network."""
+        network = self._classifier(info, Streams(0)).to(device)
+        network.load_state_dict(state)
         return NetworkPredictor(network)
 
 

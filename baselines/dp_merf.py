@@ -24,6 +24,7 @@ from dpbench.core.checks import check_positive
 from dpbench.core.errors import UserError
 from dpbench.core.images import Images, ImageSpec
 from dpbench.core.pixels import to_pixels
+from dpbench.core.state import State
 from dpbench.core.streams import Streams, initialised
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.calibration import calibrated
@@ -112,6 +113,10 @@ class GeneratorSampler:
         shape = (len(labels), generator.code_size)
         codes = torch.randn(shape, generator=rng, device=rng.device)
         return to_pixels(2 * generator(codes, labels.to(rng.device)) - 1).cpu()
+
+    def state(self) -> State:
+        """The generator's weights and running statistics."""
+        return self.generator.state_dict()
 
 
 def fourier_features(images: Tensor, frequencies: Tensor) -> Tensor:
@@ -219,6 +224,12 @@ class DPMERF:
         # the true number of images is private
         target = (total / info.nominal_size).float().view(info.classes, self.features)
         return GeneratorSampler(self._matched(info, target, frequencies, run))
+
+    def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> Sampler:
+        """Rebuild the generator."""
+        generator = initialised(ConvCondGen, info.spec, info.classes, self.code_size, seed=0)
+        generator.load_state_dict(state)
+        return GeneratorSampler(generator.eval())
 
     def _frequencies(self, spec: ImageSpec, streams: Streams) -> Tensor:
         values = math.prod(spec.shape)

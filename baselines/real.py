@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dpbench.api.method import Plan, Preset, RunContext, Sampler
 from dpbench.core.images import Images
+from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
@@ -37,6 +38,10 @@ class RealSampler:
             out[wanted] = self.images.pixels[own[(start + torch.arange(len(wanted))) % len(own)]]
         return out
 
+    def state(self) -> State:
+        """The images, of which none is dealt yet."""
+        return vars(self.images)
+
 
 @dataclass(frozen=True)
 class Real:
@@ -56,6 +61,10 @@ class Real:
         images = private.unprotected()
         order = torch.randperm(len(images), generator=run.streams.public("sampling", "order"))
         return RealSampler(images[order])
+
+    def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> Sampler:
+        """Rebuild the sampler."""
+        return RealSampler(Images(**state))
 
 
 METHOD = Real

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import nn
 
 from dpbench.api.method import Departure, Plan, Preset, RunContext, Sampler
@@ -18,6 +19,7 @@ from dpbench.core.checks import check_counts, check_positive
 from dpbench.core.errors import UserError
 from dpbench.core.images import Precision
 from dpbench.core.registry import load
+from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
@@ -230,6 +232,12 @@ class SynGen(ABC):
             denoiser = model.denoiser(info, run.streams, "private denoiser").to(run.device)
         training.train(model, denoiser, private, event, run, self.stages.private)
         return model.sampler(info, self.stages.combine(synthetic, denoiser))
+
+    def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> Sampler:
+        """Rebuild the denoiser."""
+        model = self.model()
+        denoiser = self.stages.combine(model.blank(info), model.blank(info))
+        return model.restored(info, denoiser, state)
 
     def pretrain(self, info: PrivateSetInfo, run: RunContext) -> Denoiser:
         """Train on programmatic images, or load the weights that an equal training left."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from dpbench.api.method import Plan, Preset, RunContext, Sampler
 from dpbench.core.images import ImageSpec
 from dpbench.core.pixels import to_pixels
+from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
@@ -42,6 +43,10 @@ class GaussianSampler:
         intensities = self.gaussians.draw(labels.cpu(), rng)
         return to_pixels(2 * intensities - 1).view(-1, *self.spec.shape)
 
+    def state(self) -> State:
+        """The normal distributions."""
+        return vars(self.gaussians)
+
 
 @dataclass(frozen=True)
 class ClassGaussian(MomentReleases):
@@ -64,6 +69,10 @@ class ClassGaussian(MomentReleases):
         """Release the moments."""
         gaussians = self.release(private, self.releases(private.info, private.budget))
         return GaussianSampler(gaussians, private.info.spec)
+
+    def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> Sampler:
+        """Rebuild the sampler."""
+        return GaussianSampler(ClassGaussians(**state), info.spec)
 
 
 METHOD = ClassGaussian

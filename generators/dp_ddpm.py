@@ -32,11 +32,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import torch
+
 from dpbench.api.method import Departure, Plan, Preset, RunContext, Sampler, Workload
 from dpbench.api.sources import NO_PUBLIC, PublicSource
 from dpbench.core.checks import check_counts, check_not_negative, check_positive
 from dpbench.core.errors import UserError
 from dpbench.core.images import Precision
+from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from dpbench.training.augmentation import PLAIN, Augmentation
@@ -263,6 +266,11 @@ class DPDDPM:
         denoiser = self.pretrain(info, run) if self._pretrains else self._scratch(info, run)
         training.train(model, denoiser, private, event, run)
         return model.sampler(info, denoiser)
+
+    def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> Sampler:
+        """Rebuild the denoiser."""
+        model = self.model()
+        return model.restored(info, model.blank(info), state)
 
     def pretrain(self, info: PrivateSetInfo, run: RunContext) -> Denoiser:
         """Train on public images, or load the weights that an equal training left.

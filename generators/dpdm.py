@@ -14,8 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from dpbench.api.method import Departure, Plan, Preset, RunContext, Sampler, Workload
 from dpbench.core.images import Precision
+from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
@@ -165,6 +168,11 @@ class DPDM:
         event = training.event(private.info, private.budget)
         training.train(model, denoiser, private, event, run)
         return model.sampler(private.info, denoiser)
+
+    def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> Sampler:
+        """Rebuild the denoiser."""
+        model = self.model()
+        return model.restored(info, model.blank(info), state)
 
 
 METHOD = DPDM

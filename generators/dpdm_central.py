@@ -6,6 +6,7 @@ form, so that nothing needs pre-training. DP-SGD trains a network that corrects 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from dpbench.api.method import Plan, Preset, RunContext, Sampler
 from dpbench.core.checks import check_parts
+from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.events import DPSGDEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
@@ -131,6 +133,19 @@ class DPDMCentral(DPDM, MomentReleases):
         denoiser = CentralDenoiser(plain, gaussians).to(run.device)
         self.training().train(model, denoiser, private, event, run)
         return model.sampler(private.info, denoiser)
+
+    def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> Sampler:
+        """Rebuild the denoiser."""
+        model, size = self.model(), math.prod(info.spec.shape)
+        classes, rank = state["variances"].shape
+        gaussians = ClassGaussians(
+            means=torch.zeros(classes, size),
+            axes=torch.zeros(classes, size, rank),
+            variances=torch.zeros(classes, rank),
+            rest=0.0,
+        )
+        denoiser = CentralDenoiser(model.blank(info), gaussians)
+        return model.restored(info, denoiser, state)
 
 
 METHOD = DPDMCentral

@@ -16,6 +16,7 @@ from dpbench.api.sources import NO_PUBLIC, PublicSource
 from dpbench.core.files import cache_folder
 from dpbench.core.images import ImageSpec, Precision
 from dpbench.core.progress import Progress
+from dpbench.core.state import State
 from dpbench.core.streams import Streams
 from dpbench.parallel.ranks import ALONE, Ranks
 from dpbench.privacy.budget import PrivacyBudget
@@ -118,7 +119,8 @@ class RunContext:
 class Sampler(Protocol):
     """Draws images. It is post-processing: it has seen private data through mechanisms only.
 
-    What has ``sample`` is a sampler, whatever else it has.
+    What has ``sample`` is a sampler, whatever else it has. A run stores its ``state`` and draws
+    from what the method's ``restore`` makes of that.
     """
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
@@ -131,6 +133,9 @@ class Sampler(Protocol):
         Returns:
             ``(N, C, H, W)``, uint8, on the CPU.
         """
+
+    def state(self) -> State:
+        """What was learned: tensors, plain values, and dicts and lists of them, by name."""
 
 
 def uniform_labels(count: int, classes: int) -> Tensor:
@@ -153,6 +158,9 @@ class Predictor(Protocol):
         Returns:
             ``(N, classes)``, float32 logits, on the CPU.
         """
+
+    def state(self) -> State:
+        """What was learned, as that of a ``Sampler``."""
 
 
 @dataclass(frozen=True)
@@ -259,3 +267,14 @@ class Method(Protocol):
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler | Predictor:
         """Learn a sampler, or a classifier, from private images through their mechanisms."""
+
+    def restore(
+        self, state: State, info: PrivateSetInfo, device: torch.device
+    ) -> Sampler | Predictor:
+        """Rebuild what ``fit`` returned; a run draws or predicts with what this returns.
+
+        Args:
+            state: What its ``state`` gave, on the CPU.
+            info: What ``fit`` got as ``private.info``.
+            device: Device to compute on; samplers also get it by their ``rng``.
+        """

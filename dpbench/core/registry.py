@@ -33,7 +33,7 @@ _GROUPS = {
     "source": "dpbench.sources",
 }
 _REQUIRED = {
-    "method": ("__dataclass_fields__", "summary", "private", "presets", "plan", "fit"),
+    "method": ("__dataclass_fields__", "summary", "private", "presets", "plan", "fit", "restore"),
     "evaluator": ("summary", "metrics", "needs", "evaluate"),
     "source": ("__dataclass_fields__", "summary", "labelled", "draw"),
 }

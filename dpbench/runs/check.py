@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateSetInfo
 from dpbench.privacy.replay.handle import Comparison, Release, ReplayedImages, same_or_not
 from dpbench.privacy.replay.neighbours import Neighbour, neighbours
+from dpbench.runs.fitted import rebuilt, stored
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.public_images import open_public
 from dpbench.runs.request import private_set_info
@@ -85,7 +85,7 @@ def replay(
         original, *others = sets
         try:
             on_d = _fit(method, info, public, original)
-        except UserError:
+        except (UserError, RunFailed):
             raise
         except Exception as error:
             raise RunFailed(
@@ -137,10 +137,14 @@ def _fit(
             cache=Path(folder) / "cache",
         )
         fitted = method.fit(private, run)
-    checkpoint = io.BytesIO()
-    torch.save(fitted, checkpoint)
-    outputs = {"checkpoint": checkpoint.getvalue(), **_outputs(fitted, info, streams)}
-    return _Fitted(private.releases, private.comparisons(), outputs)
+    checkpoint = stored(fitted)
+    outputs = _outputs(rebuilt(method, checkpoint, info, CPU), info, streams)
+    if recorded is None and outputs != _outputs(fitted, info, streams):
+        raise RunFailed(
+            "what restore() rebuilds from state() does not give what fit returned: it gives other "
+            f"{' and '.join(outputs)}, so the state leaves something out"
+        )
+    return _Fitted(private.releases, private.comparisons(), {"checkpoint": checkpoint, **outputs})
 
 
 def _outputs(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -22,7 +24,6 @@ from dpbench.core.files import (
     write_arrays,
     write_bytes,
     write_text,
-    write_torch,
 )
 from dpbench.core.images import Images
 from dpbench.core.pixels import save_grid
@@ -41,12 +42,14 @@ from dpbench.records.run_record import KEPT, RECORD, RELEASES, RunRecord
 from dpbench.runs.audited import audited_mechanism
 from dpbench.runs.environment import code, environment
 from dpbench.runs.evaluation import Subject, evaluate
+from dpbench.runs.fitted import rebuilt, stored
 from dpbench.runs.folder import CHECKPOINT, GRID, JOURNAL, SAMPLES, TRAINING
 from dpbench.runs.request import PlannedRun
 from dpbench.runs.resuming import timed_part
 from dpbench.training.loop import SECRET_MODE
 
 SAMPLING_CHUNK = 1000
+ANEW = "start anew with --overwrite, which is a second release if this run is private"
 NOTHING_TO_FIT = b""  # the first rank sends this in place of the key
 
 
@@ -132,7 +135,7 @@ class RunSteps:
                     stages={stage.name: stage.evaluations for stage in self.planned.plan.stages},
                     parameters=self.planned.plan.parameters,
                 )
-                write_torch(self.folder / CHECKPOINT, fitted)
+                write_bytes(self.folder / CHECKPOINT, stored(fitted))
                 write_text(self.folder / RELEASES, json.dumps(ledger.releases(), indent=2) + "\n")
                 self._artifact(CHECKPOINT)
                 self._artifact(RELEASES)
@@ -186,24 +189,27 @@ class RunSteps:
         return file.read_bytes()
 
     def _fitted(self) -> Sampler | Predictor:
-        # a pickle runs code, so it must be the one that this run wrote; perhaps on another device
-        fitted: Sampler | Predictor = torch.load(
-            self._unchanged(CHECKPOINT), map_location=self.planned.device, weights_only=False
-        )
-        return fitted
+        planned = self.planned
+        content = self._unchanged(CHECKPOINT)
+        try:
+            return rebuilt(planned.resolved.method, content, planned.info, planned.device)
+        except ValueError as error:
+            raise RunFailed(
+                f"{self.folder / CHECKPOINT} was made by an older version of dpbench, or by "
+                f"something else, and is not read: {ANEW}"
+            ) from error
 
-    def _unchanged(self, name: str) -> Path:
-        """Return the path of an artifact.
+    def _unchanged(self, name: str) -> bytes:
+        """Return the content of an artifact.
 
         Raises:
-            UserError: The file is not there, or not the one that the run wrote.
+            RunFailed: The file is not there, or not the one that the run wrote.
         """
         file = self.folder / name
-        if not file.is_file() or sha256(file) != self.record.artifacts[name]:
-            raise UserError(
-                f"{file} is not what the run wrote: restore it, or run anew with --overwrite"
-            )
-        return file
+        content = file.read_bytes() if file.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != self.record.artifacts.get(name):
+            raise RunFailed(f"{file} is not what the run wrote: restore it, or {ANEW}")
+        return content
 
     def sample(self) -> None:
         """Draw synthetic images with uniform labels, and a picture of some of them."""
@@ -261,7 +267,7 @@ class RunSteps:
             predictor = self._fitted()
             assert not isinstance(predictor, Sampler)
             return self.dataset.splits.train[:0], predictor
-        with np.load(self._unchanged(SAMPLES)) as arrays:
+        with np.load(io.BytesIO(self._unchanged(SAMPLES)), allow_pickle=False) as arrays:
             pixels, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
         return Images(pixels, labels), None
 

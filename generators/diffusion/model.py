@@ -16,6 +16,7 @@ from torch import nn
 from dpbench.core.checks import check_not_negative, check_shares
 from dpbench.core.errors import UserError
 from dpbench.core.images import ImageSpec, Precision
+from dpbench.core.state import State
 from dpbench.core.streams import Streams, initialised
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.mechanisms import PrivateSetInfo
@@ -124,6 +125,15 @@ class DiffusionModel:
     def sampler(self, info: PrivateSetInfo, denoiser: nn.Module) -> DiffusionSampler:
         """Draws images from a trained denoiser."""
         return DiffusionSampler(denoiser, info.spec, info.classes, self.sampling)
+
+    def blank(self, info: PrivateSetInfo) -> Denoiser:
+        """A denoiser whose weights are yet to be loaded."""
+        return self.denoiser(info, Streams(0), "blank")
+
+    def restored(self, info: PrivateSetInfo, denoiser: nn.Module, state: State) -> DiffusionSampler:
+        """Draws images from a denoiser of which a ``DiffusionSampler`` gave the state."""
+        denoiser.load_state_dict(state)
+        return self.sampler(info, denoiser)
 
 
 def continuous_model(method: Any) -> DiffusionModel:

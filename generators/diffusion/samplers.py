@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dpbench.core.errors import UserError
 from dpbench.core.images import ImageSpec
 from dpbench.core.pixels import to_pixels
+from dpbench.core.state import State
 from dpbench.parallel.cores import map_on_cores
 
 from .preconditioning import SIGMA, STEPS
@@ -120,6 +121,10 @@ class DiffusionSampler:
 
         batches = list(map_on_cores(drawn, self._batches(labels, rng), rng.device))
         return torch.cat(batches) if batches else torch.empty(0, *self.spec.shape).byte()
+
+    def state(self) -> State:
+        """The denoiser's weights."""
+        return self.denoiser.state_dict()
 
     def _batches(
         self, labels: Tensor, rng: torch.Generator

@@ -227,7 +227,9 @@ def test_the_record_of_a_classifier_has_its_accuracy_and_reasons_for_the_rest(
     kept = "evaluation-cas-predictor.npz"
     assert files == {"record.json", "checkpoint.pt", "releases.json", kept}
     rows = measurements(tmp_path / "run")
-    predictor = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=False)
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    method = preset("dp-classifier", "smoke", "digits")
+    predictor = method.restore(state, INFO, torch.device("cpu"))
     test = digits().test
     accuracy = (predictor.predict(test.pixels).argmax(1) == test.labels).double().mean().item()
     assert rows["cas_predictor"]["value"] == pytest.approx(100 * accuracy)

@@ -22,11 +22,12 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.events import DPSGDEvent
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages
+from dpbench.runs.fitted import stored
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.public_images import open_public
 from dpbench.runs.request import RunRequest, plan, private_set_info
 from tests.support import golden
-from tests.support.fitting import INFO, budget_of, fitted, outcome
+from tests.support.fitting import INFO, budget_of, fitted, outcome, survivor
 
 METHODS = sorted(entries("method"))
 
@@ -69,6 +70,14 @@ def test_a_method_is_reproducible_from_its_streams(name, fits, tmp_path):
     _, first, _ = fits(name)
     _, second, _ = fitted(name, tmp_path)
     assert torch.equal(outcome(first), outcome(second))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_sampler_or_predictor_survives_being_stored(name, fits):
+    method, learnt, _ = fits(name)
+    again = survivor(method, learnt)
+    assert stored(again) == stored(learnt)
+    assert torch.equal(outcome(again), outcome(learnt))
 
 
 @pytest.mark.parametrize("name", golden.ours("method"))

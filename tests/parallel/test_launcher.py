@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dpbench import cli
 from dpbench.parallel import launcher
@@ -36,9 +36,8 @@ TORCHRUN = ("torch.distributed.run", "--nproc-per-node", "2", "-m", "dpbench")
 
 
 def weights(folder: Path) -> Tensor:
-    sampler = torch.load(folder / "checkpoint.pt", weights_only=False)
-    (network,) = (part for part in vars(sampler).values() if isinstance(part, nn.Module))
-    return torch.cat([p.detach().flatten() for p in network.parameters()])
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return torch.cat([part.flatten() for part in state.values()])
 
 
 def record(folder: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.api.method import Plan, PlannedStage, RunContext
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.pixels import from_pixels, to_pixels
+from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.calibration import calibrate
 from dpbench.privacy.dpsgd import Learner
@@ -62,6 +63,9 @@ class ToySampler:
         reach("sample")
         return to_pixels(self.mean + torch.randn(len(labels), *self.mean.shape, generator=rng) / 4)
 
+    def state(self) -> State:
+        return {"mean": self.mean}
+
 
 @dataclass(frozen=True)
 class Toy:
@@ -92,6 +96,9 @@ class Toy:
         event = self._event(private.info, private.budget)
         private.dp_sgd(learner, SquaredError(), event, stage)
         return ToySampler(model.mean.detach().clone())
+
+    def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> ToySampler:
+        return ToySampler(state["mean"])
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,9 +18,10 @@ from dpbench.core.errors import RunFailed
 from dpbench.core.images import Images
 from dpbench.core.progress import Silent
 from dpbench.core.registry import entries, load
+from dpbench.core.state import State
 from dpbench.data.catalog import CATALOG
 from dpbench.data.load import load as load_dataset
-from dpbench.privacy.mechanisms import PrivateImages
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from dpbench.privacy.replay.handle import Comparison
 from dpbench.privacy.replay.neighbours import Neighbour, neighbours
 from dpbench.runs.check import replay
@@ -24,7 +29,7 @@ from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.request import private_set_info
 from tests.support.checks.replay import failures, replayed
 from tests.support.command import Command
-from tests.support.methods import CHEATS, SUM, TRAINING, Honest, stolen
+from tests.support.methods import CHEATS, SUM, TRAINING, Fixed, Honest, stolen
 
 
 def test_an_honest_method_passes_and_its_neighbours_make_a_difference() -> None:
@@ -50,33 +55,113 @@ def test_a_method_that_reads_images_outside_of_a_mechanism_is_caught(cheat: type
     assert CHEATS[cheat] in found
 
 
+@dataclass
 class Told:
-    """A classifier that keeps from its checkpoint what it predicts by."""
+    """A classifier that keeps from its state what it predicts by."""
 
-    def __init__(self, leak: torch.Tensor) -> None:
-        self.leak = leak
+    leak: torch.Tensor
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"checkpoint": "tells nothing"}
+    def state(self) -> State:
+        return {"state": "tells nothing"}
 
     def predict(self, images: torch.Tensor) -> torch.Tensor:
         return self.leak.expand(len(images), 3)
 
 
+class Classifies(Honest):
+    """Keeps in its class what it predicts by."""
+
+    leaks = True
+    learned: Told
+
+    def fit(self, private: PrivateImages, run: RunContext) -> Told:  # type: ignore[override]
+        leak = stolen(private).pixels.float().mean() if self.leaks else torch.zeros(())
+        self.learn(private, run, self.features, self.objective())
+        type(self).learned = Told(leak)
+        return self.learned
+
+    def restore(  # type: ignore[override]
+        self, state: State, info: PrivateSetInfo, device: torch.device
+    ) -> Told:
+        return self.learned
+
+
 def test_a_classifier_whose_predictions_tell_more_than_its_checkpoint_is_caught() -> None:
-    class Classifies(Honest):
-        def fit(self, private: PrivateImages, run: RunContext) -> Told:  # type: ignore[override]
-            leak = stolen(private).pixels.float().mean() if self.leaks else torch.zeros(())
-            self.learn(private, run, self.features, self.objective())
-            return Told(leak)
-
-        leaks = True
-
     class Keeps(Classifies):
         leaks = False
 
     assert failures(replayed(Classifies(), "white added")) == {"predictions"}
     assert failures(replayed(Keeps(), "white added")) == set()
+
+
+# What is stored.
+
+
+class Kept(Fixed):
+    """A sampler whose state holds whatever a test puts there."""
+
+    more: object = None
+
+    def state(self) -> State:
+        return {"numbers": self.numbers, "more": self.more}
+
+
+class Stores(Honest):
+    """Draws from the numbers of its state alone."""
+
+    def fit(self, private: PrivateImages, run: RunContext) -> Fixed:
+        sampler = Kept(super().fit(private, run).numbers)
+        Kept.more = self.more(private)
+        return sampler
+
+    def more(self, private: PrivateImages) -> object:
+        return [True, None, ("text", 1.5)]
+
+    def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> Fixed:
+        return Fixed(state["numbers"])
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (lambda private: private, "state['more'] is of type ReplayedImages"),
+        (lambda private: [lambda: 0], "state['more'][0] is of type function"),
+        (lambda private: {"model": torch.nn.Linear(1, 1)}, "['model'] is of type Linear"),
+        (lambda private: np.float64(1.0), "state['more'] is of type float64"),
+        (lambda private: {1: 1}, "state['more'] has 1 among its names, which is no text"),
+    ],
+)
+def test_a_sampler_that_cannot_be_stored_is_refused_with_what_is_wrong(
+    more: Callable[[PrivateImages], object], said: str
+) -> None:
+    assert failures(replayed(Stores(), "white added")) == set()
+    method = type("", (Stores,), {"more": lambda self, private: more(private)})()
+    with pytest.raises(RunFailed, match=re.escape(said)) as refused:
+        replayed(method, "white added")
+    assert str(refused.value).startswith("Kept, which fit returned, cannot be stored: ")
+
+
+def test_a_sampler_without_state_is_refused() -> None:
+    class Stateless(Stores):
+        def fit(self, private: PrivateImages, run: RunContext) -> Fixed:
+            super().fit(private, run)
+            return object()  # type: ignore[return-value]
+
+    with pytest.raises(RunFailed, match=r"object, which fit returned, has no method state\(\)"):
+        replayed(Stateless(), "white added")
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [(0.0, "it gives other samples, so the state leaves something out"), (None, "TypeError")],
+)
+def test_a_sampler_that_is_not_rebuilt_is_refused(factor: float | None, said: str) -> None:
+    class Forgets(Stores):
+        def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> Fixed:
+            return Fixed(state["numbers"] * factor)
+
+    with pytest.raises(RunFailed, match=said):
+        replayed(Forgets(), "white added")
 
 
 def test_a_method_that_breaks_by_itself_is_said_to() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import signal
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from dpbench.core.state import to_bytes
+from dpbench.records.run_record import read_record
 from dpbench.runs import steps
 from dpbench.runs.folder import CHECKPOINT, SAMPLES, TRAINING
 from tests.support.command import TOY, Command, Ended
@@ -29,7 +32,7 @@ def interrupt(count: int = 0) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def one_error(ended: Ended, code: int = 2) -> str:
+def one_error(ended: Ended, code: int = 1) -> str:
     line = ended.err.splitlines()[-1]
     assert ended.code == code and line.startswith("Error: "), ended.err
     assert "Traceback" not in ended.err
@@ -51,7 +54,7 @@ def test_a_run_whose_key_is_lost_releases_nothing_more(dpbench: Command, toy: Mo
     kept = key.read_bytes()
     key.unlink()
     done = toy.CALLS["step"]
-    assert "noise.key is not there, and releases were made" in one_error(dpbench(*HERE))
+    assert "noise.key is not there, and releases were made" in one_error(dpbench(*HERE), 2)
     assert toy.CALLS["step"] == done and not key.exists()
     key.write_bytes(kept)
     assert dpbench(*HERE).code == 0
@@ -67,7 +70,7 @@ def test_a_run_killed_before_any_release_gets_a_new_key(dpbench: Command, toy: M
 # --- its own files
 
 
-def test_a_checkpoint_that_the_run_did_not_write_is_never_unpickled(
+def test_a_checkpoint_that_the_run_did_not_write_is_never_read(
     dpbench: Command, toy: ModuleType, tmp_path: Path
 ) -> None:
     toy.HOOKS["sample"] = interrupt
@@ -79,8 +82,32 @@ def test_a_checkpoint_that_the_run_did_not_write_is_never_unpickled(
     assert not (tmp_path / "exploded").exists()
     Path("here", CHECKPOINT).unlink()
     assert f"{CHECKPOINT} is not what the run wrote" in one_error(dpbench(*HERE))
+    flipped = kept[:200] + bytes([kept[200] ^ 1]) + kept[201:]
+    Path("here", CHECKPOINT).write_bytes(flipped)
+    assert f"{CHECKPOINT} is not what the run wrote" in one_error(dpbench(*HERE))
     Path("here", CHECKPOINT).write_bytes(kept)
     assert dpbench(*HERE).code == 0
+
+
+def test_no_code_of_a_checkpoint_is_executed_though_its_record_fits(
+    dpbench: Command, toy: ModuleType, tmp_path: Path
+) -> None:
+    toy.HOOKS["sample"] = interrupt
+    assert dpbench(*HERE).code == 130
+    toy.HOOKS.clear()
+    for content in (
+        pickle.dumps(Bomb(tmp_path / "exploded"), protocol=2),
+        to_bytes(Bomb(tmp_path / "exploded")),
+        to_bytes({"mean": Bomb(tmp_path / "exploded")}),
+        to_bytes(toy.ToySampler(torch.zeros(1, 8, 8))),  # as older versions stored it
+    ):
+        Path("here", CHECKPOINT).write_bytes(content)
+        forged = read_record(Path("here", "record.json"))
+        forged.artifacts[CHECKPOINT] = hashlib.sha256(content).hexdigest()
+        Path("here", "record.json").write_text(forged.dumps())
+        error = one_error(dpbench(*HERE))
+        assert "was made by an older version of dpbench" in error and "--overwrite" in error
+    assert not (tmp_path / "exploded").exists()
 
 
 def test_samples_that_the_run_did_not_draw_are_never_measured(
@@ -92,20 +119,6 @@ def test_samples_that_the_run_did_not_draw_are_never_measured(
     assert f"{SAMPLES} is not what the run wrote" in one_error(dpbench(*HERE))
     assert record()["status"] == "complete"
     assert record()["measurements"] == before["measurements"]
-
-
-def test_a_checkpoint_is_read_to_the_device_in_use(
-    dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    load, devices = torch.load, []
-
-    def watched(*arguments: Any, map_location: Any = None, **options: Any) -> Any:
-        devices.append(map_location)
-        return load(*arguments, map_location=map_location, **options)
-
-    monkeypatch.setattr(steps.torch, "load", watched)
-    assert dpbench(*HERE).code == 0
-    assert devices == [torch.device("cpu")]
 
 
 def test_other_files_beside_the_record_stay(dpbench: Command, toy: ModuleType) -> None:

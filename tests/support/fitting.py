@@ -18,6 +18,7 @@ from dpbench.data.load import load as load_dataset
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages
+from dpbench.runs.fitted import rebuilt, stored
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.public_images import open_public
 from dpbench.runs.request import private_set_info
@@ -51,6 +52,11 @@ def fitted(
         cache=folder,
     )
     return method, method.fit(private, run), ledger
+
+
+def survivor(method: Method, fitted: Sampler | Predictor) -> Sampler | Predictor:
+    """What a run draws from: rebuilt from what it stores."""
+    return rebuilt(method, stored(fitted), INFO, torch.device("cpu"))
 
 
 def outcome(fitted: Sampler | Predictor) -> torch.Tensor:

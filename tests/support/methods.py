@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dpbench.api.method import Plan, RunContext
 from dpbench.core.images import Images
+from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective, Predict, as_rows, of_examples
 from dpbench.privacy.dpsgd import Learner
@@ -31,6 +32,9 @@ class Fixed:
 
     def sample(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         return self.numbers.flatten()[:1].clamp(0, 255).byte().expand(len(labels), 1, 4, 4).clone()
+
+    def state(self) -> State:
+        return {"numbers": self.numbers}
 
 
 @dataclass
@@ -73,6 +77,9 @@ class Honest:
 
     def fit(self, private: PrivateImages, run: RunContext) -> Fixed:
         return Fixed(self.learn(private, run, self.features, self.objective()))
+
+    def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> Fixed:
+        return Fixed(**state)
 
     def learn(
         self,

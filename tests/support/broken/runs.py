@@ -47,7 +47,8 @@ def key_in_the_record(self: Any, training: Path) -> bytes:
 def key_in_the_checkpoint(honest: Any, self: Any, private: PrivateImages, run: Any) -> Any:
     sampler = honest(self, private, run)
     # a private attribute of the handle, which Python cannot hide
-    sampler.__dict__["streams"] = private._PrivateImages__streams  # type: ignore[attr-defined]
+    key = private._PrivateImages__streams._key  # type: ignore[attr-defined]
+    sampler.__dict__["state"] = lambda: {"mean": sampler.mean, "key": key.hex()}
     return sampler
 
 
