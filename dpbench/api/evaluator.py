@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from dpbench.api.method import Predictor
 from dpbench.api.profiles import Profile
 from dpbench.api.sources import PublicSource
+from dpbench.core.cache import Cache
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Progress
@@ -51,7 +51,7 @@ class EvaluationContext:
         device: Device to compute on.
         streams: Named random streams; evaluators use ``evaluation``.
         progress: Receives progress updates.
-        cache: Folder for results that can be recomputed.
+        cache: Keeps results that can be computed again, such as features of real images.
         mechanism: The mechanism that made the images, with its claim; None if undeclared or
             unknown.
         public: The public images that the method trained on; None if undeclared, or if there are
@@ -77,7 +77,7 @@ class EvaluationContext:
     device: torch.device
     streams: Streams
     progress: Progress
-    cache: Path
+    cache: Cache
     mechanism: Mechanism | None = None
     public: PublicSource | None = None
     predictor: Predictor | None = None

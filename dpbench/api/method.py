@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dpbench.api.profiles import Profile
 from dpbench.api.sources import NO_PUBLIC, PublicSource
-from dpbench.core.files import cache_folder
+from dpbench.core.files import cache_path
 from dpbench.core.images import ImageSpec, Precision
 from dpbench.core.progress import Progress
 from dpbench.core.state import State
@@ -93,7 +93,7 @@ class RunContext:
     ranks: Ranks = ALONE
     public: PublicSource | None = None
     pretrained: Callable[[dict[str, Any]], None] = lambda what: None
-    cache: Path = field(default_factory=cache_folder)
+    cache: Path = field(default_factory=cache_path)
 
     def stage(self, name: str, label: str) -> Stage:
         """Return a resumable loop that keeps its state under ``name``."""

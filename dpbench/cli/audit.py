@@ -51,8 +51,9 @@ def audit(
     """
     with outcome(debug):
         from dpbench.cli.console import progress_on
+        from dpbench.core.cache import user_cache
         from dpbench.privacy.audit import audit as audit_mechanism
-        from dpbench.privacy.clipping.selection import Executions, engine_cache
+        from dpbench.privacy.clipping.selection import Executions
         from dpbench.runs.audited import audited_mechanism
         from dpbench.runs.request import RunRequest, plan
 
@@ -69,7 +70,7 @@ def audit(
         )
         planned = plan(request)
         progress = progress_on(err)
-        executions = Executions(engine, cache=engine_cache(), decided=progress.note)
+        executions = Executions(engine, cache=user_cache(progress.note), decided=progress.note)
         mechanism = audited_mechanism(planned, planned.plan.events, executions)
         found = audit_mechanism(mechanism, seed, progress)
         if as_json:

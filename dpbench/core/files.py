@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -46,9 +47,18 @@ def write_bytes(file: Path, content: bytes, mode: int | None = None) -> None:
     replace_atomically(file, write, mode)
 
 
+def torch_bytes(content: Any) -> bytes:
+    """What ``torch.save`` writes."""
+    import torch  # not at the top: records and leaderboards are written without it
+
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
 def write_torch(file: Path, content: Any, mode: int | None = None) -> None:
     """``torch.save`` to ``file`` atomically."""
-    import torch  # not at the top: records and leaderboards are written without it
+    import torch  # not at the top: see torch_bytes
 
     def write(partial: Path) -> None:
         # through a handle, because torch writes the name of a path into the file
@@ -60,7 +70,7 @@ def write_torch(file: Path, content: Any, mode: int | None = None) -> None:
 
 def write_arrays(file: Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:
     """``numpy.savez``, or ``numpy.savez_compressed``, to ``file`` atomically."""
-    import numpy as np  # not at the top: see write_torch
+    import numpy as np  # not at the top: see torch_bytes
 
     save = np.savez_compressed if compressed else np.savez
 
@@ -128,13 +138,13 @@ def safe_name(name: str) -> str:
 
 
 def cache_path() -> Path:
-    """Absolute path of the user's cache, ``$XDG_CACHE_HOME/dpbench``, which may not exist."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache").absolute() / "dpbench"
+    """Absolute path of the user's cache, ``$XDG_CACHE_HOME/dpbench``, which may not exist.
 
-
-def cache_folder() -> Path:
-    """The user's cache, created if necessary; everything in it can be made again."""
-    folder = cache_path()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    Everything in it can be made again: see ``core.cache``.
+    """
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base).absolute() / "dpbench"
+    try:
+        return Path.home().absolute() / ".cache" / "dpbench"
+    except RuntimeError:  # a user without a home folder has no cache: nothing is ever made there
+        return Path(os.devnull) / "dpbench"

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dpbench.core.errors import UserError
+from dpbench.core.errors import UserError, out_of_memory
 from dpbench.core.files import cache_path, locked, safe_name
 from dpbench.core.images import Images, Splits, content_hash
-from dpbench.core.progress import Progress, Task
+from dpbench.core.progress import Progress, Silent, Task
 from dpbench.data.catalog import DatasetInfo
 
 HASH = "sha256"
@@ -76,15 +76,16 @@ class Mapped:
 def mapped(original: Original, progress: Progress) -> Mapped:
     """Map a data set's arrays, after decoding them into the user's cache if they are not there.
 
-    The cache identifies the files by path in the folder, size and time of modification.
+    The cache identifies the files by path in the folder, size and time of modification. Arrays that
+    are no longer what was decoded are decoded again.
 
     Args:
         original: The data set.
         progress: Receives progress updates of decoding.
 
     Raises:
-        UserError: A file is missing or does not hold what it should, or the cache is damaged or
-            cannot be written.
+        UserError: A file is missing or does not hold what it should, or the cache cannot be
+            written.
     """
     name = f"{safe_name(original.info.name)}-{_identity(original)[:16]}"
     folder = cache_path() / "arrays" / name
@@ -92,18 +93,22 @@ def mapped(original: Original, progress: Progress) -> Mapped:
     def waiting() -> None:
         progress.note(f"waiting for another process that decodes {original.info.name}")
 
-    if not folder.is_dir():
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with locked(folder.with_name(f".{name}.lock"), waiting):
-                if not folder.is_dir():  # another process may have decoded it while this one waited
-                    _write(original, folder, progress)
-        except OSError as error:
-            raise UserError(
-                f"cannot write the cache {folder} ({error.strerror or error}): make room, or name "
-                "another place with XDG_CACHE_HOME"
-            ) from error
-    return _open(original, folder)
+    found = _find(original, folder, progress)
+    if found is not None:
+        return found
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(f".{name}.lock"), waiting):
+            found = _find(original, folder, Silent())  # another process may have decoded it
+            if found is None:
+                _write(original, folder, progress)
+                found = _open(original, folder)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the cache {folder} ({error.strerror or error}): make room, or name "
+            "another place with XDG_CACHE_HOME"
+        ) from error
+    return found
 
 
 def _identity(original: Original) -> str:
@@ -138,6 +143,7 @@ def _write(original: Original, folder: Path, progress: Progress) -> None:
             handle.write(content_hash(*parts))
             handle.flush()
             os.fsync(handle.fileno())
+        shutil.rmtree(folder, ignore_errors=True)  # damaged
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -177,18 +183,31 @@ def _miscounted(original: Original, split: str, found: str) -> UserError:
     )
 
 
-def _open(original: Original, folder: Path) -> Mapped:
+def _find(original: Original, folder: Path, progress: Progress) -> Mapped | None:
+    """Open the arrays in a folder; None if there are none that are what was decoded."""
+    if not folder.is_dir():
+        return None
     try:
-        parts = {split: _open_split(original, split, folder) for split in original.counts}
-        digest = (folder / HASH).read_text(encoding="ascii")
-        if len(digest) != 64:
-            raise ValueError(f"{HASH} holds {len(digest)} characters")
-        splits = Splits(parts["train"], parts.get("validation"), parts["test"])
-        return Mapped(splits, digest)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the cache {folder} is damaged ({error}): delete it to have it made again"
-        ) from error
+        return _open(original, folder)
+    except Exception as error:  # damaged arrays may be anything
+        if out_of_memory(error):
+            raise
+        progress.note(f"the cache {folder} cannot be used ({error}): it is made again")
+        return None
+
+
+def _open(original: Original, folder: Path) -> Mapped:
+    """Open the arrays in a folder.
+
+    Raises:
+        ValueError: They are not what was decoded.
+    """
+    parts = {split: _open_split(original, split, folder) for split in original.counts}
+    digest = (folder / HASH).read_text(encoding="ascii")
+    if content_hash(*parts.values()) != digest:
+        raise ValueError("its checksum does not fit")
+    splits = Splits(parts["train"], parts.get("validation"), parts["test"])
+    return Mapped(splits, digest)
 
 
 def _open_split(original: Original, split: str, folder: Path) -> Images:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from dpbench.core.cache import user_cache
 from dpbench.core.images import Images
 from dpbench.parallel.cores import core_count
 from dpbench.privacy.clipping import Objective, engine
-from dpbench.privacy.clipping.selection import AUTO, choose, engine_cache
+from dpbench.privacy.clipping.selection import AUTO, choose
 from dpbench.privacy.dpsgd import gradient_sum
 from dpbench.privacy.mechanisms import PrivateSetInfo
 
@@ -31,7 +32,7 @@ def private_speed(
         info: Public facts about the private set, here the shape of its images.
         clipping_norm: Clipping norm C, above 0.
     """
-    execution = choose(model, objective, info.spec, AUTO, engine_cache())
+    execution = choose(model, objective, info.spec, AUTO, user_cache())
     images = blank_images(info, core_count() * execution.physical_batch)
     rng = torch.Generator(next(model.parameters()).device).manual_seed(0)
 

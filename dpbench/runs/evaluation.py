@@ -22,8 +22,8 @@ from dpbench.api.method import Predictor
 from dpbench.api.profiles import Profile
 from dpbench.api.sources import PublicSource
 from dpbench.core import registry
+from dpbench.core.cache import Cache, user_cache
 from dpbench.core.errors import RunFailed, Unavailable, UserError, described
-from dpbench.core.files import cache_folder
 from dpbench.core.images import Images, ImageSpec
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Progress
@@ -67,6 +67,10 @@ class Subject:
     lacking: Mapping[Need, str] = field(default_factory=dict)
     keep: Callable[[str, Mapping[str, NDArray[np.generic]]], None] = lambda name, arrays: None
 
+    @functools.cached_property
+    def _cache(self) -> Cache:
+        return user_cache(self.progress.note)
+
     def context(
         self, name: str, needs: frozenset[Need], unavailable: Callable[[str], None]
     ) -> EvaluationContext:
@@ -95,7 +99,7 @@ class Subject:
             device=self.device,
             streams=self.streams,
             progress=self.progress,
-            cache=cache_folder(),
+            cache=self._cache,
             mechanism=mechanism() if mechanism is not None else None,
             public=self.public if Need.PUBLIC in needs else None,
             predictor=self.predictor if Need.PREDICTOR in needs else None,

@@ -17,6 +17,7 @@ import torch
 from dpbench.api.evaluator import Need
 from dpbench.api.method import Predictor, RunContext, Sampler, uniform_labels
 from dpbench.api.sources import PublicSource
+from dpbench.core.cache import user_cache
 from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.files import (
     safe_name,
@@ -35,7 +36,7 @@ from dpbench.parallel.device import peak_memory_mb
 from dpbench.parallel.ranks import ALONE, Ranks
 from dpbench.privacy.audit import Mechanism
 from dpbench.privacy.certificate import Tuning, certify, events_of
-from dpbench.privacy.clipping.selection import Executions, engine_cache
+from dpbench.privacy.clipping.selection import Executions
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import PrivateImages
 from dpbench.records.run_record import KEPT, RECORD, RELEASES, RunRecord
@@ -167,7 +168,7 @@ class RunSteps:
 
         chosen = self.record.resolved.setdefault("gradients", {})
         engine = self.planned.request.engine
-        return Executions(engine, chosen, engine_cache(), decided, ranks)
+        return Executions(engine, chosen, user_cache(self.progress.note), decided, ranks)
 
     def noise_key(self, training: Path) -> bytes:
         """Return the run's secret key, made when the run starts and kept until training ends.

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from dpbench.core.files import write_torch
+from dpbench.core.files import torch_bytes, write_torch
 from dpbench.core.progress import Progress
 from dpbench.parallel.ranks import ALONE, Ranks
 
@@ -123,14 +123,10 @@ class Stage:
                 raise KeyboardInterrupt
 
     def _load(self, state: Mapping[str, Stateful]) -> int:
-        content = b""
-        if self.ranks.first and self._file.exists():
-            content = self._file.read_bytes()
-        elif self.ranks.first and self.ranks.size > 1:
+        content = self._read() if self.ranks.first else b""
+        if self.ranks.first and self.ranks.size > 1 and not content:
             # earlier results may differ between ranks in their last bits
-            buffer = io.BytesIO()
-            torch.save(_content(0, state), buffer)
-            content = buffer.getvalue()
+            content = torch_bytes(_content(0, state))
         content = self.ranks.broadcast(content)
         if not content:
             return 0
@@ -141,7 +137,14 @@ class Stage:
 
     def _save(self, done: int, state: Mapping[str, Stateful]) -> None:
         if self.ranks.first:
-            write_torch(self._file, _content(done, state), SECRET_MODE)
+            self._write(_content(done, state))
+
+    def _read(self) -> bytes:
+        """The saved state; empty if there is none."""
+        return self._file.read_bytes() if self._file.exists() else b""
+
+    def _write(self, content: dict[str, Any]) -> None:
+        write_torch(self._file, content, SECRET_MODE)
 
 
 def _content(done: int, state: Mapping[str, Stateful]) -> dict[str, Any]:

@@ -7,16 +7,18 @@ method. Runs of one seed that differ in private training alone, for instance in 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from dpbench.core.cache import Cache
 from dpbench.core.canonical import sha256_of
-from dpbench.core.files import locked, sha256, write_torch
+from dpbench.core.files import locked, torch_bytes
 from dpbench.core.progress import Progress
 from dpbench.core.streams import Streams
 from dpbench.parallel.ranks import ALONE, Ranks
@@ -57,9 +59,9 @@ class Pretraining:
         self.id = sha256_of(recipe)
         self.streams = streams
         name = f"{self.id[:16]}-seed{streams.public_seed}"
-        self._file = folder / f"{name}.pt"
-        self._partial = folder / f"{name}.stage"
-        self.stage = Stage(label, self._partial, progress, ranks)
+        self._name, self._lock_name = f"{name}.pt", f"{name}.lock"
+        self._cache = Cache(folder, progress.note)
+        self.stage = _KeptStage(label, self._cache, f"{name}.stage", progress, ranks)
         self._progress, self._ranks, self._kept = progress, ranks, kept
         self._lock = contextlib.ExitStack()
 
@@ -69,41 +71,97 @@ class Pretraining:
         A process that finds none must train them. It holds a lock until it has saved them or ends;
         others wait here meanwhile.
         """
-        content = b""
+        content = None
         if self._ranks.first:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.enter_context(locked(self._file.with_suffix(".lock"), self._wait))
-            if self._file.exists():
-                content = self._file.read_bytes()
+
+            def fitting(handle: BinaryIO) -> bytes:
+                found = handle.read()
+                _check_fit(_weights(found), model)
+                return found
+
+            content = self._cache.find(self._name, fitting)
+            if content is None:
+                with contextlib.suppress(OSError):  # nobody else can write there either
+                    self._cache.folder.mkdir(parents=True, exist_ok=True)
+                    self._lock.enter_context(
+                        locked(self._cache.folder / self._lock_name, self._wait)
+                    )
+                content = self._cache.find(self._name, fitting)  # made while this one waited
+            if content is not None:
                 self._lock.close()
-                self._progress.note(f"public training was done before: {self._file}")
-                self._tell(reused=True)
-        content = self._ranks.broadcast(content)
+                self._progress.note(f"public training was done before: {self._place}")
+                self._tell(content, reused=True)
+        content = self._ranks.broadcast(content or b"")
         if not content:
             return False
-        model.load_state_dict(
-            torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        )
+        model.load_state_dict(_weights(content))
         return True
 
     def save(self, model: nn.Module) -> None:
         """Cache the weights of ``model`` and remove the checkpoint of the loop."""
         if self._ranks.first:
-            write_torch(self._file, model.state_dict())
-            self._partial.unlink(missing_ok=True)
+            content = torch_bytes(model.state_dict())
+            if self._cache.keep(self._name, lambda handle: handle.write(content)):
+                self._progress.note(f"public weights are kept in {self._place}")
+            self._tell(content, reused=False)
+            self.stage.discard()
             self._lock.close()
-            self._progress.note(f"public weights are kept in {self._file}")
-            self._tell(reused=False)
 
-    def _tell(self, reused: bool) -> None:
+    @property
+    def _place(self) -> Path:
+        return self._cache.folder / self._name
+
+    def _tell(self, content: bytes, reused: bool) -> None:
         self._kept(
             {
                 "recipe": self.id,
                 "seed": self.streams.public_seed,
-                "sha256": sha256(self._file),
+                "sha256": hashlib.sha256(content).hexdigest(),
                 "reused": reused,
             }
         )
 
     def _wait(self) -> None:
         self._progress.note("waiting for another process that runs the same public training")
+
+
+class _KeptStage(Stage):
+    """A loop whose checkpoint is a result in the cache: lost, it is done again."""
+
+    def __init__(
+        self, label: str, cache: Cache, name: str, progress: Progress, ranks: Ranks
+    ) -> None:
+        super().__init__(label, cache.folder / name, progress, ranks)
+        self._cache = cache
+
+    def _read(self) -> bytes:
+        return self._cache.find(self._file.name, lambda handle: handle.read()) or b""
+
+    def _write(self, content: dict[str, Any]) -> None:
+        self._cache.keep(self._file.name, lambda handle: handle.write(torch_bytes(content)))
+
+    def discard(self) -> None:
+        """Remove the checkpoint."""
+        with contextlib.suppress(OSError):
+            self._file.unlink()
+
+
+def _weights(content: bytes) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = torch.load(
+        io.BytesIO(content), map_location="cpu", weights_only=True
+    )
+    return found
+
+
+def _check_fit(weights: dict[str, Tensor], model: nn.Module) -> None:
+    """Check that weights are those of a model.
+
+    Raises:
+        ValueError: They have other names, shapes or kinds of numbers.
+    """
+    found, wanted = (
+        {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
+        for state in (weights, model.state_dict())
+    )
+    if found != wanted:
+        raise ValueError("it holds the weights of another network")

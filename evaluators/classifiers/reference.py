@@ -8,11 +8,11 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
-from dpbench.core.files import write_text
+from dpbench.core.cache import Cache
 from dpbench.core.images import Images, content_hash
 from dpbench.core.streams import Streams
 
@@ -34,14 +34,14 @@ class Reference:
         test: Test images.
         classes: Number of classes.
         device: Device to compute on.
-        cache: Folder of the cache; accuracies are keyed by images and recipe.
+        cache: Keeps the accuracies, by images and recipe.
     """
 
     train: Images
     test: Images
     classes: int
     device: torch.device
-    cache: Path
+    cache: Cache
 
     @functools.cached_property
     def _content(self) -> tuple[str, str]:
@@ -56,14 +56,15 @@ class Reference:
             seed: Seed of training.
             advance: Receives the number of images of every step.
         """
-        file = self.cache / "accuracies" / f"{self._key(recipe, seed)}.json"
-        if file.exists():
+        name = f"accuracies/{self._key(recipe, seed)}.json"
+        found = self.cache.find(name, _read)
+        if found is not None:
             advance(BATCH * recipe.steps)
-        else:
-            network = train(recipe, self.train, self.classes, seed, self.device, advance)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_text(file, json.dumps(accuracy(network, self.test, self.device)))
-        return float(json.loads(file.read_text(encoding="utf-8")))
+            return found
+        network = train(recipe, self.train, self.classes, seed, self.device, advance)
+        reached = accuracy(network, self.test, self.device)
+        self.cache.keep(name, lambda handle: handle.write(json.dumps(reached).encode()))
+        return reached
 
     def _key(self, recipe: Recipe, seed: int) -> str:
         said = dataclasses.asdict(recipe) | {"network": recipe.network.__qualname__}
@@ -71,3 +72,7 @@ class Reference:
         computed_by = (self.device.type, torch.__version__, VERSION)
         content = (*self._content, said, seed, self.classes, *computed_by)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read(handle: BinaryIO) -> float:
+    return float(json.load(handle))

@@ -11,11 +11,14 @@ import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dpbench.core.cache import Cache
 from dpbench.core.errors import RunFailed
 from dpbench.core.files import write_arrays
 from dpbench.core.images import Images, ImageSpec, content_hash
@@ -104,7 +107,7 @@ def cnn_extractor(
     dataset: str,
     classes: int,
     train_split: Images,
-    cache: Path,
+    cache: Cache,
     device: torch.device,
     progress: Progress,
 ) -> Extractor:
@@ -118,7 +121,7 @@ def cnn_extractor(
         dataset: Name of the data set.
         classes: Number of classes.
         train_split: The whole real train split; ignored if weights are pinned.
-        cache: Folder of trained networks.
+        cache: Keeps trained networks.
         device: Device to compute features on.
         progress: Receives progress updates of training.
 
@@ -131,7 +134,7 @@ def cnn_extractor(
     else:
         content = content_hash(train_split)
         network = _network_by_recipe(
-            train_split, classes, cache / f"cnn64-recipe{RECIPE}-{content}.npz", progress
+            train_split, classes, cache, f"cnn64-recipe{RECIPE}-{content}.npz", progress
         )
         identity = f"recipe{RECIPE}-{content[:8]}"
     network = network.to(device)
@@ -162,13 +165,16 @@ def pinned_network(dataset: str, folder: Path = WEIGHTS) -> FeatureCnn:
 
 def write_network(file: Path, network: FeatureCnn) -> None:
     """Write weights as ``.npz``, one float32 array per name of the state."""
-    # the only integers of the state count batches, which only training uses
-    state = network.state_dict()
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_arrays(file, {k: v.numpy() for k, v in state.items() if v.is_floating_point()})
+    write_arrays(file, _weights(network))
 
 
-def _read_network(source: Path | io.BytesIO) -> FeatureCnn:
+def _weights(network: FeatureCnn) -> dict[str, NDArray[np.float32]]:
+    # the only integers of the state count batches, which only training uses
+    return {k: v.numpy() for k, v in network.state_dict().items() if v.is_floating_point()}
+
+
+def _read_network(source: BinaryIO) -> FeatureCnn:
     with np.load(source, allow_pickle=False) as arrays:
         state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     network = FeatureCnn(state["convolutions.0.weight"].shape[1], len(state["head.bias"]))
@@ -176,10 +182,17 @@ def _read_network(source: Path | io.BytesIO) -> FeatureCnn:
     return network.eval()
 
 
-def _network_by_recipe(images: Images, classes: int, file: Path, progress: Progress) -> FeatureCnn:
-    if not file.exists():
+def _network_by_recipe(
+    images: Images, classes: int, cache: Cache, name: str, progress: Progress
+) -> FeatureCnn:
+    network = cache.find(name, _read_network)
+    if network is None:
         total = BATCH * _cnn_recipe().steps
         with progress.task("train the feature extractor", total, "images") as task:
-            network = train_extractor(images, classes, SEED, task.advance)
-        write_network(file, network)
-    return _read_network(file)
+            trained = train_extractor(images, classes, SEED, task.advance)
+        content = io.BytesIO()
+        np.savez(content, **_weights(trained))  # type: ignore[arg-type]
+        cache.keep(name, lambda handle: handle.write(content.getbuffer()))
+        content.seek(0)
+        network = _read_network(content)  # as later runs have it, to the last bit
+    return network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from cleanfid.resize import make_resizer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpbench.core.files import write_arrays
+from dpbench.core.cache import Cache
 from dpbench.core.images import Images, content_hash
 
 
@@ -60,7 +60,7 @@ class Extractor:
 def cached_features(
     extractor: Extractor,
     images: Images,
-    cache: Path,
+    cache: Cache,
     device: torch.device,
     advance: Callable[[float], None],
 ) -> NDArray[np.float32]:
@@ -68,9 +68,9 @@ def cached_features(
 
     Args:
         extractor: Feature extractor.
-        images: N images; the cache is keyed by the hash of their content and the kind of device,
-            on which the last digits of features depend.
-        cache: Folder of the cache.
+        images: N images; their features are keyed by the hash of their content and the kind of
+            device, on which the last digits of features depend.
+        cache: Keeps the features.
         device: Device the extractor was made on.
         advance: Receives the number of images of every batch.
 
@@ -78,16 +78,21 @@ def cached_features(
         ``(N, D)``, float32.
     """
     content = content_hash(images)
-    file = cache / f"{extractor.id}-{content}-{device.type}.features.npz"
-    if not file.exists():
-        features = extractor.features(images.pixels, device, advance)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_arrays(file, {"features": features})
+    name = f"{extractor.id}-{content}-{device.type}.features.npy"
+
+    def load(handle: BinaryIO) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = np.load(handle, allow_pickle=False)
+        if features.shape != (len(images), extractor.dimension) or features.dtype != np.float32:
+            raise ValueError(f"holds {features.dtype} of shape {features.shape}")
         return features
-    advance(len(images))
-    with np.load(file, allow_pickle=False) as arrays:
-        found: NDArray[np.float32] = arrays["features"]
-    return found
+
+    found = cache.find(name, load)
+    if found is not None:
+        advance(len(images))
+        return found
+    features = extractor.features(images.pixels, device, advance)
+    cache.keep(name, lambda handle: np.save(handle, features))
+    return features
 
 
 def clean_resize(pixels: Tensor, side: int) -> Tensor:

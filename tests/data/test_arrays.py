@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,15 +170,34 @@ def test_a_missing_file_is_named(original: Original) -> None:
         mapped(original, Silent())
 
 
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-2])
+
+
+def flip_the_last_bit(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def hold_other_arrays(file: Path) -> None:
+    with file.open("wb") as handle:
+        np.save(handle, np.zeros(3, np.int64))
+
+
 @pytest.mark.parametrize("name", ["test-pixels.npy", "validation-labels.npy", "sha256"])
-def test_a_damaged_cache_is_named_and_to_be_deleted(
-    original: Original, arrays_cache: Path, name: str
+@pytest.mark.parametrize("damage", [Path.unlink, cut_short, flip_the_last_bit, hold_other_arrays])
+def test_damaged_arrays_are_decoded_again(
+    original: Original, arrays_cache: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
-    mapped(original, Silent())
+    first = mapped(original, Silent())
     (folder,) = (file for file in arrays_cache.iterdir() if file.is_dir())
-    (folder / name).write_bytes((folder / name).read_bytes()[:-2])
-    with pytest.raises(UserError, match=f"{folder} is damaged .*delete it"):
-        mapped(original, Silent())
+    damage(folder / name)
+    again = mapped(original, Silent())
+    assert asked(original) == 2 * len(COUNTS)
+    assert again.content_hash == first.content_hash
+    assert np.array_equal(again.splits.test.pixels, parts()["test"][0])
+    assert mapped(original, Silent()).content_hash == first.content_hash
+    assert asked(original) == 2 * len(COUNTS), "it was mended, and decoded once more"
 
 
 def test_a_cache_that_cannot_be_written_is_named(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from dpbench.api.evaluator import EvaluationContext
+from dpbench.core.cache import Cache
 from dpbench.core.errors import UserError
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement
@@ -203,5 +204,5 @@ def test_features_of_real_images_are_taken_once(
 ) -> None:
     context = evaluation(DIGITS.train[:200], tmp_path)
     first = rows(context)
-    monkeypatch.setattr(extractor, "write_arrays", None)
+    monkeypatch.setattr(Cache, "keep", None)
     assert rows(context) == first

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.api.profiles import PAPER, SMOKE
+from dpbench.core.cache import Cache
 from dpbench.core.images import Images, ImageSpec
 from dpbench.core.metrics import Measurement
 from dpbench.core.progress import Progress, Silent
@@ -75,7 +76,7 @@ def case(synthetic: Tensor, source: Public | None, **changes: object) -> Evaluat
         device=torch.device("cpu"),
         streams=Streams(0),
         progress=Silent(),
-        cache=Path("unused"),
+        cache=Cache(Path("unused")),
         public=source,
     )
     return replace(context, **changes)

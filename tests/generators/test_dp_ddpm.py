@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from dpbench.api.method import RunContext
 from dpbench.api.profiles import SMOKE
+from dpbench.core.cache import Cache
 from dpbench.core.errors import UserError
 from dpbench.core.images import Images
 from dpbench.core.progress import Progress, Silent
@@ -63,11 +65,16 @@ def test_classes_are_embedded_anew_where_public_ones_are_others(tmp_path):
         pretrained(Greys(classes=count), tmp_path, "centre_learning_rate=0.01")
         for count in (3, None, 10)
     )
-    kept = torch.load(next((tmp_path / "pretrained").glob("*.pt")), weights_only=True)
+    files = [
+        Cache(tmp_path / "pretrained").find(
+            file.name, lambda handle: torch.load(io.BytesIO(handle.read()), weights_only=True)
+        )
+        for file in (tmp_path / "pretrained").glob("*.pt")
+    ]
+    kept = files[0]
     assert kept.keys() == weights(same).keys()
     of_classes = [name for name in weights(same) if name.startswith(STATE_OF_CLASSES)]
     assert of_classes == ["network.embedding.label.weight", "centres.images.weight"]
-    files = [torch.load(file, weights_only=True) for file in (tmp_path / "pretrained").glob("*.pt")]
     for name in of_classes:
         states = [weights(each)[name] for each in (other, unlabelled, same)]
         assert len({len(state) for state in states}) == 1

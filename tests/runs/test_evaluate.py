@@ -145,7 +145,7 @@ NAN = np.where(IMAGES == 7, np.nan, IMAGES)
         (IMAGES, LABELS - 1, "labels has values from -1 to 8"),
         (IMAGES, LABELS * 1.0, "labels is float64; expected whole numbers"),
         (IMAGES, LABELS.astype(str), "expected whole numbers"),
-        (IMAGES, np.array([None] * 20), "Object arrays cannot be loaded"),
+        (IMAGES, np.array([None] * 20), "holds Python objects"),
     ],
 )  # fmt: skip
 def test_bad_arrays_are_one_line_and_leave_nothing(

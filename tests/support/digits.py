@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.api.profiles import SMOKE
+from dpbench.core.cache import Cache
 from dpbench.core.images import Images
 from dpbench.core.progress import Silent
 from dpbench.core.streams import Streams
@@ -35,7 +36,7 @@ def evaluation(
         device=CPU,
         streams=Streams(seed),
         progress=Silent(),
-        cache=cache,
+        cache=Cache(cache),
     )
     return replace(context, **changes)
 

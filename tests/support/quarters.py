@@ -9,6 +9,7 @@ import torch
 
 from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.api.profiles import SMOKE
+from dpbench.core.cache import Cache
 from dpbench.core.images import Images
 from dpbench.core.progress import Silent
 from dpbench.core.streams import Streams
@@ -40,6 +41,6 @@ def evaluation(
         device=torch.device("cpu"),
         streams=Streams(0),
         progress=Silent(),
-        cache=cache,
+        cache=Cache(cache),
     )
     return replace(context, **changes)

@@ -19,13 +19,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
+from dpbench.core.cache import Cache
 from dpbench.core.errors import RunFailed, UserError
-from dpbench.core.files import cache_folder, write_text
 from dpbench.core.images import ImageSpec
 from dpbench.parallel.cores import core_count, sharing
 from dpbench.parallel.ranks import ALONE, Ranks
@@ -82,7 +82,7 @@ class Executions:
     Args:
         engine: A name in ``ENGINES``, or ``auto`` for the fastest.
         chosen: Earlier choices by purpose, as JSON values; new ones are added.
-        cache: File that keeps the timings made on this machine for other runs; None for no cache.
+        cache: Keeps the timings made on this machine for other runs; None for no cache.
         decided: Called after each choice with a one-line summary, so that the choice can be saved.
         ranks: Processes of the run; the first one chooses for all.
     """
@@ -91,7 +91,7 @@ class Executions:
         self,
         engine: str = AUTO,
         chosen: dict[str, Any] | None = None,
-        cache: Path | None = None,
+        cache: Cache | None = None,
         decided: Callable[[str], None] = lambda line: None,
         ranks: Ranks = ALONE,
     ) -> None:
@@ -132,11 +132,6 @@ class Executions:
         return Execution(**json.loads(told))
 
 
-def engine_cache() -> Path:
-    """File that keeps the timings made on this machine."""
-    return cache_folder() / "engines.json"
-
-
 def copies_at_once(device: torch.device) -> int:
     """Number of copies in a physical batch, unless memory requires fewer."""
     return CPU_COPIES if device.type == "cpu" else CUDA_COPIES
@@ -154,7 +149,7 @@ def check_name(name: str) -> str:
 
 
 def choose(
-    model: nn.Module, objective: Objective, spec: ImageSpec, name: str, cache: Path | None = None
+    model: nn.Module, objective: Objective, spec: ImageSpec, name: str, cache: Cache | None = None
 ) -> Execution:
     """Choose the fastest engine that agrees with plain autograd, and size its physical batch.
 
@@ -166,15 +161,15 @@ def choose(
         objective: Training loss.
         spec: Shape of one image.
         name: A name in ``ENGINES``, or ``auto``.
-        cache: File that keeps timings; None for no cache.
+        cache: Keeps timings; None for no cache.
 
     Raises:
         UserError: The requested engine cannot differentiate this model.
         RunFailed: No engine can.
     """
     device = next(iter(trainable(model).values())).device
-    key, timings = _key(model, objective, spec, device), _read(cache)
-    known = timings.get(key, {})
+    file = f"engines/{_key(model, objective, spec, device)}.json"
+    known = (cache.find(file, _timings) if cache is not None else None) or {}
     reference = functools.cache(lambda: _Reference.of(model, objective, spec))
     sizes: dict[str, int] = {}
     speeds: dict[str, float] = {}
@@ -201,7 +196,7 @@ def choose(
     fastest = max(speeds, key=speeds.__getitem__)
     timed = known | {each: float(f"{speed:.4g}") for each, speed in speeds.items()}
     if cache is not None and timed != known:
-        write_text(cache, json.dumps(timings | {key: timed}, indent=1))
+        cache.keep(file, lambda handle: handle.write(json.dumps(timed).encode()))
     shown = {each: timed[each] for each in names if each in timed and each not in refused}
     return Execution(fastest, sizes[fastest], shown, refused)
 
@@ -367,19 +362,16 @@ def _code_hash(folder: Path = Path(__file__).parent) -> str:
     return code.hexdigest()
 
 
-def _read(cache: Path | None) -> dict[str, dict[str, float]]:
-    """Copies per second by key and engine; what has another format is left out."""
-    try:
-        content = json.loads(cache.read_text()) if cache is not None and cache.exists() else {}
-    except ValueError:  # a damaged cache is made again
-        content = {}
-    if not isinstance(content, dict):
-        return {}
-    return {key: timings for key, timings in content.items() if _are_timings(timings)}
+def _timings(handle: BinaryIO) -> dict[str, float]:
+    """Copies per second by engine, as they are kept.
 
-
-def _are_timings(value: Any) -> bool:
-    return isinstance(value, dict) and all(
+    Raises:
+        ValueError: They have another format.
+    """
+    found = json.load(handle)
+    if not isinstance(found, dict) or not all(
         name in ENGINES and isinstance(speed, (int, float)) and speed > 0
-        for name, speed in value.items()
-    )
+        for name, speed in found.items()
+    ):
+        raise ValueError("it holds no timings of engines")
+    return found

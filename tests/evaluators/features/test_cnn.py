@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dpbench.core.cache import Cache
 from dpbench.core.errors import RunFailed
 from dpbench.core.images import Images, content_hash
 from dpbench.core.pixels import from_pixels
@@ -53,7 +54,7 @@ def test_other_data_sets_get_a_network_by_the_recipe_once(
     monkeypatch.setattr(cnn, "train_extractor", short_training)
 
     def features(images: Images) -> tuple[str, Tensor]:
-        found = cnn.cnn_extractor("mine", 10, images, tmp_path, CPU, Silent())
+        found = cnn.cnn_extractor("mine", 10, images, Cache(tmp_path), CPU, Silent())
         return found.id, found.network(DIGITS.test.pixels)
 
     first, again = features(DIGITS.train), features(DIGITS.train)

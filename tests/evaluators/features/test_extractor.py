@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dpbench.core.cache import Cache
 from dpbench.core.images import Images
 from dpbench.evaluators.features import extractor
 
@@ -30,7 +31,7 @@ def test_features_computed_on_one_kind_of_device_are_not_used_on_another(tmp_pat
 
         of = extractor.Extractor("id", 2, network, batch=10)
         found = extractor.cached_features(
-            of, images, tmp_path, torch.device(device), lambda count: None
+            of, images, Cache(tmp_path), torch.device(device), lambda count: None
         )
         return float(found[0, 0])
 
