@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dpbench.core.errors import UserError, described
+from dpbench.core.errors import UserError
 from dpbench.core.images import Images
 from dpbench.core.progress import Progress
 from dpbench.data.catalog import DatasetInfo
-from dpbench.data.formats import folders
+from dpbench.data.formats import folders, npz
+from dpbench.data.formats.npz import Array, Header
 
 IMAGES, LABELS = "images", "labels"
 
-Array = NDArray[Any]
 
-
-def read_samples(path: Path, info: DatasetInfo, progress: Progress) -> Images:
+def read_samples(path: Path, info: DatasetInfo, most: int, progress: Progress) -> Images:
     """Read samples from a folder of images or an ``.npz`` file.
 
     Args:
         path: A folder with a sub-folder of images for each class (as ``folders.samples`` reads
             it), or an ``.npz`` file with integer arrays: ``images`` of shape ``(N, C, H, W)``,
-            ``(N, H, W, C)`` or, if C is 1, ``(N, H, W)``, and ``labels`` of shape ``(N,)``.
+            ``(N, H, W, C)`` or, if C is 1, ``(N, H, W)``, and ``labels`` of shape ``(N,)``, the
+            position of each class in ``info.class_names``.
         info: The data set that the samples imitate.
+        most: Largest number of samples, so that a small file cannot ask for much memory.
         progress: Receives progress updates of decoding.
 
     Returns:
@@ -37,63 +38,65 @@ def read_samples(path: Path, info: DatasetInfo, progress: Progress) -> Images:
         UserError: There are no samples at ``path``, or they do not fit the data set.
     """
     if path.is_dir():
-        return folders.samples(path, info, progress)
-    images, labels = _arrays(path)
-    pixels = _pixels(path, images, info)
-    return Images(
-        torch.from_numpy(pixels), torch.from_numpy(_labels(path, labels, len(pixels), info))
-    )
-
-
-def _arrays(file: Path) -> tuple[Array, Array]:
-    if not file.exists():
+        return folders.samples(path, info, most, progress)
+    if not path.exists():
         raise UserError(
-            f"there is no {file}: give a run's folder, an .npz file, or a folder with a sub-folder "
+            f"there is no {path}: give a run's folder, an .npz file, or a folder with a sub-folder "
             "of images for each class"
         )
-    try:
-        loaded = np.load(file, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ValueError("it is one array without a name")
-        with loaded:
-            if missing := [name for name in (IMAGES, LABELS) if name not in loaded.files]:
-                there = ", ".join(loaded.files) or "nothing"
-                raise ValueError(f"it holds {there}, but no {' and no '.join(missing)}")
-            return loaded[IMAGES], loaded[LABELS]
-    except Exception as error:  # a bad file may raise anything
-        raise UserError(
-            f"{file} is not an .npz file with arrays {IMAGES} and {LABELS}: {described(error)}; "
-            "make one with numpy.savez"
-        ) from error
+
+    def check(headers: Mapping[str, Header]) -> None:
+        _check_images(path, headers[IMAGES], info, most)
+        _check_labels(path, headers[LABELS], headers[IMAGES].shape[0])
+
+    arrays = npz.read(path, (IMAGES, LABELS), check)
+    pixels = _pixels(path, arrays[IMAGES], info)
+    return Images(torch.from_numpy(pixels), torch.from_numpy(_labels(path, arrays[LABELS], info)))
 
 
-def _pixels(file: Path, images: Array, info: DatasetInfo) -> NDArray[np.uint8]:
-    """The images as ``(N, C, H, W)``, uint8."""
-    channels, height, width = info.shape
-    if images.shape[1:] == info.shape:
-        ordered = images
-    elif images.shape[1:] == (height, width, channels):
-        ordered = images.transpose(0, 3, 1, 2)
-    elif channels == 1 and images.shape[1:] == (height, width):
-        ordered = images[:, None]
-    else:
+def _check_images(file: Path, images: Header, info: DatasetInfo, most: int) -> None:
+    if _order(images.shape, info) is None:
+        channels, height, width = info.shape
         raise UserError(
             f"{file}: {IMAGES} has shape {images.shape}; samples of {info.name} have shape "
             f"(N, {channels}, {height}, {width}) or (N, {height}, {width}, {channels})"
             + (f" or (N, {height}, {width})" if channels == 1 else "")
         )
-    if not len(ordered):
+    count = images.shape[0]
+    if not count:
         raise UserError(f"{file} holds no image; expected at least one")
-    if ordered.dtype.kind == "f":
-        raise UserError(f"{file}: {IMAGES} is {ordered.dtype} {_float_range(ordered)}")
-    if ordered.dtype.kind not in "iu":
-        raise UserError(f"{file}: {IMAGES} is {ordered.dtype}; expected uint8 in [0, 255]")
-    low, high = int(ordered.min()), int(ordered.max())
+    if count > most:
+        raise UserError(
+            f"{file} holds {count:,} images; expected at most {most:,}, ten times as many as runs "
+            "of the profile draw: take fewer, or a larger --profile"
+        )
+    if images.dtype.kind not in "iuf":
+        raise UserError(f"{file}: {IMAGES} is {images.dtype}; expected uint8 in [0, 255]")
+
+
+def _order(shape: tuple[int, ...], info: DatasetInfo) -> tuple[int, ...] | None:
+    """The axes of images of a shape in the order ``N, C, H, W``; None if they do not fit."""
+    channels, height, width = info.shape
+    if shape[1:] == info.shape:
+        return (0, 1, 2, 3)
+    if shape[1:] == (height, width, channels):
+        return (0, 3, 1, 2)
+    if channels == 1 and shape[1:] == (height, width):
+        return (0, 1, 2)
+    return None
+
+
+def _pixels(file: Path, images: Array, info: DatasetInfo) -> NDArray[np.uint8]:
+    """The images as ``(N, C, H, W)``, uint8."""
+    if images.dtype.kind == "f":
+        raise UserError(f"{file}: {IMAGES} is {images.dtype} {_float_range(images)}")
+    low, high = int(images.min()), int(images.max())
     if low < 0 or high > 255 or high == 1:  # only 0 and 1: intensities that were not scaled
         raise UserError(
             f"{file}: {IMAGES} has values from {low} to {high}; expected uint8 in [0, 255]"
         )
-    return np.ascontiguousarray(ordered, np.uint8)
+    ordered = images.transpose(_order(images.shape, info))
+    return np.ascontiguousarray(ordered, np.uint8).reshape(-1, *info.shape)
 
 
 def _float_range(images: Array) -> str:
@@ -112,8 +115,7 @@ def _float_range(images: Array) -> str:
     return f"with values from {low:.4g} to {high:.4g}; expected uint8 in [0, 255]: {how}"
 
 
-def _labels(file: Path, labels: Array, count: int, info: DatasetInfo) -> NDArray[np.int64]:
-    """The labels as ``(N,)``, int64."""
+def _check_labels(file: Path, labels: Header, count: int) -> None:
     if labels.shape != (count,):
         raise UserError(
             f"{file}: {LABELS} has shape {labels.shape}; expected ({count},), one class for each "
@@ -123,6 +125,10 @@ def _labels(file: Path, labels: Array, count: int, info: DatasetInfo) -> NDArray
         raise UserError(
             f"{file}: {LABELS} is {labels.dtype}; expected whole numbers, such as int64"
         )
+
+
+def _labels(file: Path, labels: Array, info: DatasetInfo) -> NDArray[np.int64]:
+    """The labels as ``(N,)``, int64."""
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= info.classes:
         raise UserError(

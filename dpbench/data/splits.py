@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dpbench.core.images import Images
@@ -39,6 +40,29 @@ def hold_out(images: Images, held_out: int) -> tuple[Images, Images]:
     """
     order = sorted(range(len(images)), key=index_digest)
     return _parts(images, images.labels.new_tensor(order), held_out)
+
+
+def tested_in_every_class(labels: Tensor, count: int) -> Tensor:
+    """Choose images for testing, stratified by class, from a data set of which all is given.
+
+    Where classes have equal claims, a digest decides and not their order; every class of two
+    images or more has one at least, even where that makes more than ``count``.
+
+    Args:
+        labels: ``(N,)``, int64.
+        count: How many to choose, 0 to N.
+
+    Returns:
+        Indices of ``labels``, sorted.
+    """
+    order = fixed_stratified_order(labels, spread=True)
+    chosen = set(order[len(order) - count :].tolist())
+    last, sizes = {}, labels.bincount().tolist()
+    for index in order.tolist():
+        last[int(labels[index])] = index
+    tested = {int(labels[index]) for index in chosen}
+    chosen |= {last[label] for label in last if label not in tested and sizes[label] > 1}
+    return torch.tensor(sorted(chosen), dtype=torch.int64)
 
 
 def _parts(images: Images, order: Tensor, held_out: int) -> tuple[Images, Images]:

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 
-def fixed_stratified_order(labels: Tensor) -> Tensor:
+def fixed_stratified_order(labels: Tensor, spread: bool = False) -> Tensor:
     """Stratified permutation that depends on the labels alone: the same on every machine.
 
-    Within a class, images are ordered by ``index_digest``; then the classes are interleaved evenly,
-    the lowest label first where several are due.
+    Within a class, images are ordered by ``index_digest``; then the classes are interleaved evenly.
 
     Args:
         labels: ``(N,)``, int64.
+        spread: Where several classes are due, the first is that of the smallest ``index_digest`` of
+            the image, and not that of the lowest label: a tail then favours no class.
 
     Returns:
         ``(N,)``, int64: indices of ``labels``.
@@ -29,8 +30,9 @@ def fixed_stratified_order(labels: Tensor) -> Tensor:
         return members.new_tensor(sorted(members.tolist(), key=index_digest))
 
     places = _places(labels, by_digest)
-    by_label = labels.argsort(stable=True)
-    return by_label[places[by_label].argsort(stable=True)]
+    everyone = torch.arange(len(labels))
+    first = by_digest(everyone) if spread else labels.argsort(stable=True)
+    return first[places[first].argsort(stable=True)]
 
 
 def random_stratified_order(labels: Tensor, rng: torch.Generator) -> Tensor:

@@ -29,6 +29,7 @@ from dpbench.runs.request import check_seed
 from dpbench.runs.resuming import read_earlier, timed_part
 
 FOLDER = Path("evaluations")
+MOST_SAMPLES = 10  # times what runs of the profile draw
 LACKING = {
     Need.MECHANISM: "only samples are evaluated here, not the mechanism that made them",
     Need.PUBLIC: "only samples are evaluated here, without their generator's public images",
@@ -92,7 +93,8 @@ def score(
     check_seed(seed)
     names = _of_samples(request.evaluators)
     device = resolve_device(request.device)
-    samples = read_samples(_samples(request.source, run), info, progress)
+    most = MOST_SAMPLES * profile.samples
+    samples = read_samples(_samples(request.source, run), info, most, progress)
     dataset = load(name, data_root, progress)
     progress.note(f"{dataset.info.name} from {dataset.source}")
     spec = _spec(request, run, samples, dataset, profile, seed)

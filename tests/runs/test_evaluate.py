@@ -90,7 +90,7 @@ def test_every_layout_is_the_same_samples(
 def test_colours_stay_in_their_places(tmp_path: Path) -> None:
     images = RNG.integers(0, 256, (4, 3, 32, 32), np.uint8)
     for form in (images, images.transpose(0, 2, 3, 1)):
-        found = read_samples(save(form, LABELS[:4], tmp_path / "mine.npz"), CIFAR10, Silent())
+        found = read_samples(save(form, LABELS[:4], tmp_path / "mine.npz"), CIFAR10, 100, Silent())
         assert (found.pixels.numpy() == images).all()
 
 
@@ -110,7 +110,7 @@ def test_folders_may_be_called_as_the_classes_are(tmp_path: Path) -> None:
     for name in ("T-shirt-top", "Ankle boot"):
         (tmp_path / name).mkdir()
         Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / name / "0.png")
-    assert read_samples(tmp_path, FASHIONMNIST, Silent()).labels.tolist() == [9, 0]
+    assert read_samples(tmp_path, FASHIONMNIST, 100, Silent()).labels.tolist() == [9, 0]
 
 
 # --- mistakes

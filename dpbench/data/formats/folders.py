@@ -8,30 +8,32 @@ between the splits; with ``train/`` and ``test/``, it changes the train split by
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from dpbench.core.checks import check_name
 from dpbench.core.errors import UserError, described
-from dpbench.core.files import safe_name
 from dpbench.core.images import Images
 from dpbench.core.progress import Progress
 from dpbench.data.arrays import LabelledPixels, Original
 from dpbench.data.catalog import DatasetInfo
-from dpbench.data.formats import pictures
+from dpbench.data.formats import layouts, pictures
+from dpbench.data.formats.as_shown import size_as_shown
+from dpbench.data.formats.layouts import TEST, TRAIN, VALIDATION
 from dpbench.data.formats.pictures import Expected, LabelledPath, Picture
-from dpbench.data.stratified import fixed_stratified_order
+from dpbench.data.splits import tested_in_every_class
 
 PREFIX = "imagefolder:"
 FORMATS = ("PNG", "JPEG")
-SUFFIXES = (".png", ".jpg", ".jpeg")
 CHANNELS = {"L": 1, "RGB": 3}
 TEST_PART = 10  # one image in ten is for testing
+LARGEST_SIDE = 256  # pixels; no method of private generation is for larger images
 
 
 @dataclass(frozen=True)
@@ -55,40 +57,55 @@ def look(name: str) -> ImageFolder:
     """List a folder of images and open the first one.
 
     Args:
-        name: ``imagefolder:PATH``. The path holds one folder per class, or ``train`` and ``test``
-            with such folders; plain and hidden files beside these are ignored.
+        name: ``imagefolder:PATH``. The path holds one folder per class, or ``train``, ``test`` and
+            perhaps ``val`` with such folders; plain and hidden files beside these are ignored.
 
     Raises:
-        UserError: The path is not such a folder, or its first image is neither grey nor RGB.
+        UserError: The path is not such a folder, its name or that of a class cannot be kept in
+            records, or its first image is neither grey nor RGB or too large.
     """
-    folder = Path(name.removeprefix(PREFIX)).expanduser().resolve()
-    if not name.removeprefix(PREFIX) or not folder.is_dir():
+    path = name.removeprefix(PREFIX)
+    check_name(path, "a folder of images")
+    try:
+        folder = Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{name} names no folder ({error}); expected imagefolder:PATH") from None
+    if not path or not folder.is_dir():
         raise UserError(
             f"{name} names no folder; expected imagefolder:PATH, with a sub-folder of PNG or JPEG "
             "files for each class"
         )
-    if _folders(folder / "train") and _folders(folder / "test"):
-        classes = _folders(folder / "train")
-        if (tested := _folders(folder / "test")) != classes:
-            odd = min(set(classes) ^ set(tested))
-            raise UserError(f"{folder}: train and test must have the same classes; see {odd!r}")
-        splits = {split: _rows(folder, split, _numbered(classes)) for split in ("train", "test")}
+    check_name(folder.name, "a folder of images")
+    if given := layouts.split_folders(folder):
+        classes = layouts.classes_in(folder / given[TRAIN])
+        for place in given.values():
+            if odd := set(classes) ^ set(layouts.folders_in(folder / place)):
+                raise UserError(
+                    f"{folder}: {TRAIN} and {place} must have the same classes; see {min(odd)!r}"
+                )
+        splits = {
+            split: layouts.rows_of(folder, place, _numbered(classes))
+            for split, place in given.items()
+        }
+        how = f"with {' and '.join(given.values())} as they are given"
     else:
-        classes = _folders(folder)
+        classes = layouts.classes_in(folder)
         if not classes:
             raise UserError(
                 f"{folder} holds no folder; expected one for each class, with its images"
             )
-        splits = _split(_rows(folder, "", _numbered(classes)), folder)
-    size, mode = _first(folder / splits["train"][0][0])
+        splits = _split(layouts.rows_of(folder, "", _numbered(classes)), folder)
+        how = "about a tenth of them held out for testing"
+    size, mode = _first(folder / splits[TRAIN][0][0])
     info = DatasetInfo(
         name=f"{PREFIX}{folder.name}",
         shape=(CHANNELS[mode], size[1], size[0]),
         classes=len(classes),
         class_names=tuple(classes),
-        train=len(splits["train"]),
-        test=len(splits["test"]),
-        description="a folder of images",
+        train=len(splits[TRAIN]),
+        test=len(splits[TEST]),
+        validation=len(splits.get(VALIDATION, ())),
+        description=f"a folder of images, {how}",
     )
     return ImageFolder(info, folder, mode, splits)
 
@@ -104,7 +121,7 @@ def find(name: str) -> Original:
     """
     seen = look(name)
     _, height, width = seen.info.shape
-    expected = Expected(FORMATS, (width, height), (seen.mode,))
+    expected = Expected(FORMATS, (width, height), (seen.mode,), as_shown=True)
 
     def decode(split: str) -> Iterator[LabelledPixels]:
         found = (Picture.read(seen.folder / path, label) for path, label in seen.splits[split])
@@ -112,92 +129,41 @@ def find(name: str) -> Original:
 
     files = [path for rows in seen.splits.values() for path, _ in rows]
     # the labels follow from the paths, which are part of the cache's key
-    return Original(seen.info, seen.folder, files, "a folder of images", decode)
+    return Original(seen.info, seen.folder, files, "a folder of images, as shown", decode)
 
 
-def samples(folder: Path, info: DatasetInfo, progress: Progress) -> Images:
+def samples(folder: Path, info: DatasetInfo, most: int, progress: Progress) -> Images:
     """Decode samples of a data set from a folder.
 
     Args:
-        folder: Holds a folder of images for each class, or for some classes; plain and hidden files
-            beside these are ignored. Either all folders are named after classes (characters that
-            file systems do not allow may be ``-``), or all by the labels of classes.
+        folder: Holds a folder of images for each class, or for some classes, named as
+            ``layouts.labels_of_samples`` says; plain and hidden files beside these are ignored.
         info: The data set that the samples imitate.
+        most: Largest number of samples.
         progress: Receives progress updates of decoding.
 
     Raises:
-        UserError: A folder is named after no class, or an image has another shape than the data
-            set's.
+        UserError: A folder is named after no class, there are too many images, or an image has
+            another shape than the data set's.
     """
-    rows = _rows(folder, "", _labels(folder, info))
+    rows = layouts.rows_of(folder, "", layouts.labels_of_samples(folder, info))
+    if len(rows) > most:
+        raise UserError(f"{folder} holds {len(rows):,} images; expected at most {most:,}")
     channels, height, width = info.shape
     modes = tuple(mode for mode, count in CHANNELS.items() if count == channels)
+    expected = Expected(FORMATS, (width, height), modes, as_shown=True)
     parts = []
     with progress.task(f"decode {folder.name}", len(rows), "images") as task:
         found = (Picture.read(folder / path, label) for path, label in rows)
-        for part in pictures.decode(found, Expected(FORMATS, (width, height), modes)):
+        for part in pictures.decode(found, expected):
             parts.append(part)
             task.advance(len(part[0]))
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
 
 
-def _labels(folder: Path, info: DatasetInfo) -> dict[str, int]:
-    """The label of each folder of samples, by the folder's name."""
-    kinds = _folders(folder)
-    if not kinds:
-        raise UserError(f"{folder} holds no folder; expected one for each class of {info.name}")
-    known = {safe_name(name): label for label, name in enumerate(info.class_names)}
-    by_name = {kind: known.get(safe_name(kind)) for kind in kinds}
-    by_number = {kind: _number(kind, info.classes) for kind in kinds}
-    for labels in (by_name, by_number):
-        found = {kind: label for kind, label in labels.items() if label is not None}
-        if len(found) == len(kinds):
-            return found
-    odd = [kind for kind in kinds if by_name[kind] is None and by_number[kind] is None]
-    raise UserError(
-        f"{folder} has {', '.join(odd) or 'names and numbers together'}; expected folders named "
-        f"after the classes of {info.name} ({', '.join(known)}), or 0 to {info.classes - 1}"
-    )
-
-
-def _number(kind: str, classes: int) -> int | None:
-    """The label that a folder's name spells as a number, or None."""
-    if not (kind.isascii() and kind.isdecimal() and int(kind) < classes):
-        return None
-    return int(kind)
-
-
-def _entries(folder: Path) -> list[str]:
-    """Names in a folder that are not hidden, sorted; empty if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
-
-
-def _folders(folder: Path) -> list[str]:
-    return [name for name in _entries(folder) if (folder / name).is_dir()]
-
-
 def _numbered(classes: Sequence[str]) -> dict[str, int]:
     return {kind: label for label, kind in enumerate(classes)}
-
-
-def _rows(folder: Path, split: str, classes: Mapping[str, int]) -> list[LabelledPath]:
-    """Path in ``folder`` and label of each image, sorted by class and name."""
-    rows = []
-    for kind, label in classes.items():
-        names = _entries(folder / split / kind)
-        if not names:
-            raise UserError(f"{folder / split / kind} holds no image; expected PNG or JPEG files")
-        for name in names:
-            if not name.lower().endswith(SUFFIXES):
-                raise UserError(
-                    f"{folder / split / kind / name} is no image by its name; expected "
-                    f"{', '.join(SUFFIXES)} files only: convert or remove it"
-                )
-            rows.append((os.path.join(split, kind, name), label))  # noqa: PTH118
-    return rows
 
 
 def _split(rows: list[LabelledPath], folder: Path) -> dict[str, list[LabelledPath]]:
@@ -206,21 +172,33 @@ def _split(rows: list[LabelledPath], folder: Path) -> dict[str, list[LabelledPat
             f"{folder} holds {len(rows)} images; expected at least {TEST_PART}, a tenth of which "
             "is for testing, or folders train and test"
         )
-    order = fixed_stratified_order(torch.tensor([label for _, label in rows])).tolist()
-    border = len(rows) - len(rows) // TEST_PART
-    chosen = {"train": order[:border], "test": order[border:]}
-    return {split: [rows[index] for index in sorted(part)] for split, part in chosen.items()}
+    labels = torch.tensor([label for _, label in rows])
+    tested = set(tested_in_every_class(labels, len(rows) // TEST_PART).tolist())
+    return {
+        TRAIN: [row for index, row in enumerate(rows) if index not in tested],
+        TEST: [row for index, row in enumerate(rows) if index in tested],
+    }
 
 
 def _first(file: Path) -> tuple[tuple[int, int], str]:
     """Size (width, height) and mode of the first image, which all others must share."""
+    content = Picture.read(file, 0).content
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             size, mode = image.size, image.mode
+            small = max(size) <= LARGEST_SIDE
+            if small:
+                size = size_as_shown(image)
     except Exception as error:  # a bad file may raise anything
-        raise UserError(f"{file} is no intact PNG or JPEG file ({described(error)})") from None
+        reason = "no such image" if isinstance(error, UnidentifiedImageError) else described(error)
+        raise UserError(f"{file} is no intact PNG or JPEG file ({reason})") from None
     if mode not in CHANNELS:
         raise UserError(
             f"{file} has mode {mode}; expected L (grey) or RGB, 8 bits each: convert all images"
+        )
+    if not small:
+        raise UserError(
+            f"{file} has {size[0]}x{size[1]} pixels; expected at most {LARGEST_SIDE} on a side: "
+            "resize all images"
         )
     return size, mode

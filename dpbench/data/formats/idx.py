@@ -17,6 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dpbench.core.errors import UserError
+from dpbench.core.regular import open_regular
+
 UINT8 = 0x08
 
 
@@ -37,30 +40,36 @@ def read_file(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     Raises:
         BadIdx: The file cannot be read, or is no IDX file of uint8 of that shape and length.
     """
-    content = _read_bytes(file)
+    header = 4 + 4 * len(shape)
+    expected = header + math.prod(shape)
+    content = _read_bytes(file, expected + 1)  # a small gzip file may decompress to anything
     magic = bytes((0, 0, UINT8, len(shape)))
     if content[:4] != magic:
         raise BadIdx(
             f"{file} begins with the bytes {content[:4].hex() or '(none)'}; "
             f"expected {magic.hex()}, an IDX file of uint8 in {len(shape)} dimension(s)"
         )
-    header = 4 + 4 * len(shape)
     if len(content) < header:
         raise BadIdx(f"{file} ends within its header, after {len(content)} bytes")
     found = struct.unpack(f">{len(shape)}I", content[4:header])
     if found != shape:
         raise BadIdx(f"{file} has the shape {_times(found)}; expected {_times(shape)}")
-    expected = header + math.prod(shape)
     if len(content) != expected:
-        raise BadIdx(f"{file} decodes to {len(content)} bytes; expected {expected}")
+        found_size = f"more than {expected}" if len(content) > expected else f"{len(content)}"
+        raise BadIdx(f"{file} decodes to {found_size} bytes; expected {expected}")
     # a copy, because arrays over bytes are read-only and torch warns of those
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()
 
 
-def _read_bytes(file: Path) -> bytes:
+def _read_bytes(file: Path, most: int) -> bytes:
     try:
-        content = file.read_bytes()
-        return gzip.decompress(content) if file.suffix == ".gz" else content
+        with open_regular(file) as handle:
+            if file.suffix != ".gz":
+                return handle.read(most)
+            with gzip.GzipFile(fileobj=handle) as unpacked:
+                return unpacked.read(most)
+    except UserError as error:
+        raise BadIdx(str(error)) from None
     except EOFError:
         raise BadIdx(f"{file} is a truncated gzip file; expected a whole one") from None
     except (gzip.BadGzipFile, zlib.error) as error:

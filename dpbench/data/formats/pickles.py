@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import math
 import pickle
+import pickletools
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from dpbench.core.errors import UserError, described
+from dpbench.core.regular import open_regular
 from dpbench.data.arrays import LabelledPixels, Pixels
 from dpbench.data.catalog import DatasetInfo
+
+# A batch has a dozen tuples, and a place in the memo for each name. More would be an attack: the
+# hash of tuples in tuples takes time, and a place in the memo memory, that no file size bounds.
+MOST_TUPLES = 30
+MOST_MEMORISED = 2**22
 
 
 class _StandIn:
@@ -84,13 +91,16 @@ def read_batch(file: Path, info: DatasetInfo, first_label: int = 0) -> LabelledP
         UserError: The file cannot be read, holds something else, or names anything but arrays.
     """
     try:
-        with file.open("rb") as handle:
+        with open_regular(file) as handle:
+            _check_size(handle)
             # as bytes, because pixels that Python 2 wrote are strings
             content = _Unpickler(handle, encoding="bytes").load()
         batch = {_text(key): value for key, value in content.items()}
         pixels, labels = _pixels(batch["data"]), batch["labels"]
         if not isinstance(labels, list) or not all(isinstance(label, int) for label in labels):
             raise TypeError("its labels are no list of integers")
+    except UserError:
+        raise
     except Exception as error:  # a bad file may raise anything
         raise UserError(
             f"{file} is no intact batch of {info.name} ({described(error)}); expected "
@@ -108,6 +118,18 @@ def read_batch(file: Path, info: DatasetInfo, first_label: int = 0) -> LabelledP
             f"{first_label + info.classes - 1}"
         )
     return pixels.reshape(-1, *info.shape), np.array(labels, np.int64) - first_label
+
+
+def _check_size(handle: BinaryIO) -> None:
+    """Check that unpickling takes time and memory in proportion to the file, and rewind it."""
+    tuples = 0
+    for opcode, argument, _ in pickletools.genops(handle):
+        tuples += opcode.name.startswith("TUPLE")
+        if tuples > MOST_TUPLES:
+            raise pickle.UnpicklingError("it holds too many tuples")
+        if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > MOST_MEMORISED:
+            raise pickle.UnpicklingError("it memorises too many objects")
+    handle.seek(0)
 
 
 def _pixels(array: Any) -> Pixels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,17 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from dpbench.core.errors import UserError, described
+from dpbench.core.regular import read_regular
 from dpbench.data.arrays import LabelledPixels, Labels, Pixels
+from dpbench.data.formats.as_shown import as_shown, size_as_shown
 from dpbench.parallel.cores import map_on_cores
 
 AT_ONCE = 1024
+MOST_BYTES = 2**25  # of a file; small images have a thousandth of it
 CPU = torch.device("cpu")
+
+# sizes are compared with the expected one before pixels are decoded
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 LabelledPath = tuple[str, int]
 
@@ -41,12 +48,9 @@ class Picture:
         """Read the picture in a file.
 
         Raises:
-            UserError: The file cannot be read.
+            UserError: The file cannot be read, is no regular file, or is too large for an image.
         """
-        try:
-            return cls(str(file), file.read_bytes(), label)
-        except OSError as error:
-            raise UserError(f"{file} cannot be read ({error.strerror})") from None
+        return cls(str(file), read_regular(file, MOST_BYTES), label)
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,14 @@ class Expected:
         formats: Pillow's names of the file formats.
         size: Width and height, pixels.
         modes: Pillow's modes that are allowed.
+        as_shown: Whether what files hold beside pixels is applied or refused, by ``as_shown``.
+            Published data sets are decoded without it, as everybody decodes them.
     """
 
     formats: tuple[str, ...]
     size: tuple[int, int]
     modes: tuple[str, ...]
+    as_shown: bool = False
 
 
 def decode(
@@ -98,9 +105,18 @@ def _decoded(
     try:
         with Image.open(io.BytesIO(picture.content), formats=expected.formats) as image:
             # only the header was read so far, so an image of any size can be refused
-            found = f"{image.width}x{image.height} pixels of mode {image.mode}"
-            right = image.size == expected.size and image.mode in expected.modes
-            pixels = prepare(image) if right else None
+            size = image.size
+            if expected.as_shown and sorted(size) == sorted(expected.size):
+                size = size_as_shown(image)
+            found = f"{size[0]}x{size[1]} pixels of mode {image.mode}"
+            pixels = None
+            if size == expected.size and image.mode in expected.modes:
+                shown = (
+                    as_shown(image, picture.content, picture.name) if expected.as_shown else image
+                )
+                pixels = prepare(shown)
+    except UserError:
+        raise
     except Exception as error:  # a bad file may raise anything
         reason = "no such image" if isinstance(error, UnidentifiedImageError) else described(error)
         raise UserError(

@@ -12,6 +12,7 @@ rounded to nearest. Transparency is dropped, as in WILDS.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from PIL import Image
 
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Progress
+from dpbench.core.regular import open_regular
 from dpbench.data import catalog
 from dpbench.data.arrays import LabelledPixels, Original, Pixels
 from dpbench.data.catalog import DatasetInfo
@@ -78,7 +80,7 @@ def _splits(file: Path) -> dict[str, list[LabelledPath]]:
     """Path and label of each image, by split."""
     splits: dict[str, list[LabelledPath]] = {"train": [], "validation": [], "test": []}
     try:
-        with file.open(encoding="utf-8", newline="") as lines:
+        with io.TextIOWrapper(open_regular(file), encoding="utf-8", newline="") as lines:
             rows = csv.DictReader(lines)
             if missing := set(COLUMNS) - set(rows.fieldnames or ()):
                 raise ValueError(f"it has no column {min(missing)}")
@@ -90,6 +92,9 @@ def _splits(file: Path) -> dict[str, list[LabelledPath]]:
                         f"line {rows.line_num} has tumor {tumor}, center {center}, split {split}; "
                         "expected tumor 0 or 1, center 0 to 4, split 0 or 1"
                     )
+                if not all(map(str.isdecimal, (patient, node, x, y))):
+                    # such as "..", which would lead out of the folder
+                    raise ValueError(f"line {rows.line_num} has a patch that is not of numbers")
                 if place:
                     slide = f"patient_{patient}_node_{node}"
                     name = f"patches/{slide}/patch_{slide}_x_{x}_y_{y}.png"

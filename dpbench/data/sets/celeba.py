@@ -20,16 +20,18 @@ from PIL import Image
 
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Progress
+from dpbench.core.regular import open_regular, read_regular
 from dpbench.data import catalog
 from dpbench.data.arrays import LabelledPixels, Original, Pixels
 from dpbench.data.catalog import DatasetInfo
 from dpbench.data.formats import pictures
-from dpbench.data.formats.pictures import Expected, Picture
+from dpbench.data.formats.pictures import MOST_BYTES, Expected, Picture
 from dpbench.data.roots import locate, not_found
 
 IMAGES, ZIP = "img_align_celeba", "img_align_celeba.zip"
 ATTRIBUTES, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
 SPLITS = {"0": "train", "1": "validation", "2": "test"}
+MOST_LIST_BYTES = 2**27  # CelebA's own have a fifth of it
 LABELS = {"-1": 0, "1": 1}
 EXPECTED = Expected(("JPEG",), (178, 218), ("RGB",))
 CROP = (0, 20, 178, 198)
@@ -78,13 +80,16 @@ def _prepared(image: Image.Image) -> Pixels:
 
 def _zipped(file: Path, names: Iterable[str], labels: Mapping[str, int]) -> Iterator[Picture]:
     try:
-        with zipfile.ZipFile(file) as archive:
+        with open_regular(file) as handle, zipfile.ZipFile(handle) as archive:
             for name in names:
-                content = archive.read(f"{IMAGES}/{name}")
+                with archive.open(f"{IMAGES}/{name}") as packed:
+                    content = packed.read(MOST_BYTES + 1)  # a small entry may unpack to anything
+                if len(content) > MOST_BYTES:
+                    raise UserError(f"{file}: {name} unpacks to more than {MOST_BYTES:,} bytes")
                 yield Picture(f"{file}: {name}", content, labels[name])
     except KeyError as error:
         raise UserError(f"{file}: {error.args[0]}; expected every image of {PARTITION}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{file} is no intact zip file ({error}); expected a whole one") from None
 
 
@@ -111,7 +116,7 @@ def _splits(file: Path, labels: Mapping[str, int]) -> dict[str, list[str]]:
     splits: dict[str, list[str]] = {split: [] for split in SPLITS.values()}
     for number, line in enumerate(_lines(file), 1):
         name, _, split = line.strip().partition(" ")
-        if split not in SPLITS or "/" in name:
+        if split not in SPLITS or "/" in name or name.startswith("."):
             raise UserError(
                 f"{file}, line {number}, is {line[:40]!r}; expected an image and 0, 1 or 2"
             )
@@ -123,6 +128,6 @@ def _splits(file: Path, labels: Mapping[str, int]) -> dict[str, list[str]]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return read_regular(file, MOST_LIST_BYTES).decode("ascii").splitlines()
+    except UnicodeDecodeError as error:
         raise UserError(f"{file} cannot be read ({error}); expected CelebA's list") from None

@@ -65,11 +65,16 @@ def test_a_folder_may_say_what_is_for_testing(tmp_path: Path) -> None:
     assert dataset.info.classes == 3
 
 
-def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:
-    for kind in ("test", "train"):
-        for number in range(10):
-            put(tmp_path / kind / f"{number}.png", encoded(noise(number, 4, 4)))
-    assert info_of(tmp_path).class_names == ("test", "train")
+def test_every_class_is_tested_and_none_is_favoured_by_its_name(tmp_path: Path) -> None:
+    for kind in range(20):
+        for number in range(5):
+            put(tmp_path / f"k{kind:02}" / f"{number}.png", encoded(noise(kind, 4, 4)))
+    info = info_of(tmp_path)
+    assert (info.train, info.test) == (80, 20)
+    put(tmp_path / "single" / "0.png", encoded(noise(0, 4, 4)))
+    dataset = load(f"imagefolder:{tmp_path}", None, Silent())
+    assert dataset.splits.test.labels.tolist() == list(range(20)), "a single image is for training"
+    assert "about a tenth of them held out" in dataset.info.description
 
 
 def test_jpeg_files_and_hidden_files_are_no_matter(tmp_path: Path) -> None:
@@ -135,6 +140,7 @@ def few(folder: Path) -> None:
 
 
 def unlike_classes(folder: Path) -> None:
+    no_classes(folder)
     write_folder(folder / "train")
     write_folder(folder / "test")
     (folder / "test" / "emu").mkdir()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +36,7 @@ WHOLE_LABELS = idx_bytes(np.arange(20, dtype=np.uint8) % 10)
         (TRAIN_LABELS, b"\x00\x00\x0d\x01" + WHOLE_LABELS[4:], "bytes 00000d01; expected 00000801"),
         (TRAIN_LABELS, WHOLE_LABELS[:6], "ends within its header, after 6 bytes"),
         (TRAIN_LABELS, WHOLE_LABELS[:-1], "decodes to 27 bytes; expected 28"),
-        (TRAIN_LABELS, WHOLE_LABELS + b"\x00", "decodes to 29 bytes; expected 28"),
+        (TRAIN_LABELS, WHOLE_LABELS + b"\x00", "decodes to more than 28 bytes; expected 28"),
         (TRAIN_LABELS, idx_bytes(np.zeros(19, np.uint8)), "has the shape 19; expected 20"),
         (TRAIN_IMAGES, idx_bytes(np.zeros((20, 3, 4), np.uint8)), "shape 20x3x4; expected 20x4x3"),
         (TRAIN_IMAGES, idx_bytes(np.zeros((19, 4, 3), np.uint8)), "shape 19x4x3; expected 20x4x3"),
@@ -62,6 +64,26 @@ def test_a_bad_file_is_named_with_what_was_expected(
         read_folder(folder, TINY_SET)
     assert str(error.value).startswith(str(folder / name))
     assert "\n" not in str(error.value)
+
+
+def test_a_small_gzip_file_cannot_ask_for_much_memory(tmp_path: Path) -> None:
+    folder = write_idx(tmp_path, tiny_arrays(), gz=True)
+    bomb = gzip.compress(idx_bytes(np.arange(20, dtype=np.uint8) % 10) + bytes(50_000_000))
+    spoil(folder, f"{TRAIN_LABELS}.gz", bomb)
+    tracemalloc.start()
+    with pytest.raises(BadIdx, match="decodes to more than 28 bytes"):
+        read_folder(folder, TINY_SET)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2e6, "the file decodes to 50 MB"
+
+
+def test_a_pipe_is_no_file_of_a_set(tmp_path: Path) -> None:
+    folder = write_idx(tmp_path, tiny_arrays())
+    (folder / TEST_LABELS).unlink()
+    os.mkfifo(folder / TEST_LABELS)
+    with pytest.raises(BadIdx, match="t10k-labels.*is missing"):
+        read_folder(folder, TINY_SET)
 
 
 def test_flipped_bits_in_a_gzip_file_are_noticed(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_stand_ins_cannot_be_changed_by_a_pickle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "EOFError.*expected a pickled dict"),
+        (b"", "exhausted.*expected a pickled dict"),
         (python2_batch(ROWS, LABELS)[:-40], "is no intact batch"),
         (b"no pickle", "is no intact batch"),
         (b"Ppersistent\n.", "is no intact batch"),  # Python's own message has two lines
@@ -119,6 +119,10 @@ def test_stand_ins_cannot_be_changed_by_a_pickle(tmp_path: Path) -> None:
         (pickled({"data": ROWS, "labels": [*LABELS[:4], 10]}), "label 10; expected labels 0 to 9"),
         (pickled({"data": ROWS, "labels": [*LABELS[:4], -1]}), "label -1; expected labels 0 to 9"),
         (b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x.", "is no intact batch"),
+        # a key of tuples in tuples, the hash of which takes 2^60 steps
+        (b"\x80\x02}K\x01" + b"2\x86" * 60 + b"K\x01s.", "it holds too many tuples"),
+        # the memo would take 32 GB
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "it memorises too many objects"),
     ],
 )
 def test_a_bad_batch_is_named_with_what_was_expected(

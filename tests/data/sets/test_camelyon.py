@@ -66,6 +66,7 @@ def test_camelyon17_has_the_official_splits_of_wilds(root: Path, below: str) -> 
     [
         ("y_coord", "y", "has no column y_coord"),
         ("21792,1,0,0,0", "21792,2,0,0,0", "line 2 has tumor 2, .*expected tumor 0 or 1"),
+        ("21792,1,0,0,0", "../../21792,1,0,0,0", "line 2 has a patch that is not of numbers"),
         ("21792,1,0,0,0", "21792,1,0,5,0", "line 2 has .*center 5.*center 0 to 4"),
         ("21792,1,0,0,0", "21792,1,0,0,2", "line 2 has .*split 2; .*split 0 or 1"),
         ("21792,1,0,0,0", "21792,1,0,0,1", "holds 3 train images; expected 4, as camelyon17"),

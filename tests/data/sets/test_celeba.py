@@ -127,6 +127,15 @@ def test_bad_files_of_celeba_are_named(
     assert "\n" not in str(error.value)
 
 
+def test_a_small_zip_entry_cannot_ask_for_much_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_celeba(root, zipped=True)
+    monkeypatch.setattr(celeba, "MOST_BYTES", 1000)
+    with pytest.raises(UserError, match="000001.jpg unpacks to more than 1,000 bytes"):
+        mapped(celeba.find(root, Silent(), CELEBA_INFO), Silent())
+
+
 def test_bad_zip_files_of_celeba_are_named(root: Path) -> None:
     write_celeba(root, zipped=True)
     whole = (root / celeba.ZIP).read_bytes()
