@@ -76,8 +76,9 @@ class Mapped:
 def mapped(original: Original, progress: Progress) -> Mapped:
     """Map a data set's arrays, after decoding them into the user's cache if they are not there.
 
-    The cache identifies the files by path in the folder, size and time of modification. Arrays that
-    are no longer what was decoded are decoded again.
+    The cache identifies the files by path in the folder, size and the times of modification and of
+    change of status; archives restore the former alone. Arrays that are no longer what was decoded
+    are decoded again.
 
     Args:
         original: The data set.
@@ -87,7 +88,7 @@ def mapped(original: Original, progress: Progress) -> Mapped:
         UserError: A file is missing or does not hold what it should, or the cache cannot be
             written.
     """
-    name = f"{safe_name(original.info.name)}-{_identity(original)[:16]}"
+    name = f"{safe_name(original.info.name)[:40]}-{_identity(original)[:16]}"
     folder = cache_path() / "arrays" / name
 
     def waiting() -> None:
@@ -124,7 +125,8 @@ def _identity(original: Original) -> str:
                 f"{file} cannot be read ({error.strerror}); expected all files of "
                 f"{info.name}: replace {original.folder} with an intact copy"
             ) from None
-        digest.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"))
+        times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
+        digest.update(os.fsencode(f"{name}\0{status.st_size}\0{times}\n"))
     return digest.hexdigest()
 
 

@@ -33,6 +33,7 @@ PREFIX = "imagefolder:"
 FORMATS = ("PNG", "JPEG")
 CHANNELS = {"L": 1, "RGB": 3}
 TEST_PART = 10  # one image in ten is for testing
+LONGEST_NAME = 200  # bytes; file systems allow 255 with what is added to it
 LARGEST_SIDE = 256  # pixels; no method of private generation is for larger images
 
 
@@ -76,6 +77,11 @@ def look(name: str) -> ImageFolder:
             "files for each class"
         )
     check_name(folder.name, "a folder of images")
+    if len(folder.name.encode()) > LONGEST_NAME:
+        raise UserError(
+            f"{folder} has a name of more than {LONGEST_NAME} bytes, which folders of runs are "
+            "to be called by: rename it"
+        )
     if given := layouts.split_folders(folder):
         classes = layouts.classes_in(folder / given[TRAIN])
         for place in given.values():

@@ -119,7 +119,7 @@ def _header(entry: IO[bytes], name: str) -> Header:
         raise ValueError(f"{name} is of the unknown version {version} of the .npy format")
     shape, _, dtype = FORMATS[version](entry)
     if dtype.hasobject:
-        raise ValueError(f"{name}: Object arrays cannot be loaded")
+        raise ValueError(f"{name} holds Python objects, which are never loaded")
     if any(side < 0 for side in shape):
         raise ValueError(f"{name} has the shape {shape}")
     return Header(shape, dtype)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,24 @@ def test_the_content_hash_tells_folders_of_one_name_apart(tmp_path: Path) -> Non
     loaded = [load(f"imagefolder:{folder}", None, Silent()) for folder in (first, second)]
     assert loaded[0].info == loaded[1].info
     assert loaded[0].content_hash != loaded[1].content_hash
+
+
+def test_folders_of_one_archive_do_not_share_a_cache(tmp_path: Path) -> None:
+    """The same name, and files of the same names, sizes and restored times of modification."""
+    hashes = set()
+    for place in "ab":
+        folder = tmp_path / place / "pets"
+        for number in range(10):
+            pixels = noise(number + 10 * (place == "b"), 6, 5, 3)
+            file = put(folder / "cat" / f"{number}.png", encoded(pixels, compress_level=0))
+            os.utime(file, ns=(0, 0))
+        hashes.add(load(f"imagefolder:{folder}", None, Silent()).content_hash)
+    assert len(hashes) == 2
+
+
+def test_a_name_too_long_for_a_folder_of_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="more than 200 bytes"):
+        info_of(write_folder(tmp_path / ("é" * 101)))
 
 
 def test_a_changed_image_is_noticed(tmp_path: Path) -> None:
