@@ -23,6 +23,7 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective
 from dpbench.privacy.events import Event
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
+from dpbench.training.evaluations import GradientEvaluations
 from dpbench.training.loop import Stage
 from dpbench.training.pretraining import Pretraining
 
@@ -83,6 +84,7 @@ class RunContext:
         public: The images that the plan names as ``public``, or None.
         pretrained: Called with a description of the public weights that were loaded or made.
         cache: Folder that keeps these weights for other runs.
+        evaluations: Counts gradient evaluations against the plan.
     """
 
     profile: Profile
@@ -94,10 +96,12 @@ class RunContext:
     public: PublicSource | None = None
     pretrained: Callable[[dict[str, Any]], None] = lambda what: None
     cache: Path = field(default_factory=cache_path)
+    evaluations: GradientEvaluations = field(default_factory=GradientEvaluations)
 
     def stage(self, name: str, label: str) -> Stage:
         """Return a resumable loop that keeps its state under ``name``."""
-        return Stage(label, self.folder / f"{name}.stage", self.progress, self.ranks)
+        file = self.folder / f"{name}.stage"
+        return Stage(label, file, self.progress, self.ranks, self.evaluations)
 
     def pretraining(self, recipe: Mapping[str, object], label: str) -> Pretraining:
         """Return public training whose weights are kept for runs of this recipe and seed.
@@ -111,7 +115,14 @@ class RunContext:
         """
         folder = self.cache / "pretrained"
         return Pretraining(
-            recipe, self.streams, label, folder, self.progress, self.ranks, self.pretrained
+            recipe,
+            self.streams,
+            label,
+            folder,
+            self.progress,
+            self.ranks,
+            self.pretrained,
+            self.evaluations,
         )
 
 

@@ -19,10 +19,10 @@ class ComputeBudget:
     """Limits on what a method may spend on training in a profile.
 
     A gradient evaluation is one forward and backward pass of one image (or of one noised or
-    augmented copy of it). Plans over the limits are refused before training. Time cannot be known
-    in advance and must not end private training early, since the number of steps would then depend
-    on the machine; so ``train_seconds`` is only compared with the estimate, warned about and
-    recorded.
+    augmented copy of it). Plans over the limits are refused before training, and evaluations over
+    the plan before they are made. Time cannot be known in advance and must not end private training
+    early, since the number of steps would then depend on the machine; so ``train_seconds`` is only
+    compared with the estimate, warned about and recorded.
 
     Attributes:
         private_evaluations: Limit of gradient evaluations on private images, expected over Poisson

@@ -22,11 +22,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
+
+from dpbench.core.errors import RunFailed
 
 PUBLIC_STREAMS = frozenset({"initial", "public-data", "diffusion-noise", "sampling", "evaluation"})
 SECRET_STREAMS = frozenset({"poisson", "dp-noise", "private-copies"})
@@ -72,6 +74,19 @@ class Streams:
             raise ValueError(f"the noise key must have {KEY_BYTES} bytes, not {len(key)}")
         self.public_seed = seed
         self._key = key
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to be pickled or copied with the key in it.
+
+        Raises:
+            RunFailed: There is a key.
+        """
+        if self._key is not None:
+            raise RunFailed(
+                "random streams with the secret key cannot be pickled or copied: whoever has the "
+                "key can take the noise off every release"
+            )
+        return super().__reduce_ex__(protocol)
 
     def seed(self, name: str, *path: object) -> int:
         """A seed in [0, 2**63) for the public stream ``name`` at ``path``."""

@@ -82,7 +82,7 @@ def train(
     per_step = round(batch_size) * objective.multiplicity
     clipped = engine(execution.engine)
     buffers = {name: buffer.clone() for name, buffer in learner.model.named_buffers()}
-    for step in stage.steps(event.steps, state, per_step=per_step, note=note):
+    for step in stage.steps(event.steps, state, per_step=per_step, note=note, counted=True):
         allowance.release(step)
         batch = poisson_sample(
             streams.secret("poisson", event.purpose, step), len(images), event.sample_rate

@@ -1,4 +1,4 @@
-"""Draws the copies of a private batch from key, step and place in the batch alone."""
+"""Copies of a private batch: drawn from key, step and place alone, and as many as are stated."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from dpbench.core.errors import UserError
 from dpbench.core.images import Images
-from dpbench.privacy.clipping import Objective
+from dpbench.privacy.clipping import Objective, Predict
 
 # Copies (images x multiplicity) that share a generator: enough that creating it costs little, few
 # enough that their memory does not matter.
@@ -18,6 +19,45 @@ COPIES_DRAWN_TOGETHER = 256
 Copies = tuple[Tensor, ...]
 # Maps the number of a chunk of the batch to its generator.
 Draws = Callable[[int], torch.Generator]
+
+
+class HeldToItsCopies:
+    """An objective that sends no more copies of an image through the network than it states.
+
+    Gradient evaluations are counted from ``multiplicity``, so it is held to it.
+
+    Args:
+        objective: The method's objective.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        """Read the multiplicity once, so that it stays what was counted."""
+        self.multiplicity = objective.multiplicity
+        self._objective = objective
+
+    def draw(self, pixels: Tensor, labels: Tensor, rng: torch.Generator) -> Copies:
+        """Draw the copies."""
+        return self._objective.draw(pixels, labels, rng)
+
+    def loss(self, predict: Predict, *copies: Tensor) -> Tensor:
+        """Compute the loss, and count the rows that go through the network.
+
+        Raises:
+            UserError: They are more than ``multiplicity`` for each image.
+        """
+        left = len(copies[0]) * self.multiplicity
+
+        def counted(*inputs: Tensor, **named: Tensor) -> Tensor:
+            nonlocal left
+            left -= len(next(iter((*inputs, *named.values()))))
+            if left < 0:
+                raise UserError(
+                    f"the objective states {self.multiplicity} copies of each image and sends more "
+                    "through the network: state as its multiplicity all that it evaluates"
+                )
+            return predict(*inputs, **named)
+
+        return self._objective.loss(counted, *copies)
 
 
 def drawn_copies(

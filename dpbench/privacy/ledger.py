@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,7 +12,7 @@ from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.files import write_text
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.epsilon import ACCOUNTANT, epsilon
-from dpbench.privacy.events import DPSGDEvent, Event, event_from_json, event_to_json
+from dpbench.privacy.events import EVENT_TYPES, DPSGDEvent, Event, event_from_json, event_to_json
 
 Version = Literal[3]
 (CERTIFICATE_VERSION,) = get_args(Version)
@@ -23,6 +24,7 @@ NOT_COVERED = (
     "the choice of hyper-parameters: see tuning",
     "other runs on the same images: what several runs spend adds up",
     "timing and other side channels",
+    "methods that get at the images around the mechanisms, as hostile code can in Python",
 )
 Release = Literal[
     "valid", "not private", "void for release: noise reproducible from a published seed"
@@ -88,15 +90,22 @@ class PrivacyLedger:
         journal: File to which every event is written before ``spend`` returns. A resumed run must
             spend the same events in the same order. Its noise is then the same as before, because
             it is keyed by the run's secret key, so nothing is released twice.
+        planned: The events that must be spent, in order; None where nothing was planned.
     """
 
-    def __init__(self, budget: PrivacyBudget, journal: Path | None = None) -> None:
+    def __init__(
+        self,
+        budget: PrivacyBudget,
+        journal: Path | None = None,
+        planned: Sequence[Event] | None = None,
+    ) -> None:
         """Read the journal if an interrupted run left one.
 
         Raises:
             RunFailed: The journal is damaged, or was written by another version.
         """
         self.budget = budget
+        self._planned = None if planned is None else tuple(planned)
         self._journal = journal
         self._written: list[Event] = []
         self._allowances: list[Allowance] = []
@@ -117,11 +126,16 @@ class PrivacyLedger:
     def spend(self, event: Event) -> Allowance:
         """Write down an event and return the permission to make its releases.
 
+        The permission holds a copy of the values that were written down: what happens to ``event``
+        afterwards changes neither the account nor the releases.
+
         Raises:
             UserError: The event would exceed the budget; nothing is written.
-            RunFailed: The run spends another event than it did before it was interrupted, or spends
-                twice under one purpose, which would use the same noise twice.
+            RunFailed: The event is not of dpbench, or not what the plan says; the run spends
+                another event than it did before it was interrupted, or spends twice under one
+                purpose, which would use the same noise twice.
         """
+        event = _plain_copy(event)
         if event.purpose in [earlier.purpose for earlier in self.events]:
             raise RunFailed(f"{event.purpose!r} was spent already: each purpose has its own noise")
         events = (*self.events, event)
@@ -132,6 +146,11 @@ class PrivacyLedger:
                 f"{self.budget.epsilon:g}: use more noise, fewer steps or a larger --eps"
             )
         position = len(self._allowances)
+        if self._planned is not None and self._planned[position : position + 1] != (event,):
+            raise RunFailed(
+                f"fit spends {event}, and the plan has {self._planned_at(position)} in its place: "
+                "plan must list every event that fit spends, in order"
+            )
         if position < len(self._written) and self._written[position] != event:
             raise RunFailed(
                 f"this run spent {self._written[position]} before it was interrupted and now wants "
@@ -142,6 +161,10 @@ class PrivacyLedger:
         allowance = Allowance(event)
         self._allowances.append(allowance)
         return allowance
+
+    def _planned_at(self, position: int) -> str:
+        assert self._planned is not None
+        return str(self._planned[position]) if position < len(self._planned) else "nothing"
 
     def releases(self) -> list[dict[str, Any]]:
         """Number of releases made for each purpose, counted before each release."""
@@ -170,10 +193,16 @@ class PrivacyLedger:
 
         Raises:
             RunFailed: Not all releases accounted for were made, so the run is not over; or the run
-                spent more before it was interrupted than it has spent since.
+                spent more before it was interrupted than it has spent since, or was planned to
+                spend more.
         """
         if len(self._allowances) < len(self._written):
             raise RunFailed("this run spent more before it was interrupted than it did since")
+        if self._planned is not None and len(self._allowances) < len(self._planned):
+            raise RunFailed(
+                f"fit is over without having spent {self._planned_at(len(self._allowances))}: plan "
+                "must list the events that fit spends, and no others"
+            )
         for allowance in self._allowances:
             if allowance.released != allowance.event.steps:
                 raise RunFailed(
@@ -194,3 +223,18 @@ class PrivacyLedger:
             "release": release_status(self.budget.private, reproducible),
             "not_covered": list(NOT_COVERED),
         }
+
+
+def _plain_copy(event: Event) -> Event:
+    """An equal event of plain numbers and text, checked again.
+
+    Raises:
+        RunFailed: It is not of one of dpbench's own classes, whose cost the accountant knows.
+    """
+    if type(event) not in EVENT_TYPES.values():
+        kinds = ", ".join(kind.__name__ for kind in EVENT_TYPES.values())
+        raise RunFailed(
+            f"{type(event).__name__} is not an event of dpbench: spend one of {kinds}, and none "
+            "derived from them"
+        )
+    return event_from_json(json.loads(json.dumps(event_to_json(event))))

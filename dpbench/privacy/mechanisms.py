@@ -1,19 +1,20 @@
 """Mechanisms: the only access that methods have to private images.
 
-Every mechanism writes what it spends on the ledger before it releases anything. Python cannot keep
-hostile code from reaching around this class; it keeps honest code honest.
+Every mechanism writes what it spends on the ledger before it releases anything, and goes by the
+values that the ledger has written down. Python cannot keep hostile code from reaching around this
+class; it keeps honest code honest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
-from dpbench.core.errors import UserError
+from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.images import Images, ImageSpec
 from dpbench.core.streams import Streams
 from dpbench.privacy.budget import PrivacyBudget
@@ -21,13 +22,16 @@ from dpbench.privacy.calibration import calibrate
 from dpbench.privacy.clipping import Objective, check_model, clip_factors, zero_rows
 from dpbench.privacy.clipping.selection import Executions, first_that_fits
 from dpbench.privacy.dpsgd import Learner, train
+from dpbench.privacy.draws import HeldToItsCopies
 from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEvent, SelectionEvent
 from dpbench.privacy.ledger import PrivacyLedger
+from dpbench.training.evaluations import GradientEvaluations
 from dpbench.training.loop import Stage
 
 # Images that ``features`` gets at once; few, because features may take hundreds of kilobytes each.
 ROWS_AT_ONCE = 128
 Candidate = TypeVar("Candidate")
+OneRelease = TypeVar("OneRelease", GaussianEvent, HistogramEvent, SelectionEvent)
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class PrivateImages:
         streams: Source of the mechanisms' secret draws.
         executions: Chooses the engine and physical batch size of each private training; None for
             the first engine that fits, without timing.
+        evaluations: Counts gradient evaluations against the plan; None for a count of its own.
     """
 
     def __init__(
@@ -103,10 +108,13 @@ class PrivateImages:
         ledger: PrivacyLedger,
         streams: Streams,
         executions: Executions | None = None,
+        evaluations: GradientEvaluations | None = None,
     ) -> None:
         """Store the images out of reach of honest code."""
-        self.__images = images
+        self.__images: Images | None = images
         self.__streams = streams
+        self.__size = info.nominal_size
+        self._evaluations = evaluations or GradientEvaluations()
         self._ledger = ledger
         self._executions = executions
         self.info = info
@@ -115,6 +123,31 @@ class PrivateImages:
     def budget(self) -> PrivacyBudget:
         """Privacy budget of the run."""
         return self._ledger.budget
+
+    def close(self) -> None:
+        """Let go of the images when ``fit`` is over; every mechanism is refused from then on."""
+        self.__images = None
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be pickled or copied.
+
+        Raises:
+            RunFailed: Always.
+        """
+        raise RunFailed(
+            "private images cannot be pickled or copied: keep what their mechanisms released, and "
+            "not the images themselves"
+        )
+
+    def __opened(self) -> Images:
+        """The images.
+
+        Raises:
+            RunFailed: ``fit`` is over.
+        """
+        if self.__images is None:
+            raise RunFailed("private images cannot be used when fit is over: release what you need")
+        return self.__images
 
     def dp_sgd(
         self,
@@ -134,24 +167,31 @@ class PrivateImages:
         Raises:
             UserError: The event exceeds the budget, or the model mixes examples; nothing has been
                 trained or spent.
+            RunFailed: The event is not the planned one, or makes more gradient evaluations than are
+                planned; nothing has been trained or spent.
         """
+        images = self.__opened()
         check_model(learner.model)
+        objective = HeldToItsCopies(objective)
         spec = self.info.spec
         if self._executions is None:
             execution = first_that_fits(learner.model, objective, spec)
         else:
             execution = self._executions.of(event.purpose, learner.model, objective, spec)
+        expected = event.steps * event.sample_rate * self.__size * objective.multiplicity
+        self._evaluations.count_private(expected, event.purpose)
         allowance = self._ledger.spend(event)
+        total = allowance.event.steps
 
         def note(steps: int) -> str:
             # the accountant is slow, so it is asked about 20 times in all
-            if not self.budget.private or steps % max(1, event.steps // 20):
+            if not self.budget.private or steps % max(1, total // 20):
                 return ""
             return f"epsilon {self._ledger.spent_after(allowance, steps):.2f}"
 
         train(
-            self.__images,
-            self.info.nominal_size,
+            images,
+            self.__size,
             learner,
             objective,
             allowance,
@@ -178,9 +218,9 @@ class PrivateImages:
             UserError: The event exceeds the budget; nothing is released.
             ValueError: ``features`` does not return one row for each image.
         """
-        self._ledger.spend(event).release(0)
-        total = self._sum(lambda part: _clipped_row_sum(part, features, event.clipping_norm))
-        return self._with_noise(total, event)
+        spent = self.__spend_once(event)
+        total = self._sum(lambda part: _clipped_row_sum(part, features, spent.clipping_norm))
+        return self._with_noise(total, spent)
 
     def label_histogram(self, event: HistogramEvent) -> Tensor:
         """Spend ``event`` and release the noisy number of images in each class.
@@ -194,11 +234,11 @@ class PrivateImages:
         Raises:
             UserError: The event exceeds the budget; nothing is released.
         """
-        self._ledger.spend(event).release(0)
+        spent = self.__spend_once(event)
         # a label outside the classes is not counted, so the shape does not depend on the images
         classes = torch.arange(self.info.classes)
         counts = self._sum(lambda part: (part.labels[:, None] == classes).sum(0))
-        return self._with_noise(counts, event)
+        return self._with_noise(counts, spent)
 
     def select(
         self,
@@ -233,17 +273,27 @@ class PrivateImages:
         def total(candidate: Candidate) -> Tensor:
             return self._sum(lambda part: _bounded_score(part, candidate, score))
 
-        self._ledger.spend(event).release(0)
+        spent = self.__spend_once(event)
         totals = torch.stack([total(candidate) for candidate in candidates])
-        rng = self.__streams.secret("dp-noise", event.purpose, 0)
+        rng = self.__streams.secret("dp-noise", spent.purpose, 0)
         noise = torch.from_numpy(rng.gumbel(size=len(totals)))
-        return candidates[int((totals + event.noise_multiplier * noise).argmax())]
+        return candidates[int((totals + spent.noise_multiplier * noise).argmax())]
+
+    def __spend_once(self, event: OneRelease) -> OneRelease:
+        """Spend an event of one release, and count it; return the values that were spent."""
+        self.__opened()
+        allowance = self._ledger.spend(event)
+        allowance.release(0)
+        spent = allowance.event
+        assert isinstance(spent, type(event))
+        return spent
 
     def _sum(self, sum_of_part: Callable[[Images], Tensor]) -> Tensor:
         """Sum over all images in float64, ``ROWS_AT_ONCE`` images at a time."""
+        images = self.__opened()
         # at least one part, because an empty set must give noise like any other
-        starts = range(0, max(1, len(self.__images)), ROWS_AT_ONCE)
-        parts = (self.__images[start : start + ROWS_AT_ONCE] for start in starts)
+        starts = range(0, max(1, len(images)), ROWS_AT_ONCE)
+        parts = (images[start : start + ROWS_AT_ONCE] for start in starts)
         total = torch.zeros((), dtype=torch.float64)
         for part in parts:
             total = total + sum_of_part(part)
@@ -266,7 +316,8 @@ class PrivateImages:
                 "this method reads the images themselves, so it has no finite epsilon: "
                 "run it with --eps inf"
             )
-        return self.__images
+        self._evaluations.give_images()
+        return self.__opened()
 
 
 def by_class(rows: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -97,7 +97,9 @@ class RunRecord:
         privacy: The certificate, from the end of ``fit`` on.
         measurements: All that the evaluators measured.
         timings: Seconds for each part, without interruptions.
-        cost: Gradient evaluations of each stage (expected over Poisson sampling), peak memory.
+        cost: Gradient evaluations, expected over Poisson sampling, and peak memory.
+            ``private_evaluations`` were counted where there is ``planned``, which is the plan; in
+            earlier records they are the plan. Public ones and those of each stage are as planned.
         environment: Versions and machine.
         artifacts: SHA-256 of each file beside the record.
         error: Why the run failed, or None.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from torch import nn
@@ -42,7 +43,8 @@ def audited_mechanism(
                 folder=Path(folder),
                 public=unread(planned.plan.public),
             )
-            planned.resolved.method.fit(private, context)
+            with closing(private):
+                planned.resolved.method.fit(private, context)
 
     return Mechanism(
         info=planned.info,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,7 +137,8 @@ def _fit(
             public=public,
             cache=Path(folder) / "cache",
         )
-        fitted = method.fit(private, run)
+        with closing(private):
+            fitted = method.fit(private, run)
     checkpoint = stored(fitted)
     outputs = _outputs(rebuilt(method, checkpoint, info, CPU), info, streams)
     if recorded is None and outputs != _outputs(fitted, info, streams):

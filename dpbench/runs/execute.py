@@ -133,7 +133,7 @@ def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
     if key != NOTHING_TO_FIT:
         prepare(planned.device)
         # only the first rank keeps a journal: nothing is released without its part of a sum
-        ledger = PrivacyLedger(planned.budget)
+        ledger = PrivacyLedger(planned.budget, planned=planned.plan.events)
         with tempfile.TemporaryDirectory() as folder:
             executions = Executions(ranks=planned.ranks)
             context = run_context(planned, public, Silent(), Path(folder))

@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from dpbench.runs.fitted import rebuilt, stored
 from dpbench.runs.folder import CHECKPOINT, GRID, JOURNAL, SAMPLES, TRAINING
 from dpbench.runs.request import PlannedRun
 from dpbench.runs.resuming import timed_part
+from dpbench.training.evaluations import GradientEvaluations
 from dpbench.training.loop import SECRET_MODE
 
 SAMPLING_CHUNK = 1000
@@ -115,7 +116,9 @@ class RunSteps:
             training.mkdir(mode=0o700, exist_ok=True)
             key = self.noise_key(training)
             self.planned.ranks.broadcast(key)
-            ledger = PrivacyLedger(self.planned.budget, training / JOURNAL)
+            ledger = PrivacyLedger(
+                self.planned.budget, training / JOURNAL, self.planned.plan.events
+            )
             with self._part("fit"):
                 context = run_context(
                     self.planned, self.public, self.progress, training, self._pretrained
@@ -130,9 +133,14 @@ class RunSteps:
                     self.planned.info.nominal_size,
                     self._tuning(),
                 )
+                planned = {
+                    f"{kind}_evaluations": self.planned.plan.evaluations(private=kind == "private")
+                    for kind in ("private", "public")
+                }
+                # public weights that are there already cost what the plan says, and are not counted
                 self.record.cost.update(
-                    private_evaluations=self.planned.plan.evaluations(private=True),
-                    public_evaluations=self.planned.plan.evaluations(private=False),
+                    planned | {"private_evaluations": context.evaluations.private},
+                    planned=planned,
                     stages={stage.name: stage.evaluations for stage in self.planned.plan.stages},
                     parameters=self.planned.plan.parameters,
                 )
@@ -310,8 +318,11 @@ def fit_method(
         context: From ``run_context``.
     """
     streams = Streams(planned.request.seed, key)
-    private = PrivateImages(dataset.splits.train, planned.info, ledger, streams, executions)
-    return planned.resolved.method.fit(private, context)
+    private = PrivateImages(
+        dataset.splits.train, planned.info, ledger, streams, executions, context.evaluations
+    )
+    with closing(private):
+        return planned.resolved.method.fit(private, context)
 
 
 def run_context(
@@ -339,4 +350,7 @@ def run_context(
         ranks=planned.ranks,
         public=public,
         pretrained=pretrained,
+        evaluations=GradientEvaluations(
+            planned.plan.evaluations(private=True), planned.plan.evaluations(private=False)
+        ),
     )

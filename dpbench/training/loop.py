@@ -17,6 +17,7 @@ import torch
 from dpbench.core.files import torch_bytes, write_torch
 from dpbench.core.progress import Progress
 from dpbench.parallel.ranks import ALONE, Ranks
+from dpbench.training.evaluations import GradientEvaluations
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 SECRET_MODE = 0o600
@@ -72,10 +73,19 @@ class Stage:
         progress: Receives progress updates.
         ranks: Processes that take each step together. They start from the state of the first rank,
             which also saves, and stop after the same step when one of them is interrupted.
+        evaluations: Counts the gradient evaluations of the loop; None for a count of its own.
     """
 
-    def __init__(self, label: str, file: Path, progress: Progress, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        label: str,
+        file: Path,
+        progress: Progress,
+        ranks: Ranks = ALONE,
+        evaluations: GradientEvaluations | None = None,
+    ) -> None:
         """Store the arguments."""
+        self._evaluations = evaluations or GradientEvaluations()
         self.ranks = ranks
         self._label = label
         self._file = file
@@ -88,22 +98,28 @@ class Stage:
         unit: str = "images",
         per_step: float = 1,
         note: Callable[[int], str] = lambda step: "",
+        counted: bool = False,
     ) -> Iterator[int]:
         """Yield the remaining steps; save ``state`` at intervals, at the end and on interruption.
 
         Args:
             total: Number of steps of the whole stage.
             state: Everything that a step changes; restored before the first step is yielded.
-            unit: Unit of progress.
+            unit: Unit of progress. ``images`` are gradient evaluations and are held against the
+                plan; a loop without gradients has another unit.
             per_step: Units of progress that one step makes.
             note: Returns the text to show after a number of steps.
+            counted: Whether a mechanism has counted the gradient evaluations already.
 
         Yields:
             Step numbers from 0, or from where the saved state stopped, to ``total - 1``.
 
         Raises:
             KeyboardInterrupt: A signal came; the state has been saved.
+            RunFailed: The plan states fewer gradient evaluations.
         """
+        if unit == "images" and not counted:
+            self._evaluations.count_loop(total * per_step, self._label)
         done = self._load(state)
         with (
             deferred_interrupts() as interrupted,

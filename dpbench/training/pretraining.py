@@ -22,6 +22,7 @@ from dpbench.core.files import locked, torch_bytes
 from dpbench.core.progress import Progress
 from dpbench.core.streams import Streams
 from dpbench.parallel.ranks import ALONE, Ranks
+from dpbench.training.evaluations import GradientEvaluations
 from dpbench.training.loop import Stage
 
 
@@ -38,6 +39,7 @@ class Pretraining:
         ranks: Processes of the run, which all get the same weights.
         kept: Called with the id of the recipe, the seed, the SHA-256 of the weights file and
             whether it was in the cache already.
+        evaluations: Counts the gradient evaluations of the loop; None for a count of its own.
 
     Attributes:
         id: SHA-256 of the recipe, 64 hex digits.
@@ -54,6 +56,7 @@ class Pretraining:
         progress: Progress,
         ranks: Ranks = ALONE,
         kept: Callable[[dict[str, Any]], None] = lambda what: None,
+        evaluations: GradientEvaluations | None = None,
     ) -> None:
         """Choose the file names; nothing is read yet."""
         self.id = sha256_of(recipe)
@@ -61,7 +64,7 @@ class Pretraining:
         name = f"{self.id[:16]}-seed{streams.public_seed}"
         self._name, self._lock_name = f"{name}.pt", f"{name}.lock"
         self._cache = Cache(folder, progress.note)
-        self.stage = _KeptStage(label, self._cache, f"{name}.stage", progress, ranks)
+        self.stage = _KeptStage(label, self._cache, f"{name}.stage", progress, ranks, evaluations)
         self._progress, self._ranks, self._kept = progress, ranks, kept
         self._lock = contextlib.ExitStack()
 
@@ -129,9 +132,15 @@ class _KeptStage(Stage):
     """A loop whose checkpoint is a result in the cache: lost, it is done again."""
 
     def __init__(
-        self, label: str, cache: Cache, name: str, progress: Progress, ranks: Ranks
+        self,
+        label: str,
+        cache: Cache,
+        name: str,
+        progress: Progress,
+        ranks: Ranks,
+        evaluations: GradientEvaluations | None,
     ) -> None:
-        super().__init__(label, cache.folder / name, progress, ranks)
+        super().__init__(label, cache.folder / name, progress, ranks, evaluations)
         self._cache = cache
 
     def _read(self) -> bytes:

@@ -4,6 +4,7 @@ import json
 import math
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ from tests.support.checks.ledger import (
     check_budget,
     check_certificate,
     check_executed,
+    check_own_events_only,
+    check_plan,
     check_purposes,
     check_resume,
+    check_spent_by_value,
     check_written_first,
     send,
 )
@@ -50,6 +54,9 @@ CHECKS: tuple[Callable[[Ledger, Path], None], ...] = (
     check_resume,
     check_purposes,
     check_certificate,
+    check_plan,
+    check_spent_by_value,
+    check_own_events_only,
 )
 
 
@@ -67,6 +74,9 @@ def test_the_ledger_holds(check: Callable[[Ledger, Path], None], tmp_path: Path)
         (check_purposes, broken.ledger.Permissive),
         (check_certificate, broken.ledger.Hasty),
         (check_certificate, broken.ledger.LastOnly),
+        (check_plan, broken.ledger.Planless),
+        (check_spent_by_value, broken.ledger.Referring),
+        (check_own_events_only, broken.ledger.Trusting),
     ],
 )
 def test_a_check_of_the_ledger_catches(
@@ -239,6 +249,38 @@ def test_training_over_budget_makes_no_step(tmp_path: Path) -> None:
 def test_training_state_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     Interruptible(tmp_path).start()
     assert (tmp_path / "private.stage").stat().st_mode & 0o077 == 0
+
+
+def test_a_method_that_turns_the_noise_off_in_its_loop_trains_with_what_it_spent(
+    tmp_path: Path,
+) -> None:
+    released = []
+    for turns_off in (False, True):
+        event = DPSGDEvent(**asdict(EVENT))
+
+        def after_step(made: int, event: DPSGDEvent = event, turns_off: bool = turns_off) -> None:
+            if turns_off:
+                object.__setattr__(event, "noise_multiplier", 0.0)
+                object.__setattr__(event, "steps", 100)
+
+        steps = Steps(Coordinates(40), OwnCoordinate(), event, after_step=after_step)
+        released.append(steps(some_images(40, side=1)))
+    assert_same(*released)
+
+
+def test_a_callback_that_turns_the_noise_off_gets_what_it_spent() -> None:
+    event = GaussianEvent(**asdict(SUM))
+
+    def features(part: object) -> torch.Tensor:
+        object.__setattr__(event, "noise_multiplier", 0.0)
+        object.__setattr__(event, "clipping_norm", 1e6)
+        return torch.ones(3, 2)
+
+    def honest(part: object) -> torch.Tensor:
+        return torch.ones(3, 2)
+
+    released = handle(some_images(3)).gaussian_sum(features, event)
+    assert torch.equal(released, handle(some_images(3)).gaussian_sum(honest, SUM))
 
 
 def test_a_one_shot_sum_is_on_the_ledger_before_an_image_is_looked_at(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_images_are_handed_out_without_a_budget_only(monkeypatch: pytest.MonkeyP
 def test_images_are_no_attribute_that_one_reads_by_mistake() -> None:
     private = handle(some_images(3), limited())
     public = {name for name in dir(private) if not name.startswith("_")}
-    assert public == {"budget", "info", "unprotected"} | {
+    assert public == {"budget", "info", "unprotected", "close"} | {
         "dp_sgd",
         "gaussian_sum",
         "label_histogram",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dpbench.privacy.budget import PrivacyBudget
@@ -44,6 +45,31 @@ class Permissive(PrivacyLedger):
     def spend(self, event: Event) -> Allowance:
         count = len(self.events)
         allowance = super().spend(replace(event, purpose=f"{event.purpose} {count}"))
+        return allowance
+
+
+class Planless(PrivacyLedger):
+    """Spends whatever the method wants, planned or not."""
+
+    def __init__(self, budget: PrivacyBudget, journal: Path | None = None, planned: Any = None):
+        super().__init__(budget, journal)
+
+
+class Referring(PrivacyLedger):
+    """Keeps the method's own event, which the method can change."""
+
+    def spend(self, event: Event) -> Allowance:
+        allowance = super().spend(event)
+        allowance.event = event
+        return allowance
+
+
+class Trusting(PrivacyLedger):
+    """Believes what an event says of its own cost."""
+
+    def spend(self, event: Event) -> Allowance:
+        allowance = Allowance(event)
+        self._allowances.append(allowance)
         return allowance
 
 

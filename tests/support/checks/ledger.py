@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from scipy import stats
 
 from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.streams import Streams
-from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.budget import Adjacency, PrivacyBudget
 from dpbench.privacy.epsilon import epsilon
-from dpbench.privacy.events import DPSGDEvent, GaussianEvent, event_from_json
+from dpbench.privacy.events import DPSGDEvent, GaussianEvent, Loss, event_from_json
 from dpbench.privacy.ledger import PrivacyLedger
 from tests.support.checks import Detected, expect, expect_refused
 from tests.support.private import (
@@ -108,6 +109,48 @@ def check_certificate(kind: Ledger, folder: Path) -> None:
     for shown, event in zip(certificate["events"], ledger.events, strict=True):
         parameters = {name: value for name, value in shown.items() if name != "released"}
         expect(event_from_json(parameters) == event, "the certificate shows what was spent")
+
+
+def check_plan(kind: Ledger, folder: Path) -> None:
+    """What is spent is what was planned: these events, in this order, and all of them."""
+    for wrong in (OTHER_SUM, GaussianEvent(60.0, 1.0, "sum")):
+        ledger = kind(ONE, folder / "refused.json", (SUM, OTHER_SUM))
+        expect_refused(RunFailed, lambda ledger=ledger, wrong=wrong: ledger.spend(wrong))  # type: ignore[misc]
+    expect(not (folder / "refused.json").exists(), "what is not planned is not written down")
+    ledger = kind(ONE, folder / "planned.json", (SUM, OTHER_SUM))
+    ledger.spend(SUM).release(0)
+    expect_refused(RunFailed, lambda: ledger.certificate(False))
+    ledger.spend(OTHER_SUM).release(0)
+    expect_refused(RunFailed, lambda: ledger.spend(GaussianEvent(60.0, 1.0, "one more")))
+    certificate = ledger.certificate(False)
+    expect(len(certificate["events"]) == 2, "a run that spends as planned is certified")
+
+
+def check_spent_by_value(kind: Ledger, folder: Path) -> None:
+    """What happens to an event after it was spent changes neither account nor permission."""
+    event = GaussianEvent(6.0, 1.0, "sum")
+    ledger = kind(ONE, folder / "value.json")
+    allowance = ledger.spend(event)
+    object.__setattr__(event, "noise_multiplier", 0.0)
+    object.__setattr__(event, "clipping_norm", 100.0)
+    expect(allowance.event == SUM, "the permission is for what was spent")
+    expect(ledger.events == (SUM,), "the account is of what was spent")
+
+
+@dataclass(frozen=True)
+class Cheap(GaussianEvent):
+    """An event that states the cost of another one."""
+
+    def loss(self, adjacency: Adjacency, interval: float) -> Loss:
+        return GaussianEvent(1e6, 1.0, self.purpose).loss(adjacency, interval)
+
+
+def check_own_events_only(kind: Ledger, folder: Path) -> None:
+    """An event that computes its cost by itself is refused in a sentence."""
+    ledger = kind(ONE, folder / "own.json")
+    message = expect_refused(RunFailed, lambda: ledger.spend(Cheap(0.1, 1.0, "cheap")))
+    expect("Cheap is not an event of dpbench" in message, "the refusal names the class")
+    expect(ledger.events == (), "what is refused is not spent")
 
 
 # What is executed is what is accounted for.
