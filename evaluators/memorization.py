@@ -1,9 +1,10 @@
-"""Memorisation: are synthetic images nearer to train images than expected by chance?"""
+"""Memorisation: are synthetic images copies of train images, or nearer to them than by chance?"""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,8 +28,19 @@ METRICS: tuple[tuple[str, bool, str, MetricKind], ...] = (
     ("train_closer_{}_low", False, "the same, lower end of 95% interval", "bound"),
     ("train_closer_{}_high", False, "the same, upper end of 95% interval", "bound"),
 )
+COPIES = (
+    MetricSpec(
+        "train_copies",
+        "images",
+        False,
+        "synthetic images equal to a train image, bit by bit or mirrored, of the whole train split",
+        "diagnostic",
+    ),
+    MetricSpec("train_copies_real", "images", False, "the same of the test images", "reference"),
+)
 # distances in memory at once: 160 MB of float32
 CHUNK_DISTANCES = 40_000_000
+IMAGES_HASHED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -122,37 +134,60 @@ def closer_to_train(
     return share, low, high
 
 
+def count_copies(images: Images, originals: Images) -> int:
+    """Count the images that are equal to an original, bit by bit or mirrored left to right."""
+    known = set(_digests(originals))
+    mirrored = Images(images.pixels.flip(3), images.labels)
+    pairs = zip(_digests(images), _digests(mirrored), strict=True)
+    return sum(not known.isdisjoint(pair) for pair in pairs)
+
+
+def _digests(images: Images) -> Iterator[bytes]:
+    """A short digest of each image, so that no second copy of a large split is in memory."""
+    for start in range(0, len(images), IMAGES_HASHED_AT_ONCE):
+        for pixels in images[start : start + IMAGES_HASHED_AT_ONCE].pixels.contiguous().numpy():
+            yield hashlib.blake2b(pixels, digest_size=16).digest()
+
+
 @dataclass(frozen=True)
 class Memorization:
-    """Looks for synthetic images that are too near to train images, in two spaces.
+    """Looks for synthetic images that are copies of train images, or too near to them.
 
-    The larger split is cut to the size of the smaller by the evaluation stream, blind to classes. A
-    copy of a train image that was cut away goes unnoticed, so the shares understate copying from a
-    large train split. The spaces are the pixels in [0, 1] and the features of the data set's CNN;
-    the CNN was trained on the train images, so its shares can differ from their expectation without
-    any memorisation.
+    ``train_copies`` counts images that are equal to one of the whole train split, bit by bit or
+    mirrored; none are expected, where the test images have none.
+
+    Nearness is measured in two spaces. The larger split is cut to the size of the smaller by the
+    evaluation stream, blind to classes. A near-copy of a train image that was cut away goes
+    unnoticed, so the shares understate copying from a large train split. The spaces are the pixels
+    in [0, 1] and the features of the data set's CNN; the CNN was trained on the train images, so
+    its shares can differ from their expectation without any memorisation.
 
     ``authpct`` (Alaa et al. 2022) of images without memorisation is not 100%: compare it with
     ``authpct_..._real``, that of the test images. ``train_closer`` is the distance-ratio test, the
     share of images whose distance to train over that to test is below one; 50% is expected without
     memorisation, and 50% outside its interval is a sign of it, or of splits that differ.
 
-    Both are diagnostics and no proof of privacy: they only see near-copies in these spaces, and a
+    All are diagnostics and no proof of privacy: they only see near-copies in these spaces, and a
     generator may leak in other ways. The certificate is the claim.
     """
 
-    version: ClassVar[int] = 1
-    summary: ClassVar[str] = "are samples nearer to train than to test images? a diagnostic"
-    metrics: ClassVar[tuple[MetricSpec, ...]] = tuple(
-        MetricSpec(name.format(space), "%", higher, f"{description}, {where}", kind)
-        for space, where in SPACES.items()
-        for name, higher, description, kind in METRICS
+    version: ClassVar[int] = 2
+    summary: ClassVar[str] = "are samples copies of train images, or nearer to them? a diagnostic"
+    metrics: ClassVar[tuple[MetricSpec, ...]] = (
+        *COPIES,
+        *(
+            MetricSpec(name.format(space), "%", higher, f"{description}, {where}", kind)
+            for space, where in SPACES.items()
+            for name, higher, description, kind in METRICS
+        ),
     )
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SAMPLES, Need.REAL_TRAIN, Need.REAL_TEST})
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
-        """Measure in the pixels and in the features of the data set's CNN."""
+        """Count copies, and measure in the pixels and in the features of the data set's CNN."""
         train, test = case.open_real(Need.REAL_TRAIN), case.open_real(Need.REAL_TEST)
+        whole = len(train)
+        copies = count_copies(case.synthetic, train), count_copies(test, train)
         cnn = cnn_extractor(
             case.dataset, case.classes, train, case.cache, case.device, case.progress
         )
@@ -171,8 +206,8 @@ class Memorization:
 
         size = min(len(train), len(test))
         train, test = chosen("train", train), chosen("test", test)
-        values: list[float] = []
-        extractors: list[str] = []
+        values: list[float] = [*copies]
+        extractors = ["pixels"] * len(copies)
         total = 2 * len(SPACES) * (len(case.synthetic) + size)
         with case.progress.task("nearest neighbours", total, "images") as task:
             for extractor, embed in (("pixels", intensities), (cnn.id, features)):
@@ -188,7 +223,7 @@ class Memorization:
                 n=0 if m.name.endswith("_real") else len(case.synthetic),
                 split=Need.REAL_TRAIN.value,
                 extractor=extractor,
-                n_real=size,
+                n_real=whole if m in COPIES else size,
                 seed=case.streams.seed("evaluation", "memorization"),
             )
             for m, value, extractor in zip(self.metrics, values, extractors, strict=True)

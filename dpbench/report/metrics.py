@@ -27,11 +27,11 @@ AUDIT_CEILING = "audit_epsilon_ceiling"
 # by patterns of names, of which the first that fits holds; what fits none is a score
 _KINDS: tuple[tuple[MetricKind, tuple[str, ...]], ...] = (
     ("reference", ("*_floor", "authpct_*_real", "realism_accuracy", "scaling_cas_real_n*")),
-    ("reference", ("model_selection_ceiling_*", "model_selection_real_*")),
+    ("reference", ("model_selection_ceiling_*", "model_selection_real_*", "train_copies_real")),
     ("reference", ("model_selection_reseeded_*",)),
     ("bound", ("audit_*", "*_low", "*_high")),
     ("diagnostic", ("cas_collapsed", "*_class[0-9]*", "authpct_*", "train_closer_*", "realism_*")),
-    ("diagnostic", ("model_selection_synthetic_*", "model_selection_transfer_*")),
+    ("diagnostic", ("model_selection_synthetic_*", "model_selection_transfer_*", "train_copies")),
     ("diagnostic", ("model_selection_*_within_*", "model_selection_*_rank")),
 )
 # smallest and largest value that a metric can have; what fits no pattern goes by its unit
@@ -40,6 +40,7 @@ _RANGES: tuple[tuple[tuple[float, float], tuple[str, ...]], ...] = (
     ((-1.0, 1.0), ("*_spearman*", "*_kendall*")),
     ((1.0, math.inf), ("inception_score", "model_selection_*_rank")),
     ((0.0, math.inf), ("fid*", "fd_*", "kid*", "density*", "audit_*", "cas_collapsed")),
+    ((0.0, math.inf), ("train_copies*",)),
 )
 _RANGES_OF_UNITS = {"%": (0.0, 100.0), "s": (0.0, math.inf)}
 

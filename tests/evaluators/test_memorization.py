@@ -18,6 +18,7 @@ from dpbench.evaluators.memorization import (
     Neighbours,
     authenticity,
     closer_to_train,
+    count_copies,
     nearest,
 )
 from dpbench.stats.proportions import wilson_interval
@@ -48,6 +49,46 @@ def values(synthetic: Images, **changes: object) -> dict[str, float | None]:
 
 
 SPACES = pytest.mark.parametrize("space", ["pixels", "cnn"])
+
+
+def thief() -> Images:
+    """Train images that the cut to the size of the test split leaves out, for the most part."""
+    return Images(TRAIN.pixels[:200].clone(), TRAIN.labels[:200])
+
+
+def test_copies_are_counted_against_the_whole_train_split() -> None:
+    few = {Need.REAL_TRAIN: TRAIN, Need.REAL_TEST: TEST[:20]}
+    found = rows(thief(), open_real=few.__getitem__)["train_copies"]
+    assert (found.value, found.n, found.n_real) == (200, 200, 450)
+
+
+@pytest.mark.parametrize(
+    "change, copies",
+    [
+        (lambda p: p, 200),
+        (lambda p: p.flip(3), 200),
+        (lambda p: p.flip(2), 0),
+        (lambda p: p ^ 1, 0),
+    ],
+    ids=["as they are", "mirrored", "upside down", "one bit"],
+)
+def test_copies_are_equal_bit_by_bit_or_mirrored(
+    change: Callable[[Tensor], Tensor], copies: int
+) -> None:
+    changed = Images(change(thief().pixels).contiguous(), thief().labels)
+    assert count_copies(changed, TRAIN) == copies
+
+
+def test_honest_images_have_as_many_copies_as_test_images() -> None:
+    found = values(FRESH[:200])
+    assert found["train_copies"] == found["train_copies_real"] == 0
+
+
+def test_counting_in_a_cut_train_split_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = memorization.count_copies
+    monkeypatch.setattr(memorization, "count_copies", lambda a, b: honest(a, b[:20]))
+    with pytest.raises(AssertionError):
+        test_copies_are_counted_against_the_whole_train_split()
 
 
 @SPACES

@@ -265,7 +265,7 @@ def test_an_interruption_loses_nothing_that_is_complete(dpbench: Command, toy: M
     ended = dpbench(*command)
     assert ended.code == 130 and "continues where this one stopped" in ended.err
     before = scores()
-    assert before["done"] == ["memorization"] and len(before["measurements"]) == 10
+    assert before["done"] == ["memorization"] and len(before["measurements"]) == 12
     del toy.HOOKS["evaluate"]
     assert dpbench(*command).code == 0
     after = scores()
