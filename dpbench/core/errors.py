@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import errno
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
 UNHEARD = 3  # exit code of a rank that ends with ``Unheard``
@@ -104,3 +105,25 @@ def _full_disk(error: BaseException) -> OSError | None:
 def _first_sentence(error: BaseException) -> str:
     line = (str(error).splitlines() or [""])[0].split("Allocator: ")[-1]  # torch says where first
     return line.split(". ")[0].removesuffix(".") or type(error).__name__
+
+
+@contextmanager
+def contained(what: str) -> Iterator[None]:
+    """Have code of others fail where it would end the interpreter.
+
+    ``os._exit`` ends the process at once, and cannot be contained.
+
+    Args:
+        what: The code, as in "evaluator 'toy'".
+
+    Raises:
+        RunFailed: It called ``sys.exit``, or raised what is neither an ``Exception`` nor Ctrl-C.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise RunFailed(
+            f"{what} ends the interpreter ({described(error)}): let it return"
+        ) from error

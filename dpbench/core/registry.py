@@ -13,12 +13,17 @@ import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 from dpbench import __version__
-from dpbench.core.errors import UserError, unknown
+from dpbench.core.errors import UserError, described, unknown
 
 Kind = Literal["method", "evaluator", "source"]
 _PACKAGES = {
@@ -99,17 +104,50 @@ def load(kind: Kind, name: str) -> Any:
     if name not in known:
         raise UserError(unknown(kind, name, known))
     entry = known[name]
+    with _signals() as received:
+        try:
+            found = getattr(importlib.import_module(entry.module), entry.attribute)
+            missing = [part for part in _REQUIRED[kind] if not hasattr(found, part)]
+            if missing:
+                raise TypeError(f"{entry.attribute} has no {', '.join(missing)}")
+            return found
+        except BaseException as error:  # a plugin may fail in any way, and must affect nothing else
+            if received:
+                raise
+            raise UserError(
+                f"{kind} {name!r} of {entry.distribution} {entry.version} is broken: "
+                f"{described(error)}"
+            ) from error
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Yield the numbers of the signals that come meanwhile; each is handled as it was before.
+
+    They tell Ctrl-C from a plugin that raises KeyboardInterrupt. Outside the main thread, where no
+    signal is handled, there are none.
+    """
+    received: list[int] = []
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if threading.current_thread() is threading.main_thread()
+    }
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        handler = before[signal.Signals(number)]
+        assert callable(handler)
+        handler(number, frame)
+
+    watched = {number: handler for number, handler in before.items() if callable(handler)}
     try:
-        found = getattr(importlib.import_module(entry.module), entry.attribute)
-        missing = [part for part in _REQUIRED[kind] if not hasattr(found, part)]
-        if missing:
-            raise TypeError(f"{entry.attribute} has no {', '.join(missing)}")
-        return found
-    except Exception as error:  # a plugin may fail in any way, and must affect nothing else
-        raise UserError(
-            f"{kind} {name!r} of {entry.distribution} {entry.version} is broken: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+        for number in watched:
+            signal.signal(number, note)
+        yield received
+    finally:
+        for number, handler in watched.items():
+            signal.signal(number, handler)
 
 
 def version_of(entry: Entry) -> str:

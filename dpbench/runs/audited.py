@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from dpbench.api.method import RunContext
+from dpbench.core.errors import contained
 from dpbench.core.progress import Silent
 from dpbench.core.streams import Streams
 from dpbench.privacy.audit import Mechanism
@@ -43,7 +44,7 @@ def audited_mechanism(
                 folder=Path(folder),
                 public=unread(planned.plan.public),
             )
-            with closing(private):
+            with closing(private), contained(planned.request.method):
                 planned.resolved.method.fit(private, context)
 
     return Mechanism(

@@ -14,7 +14,7 @@ from dpbench.api.method import Method, Predictor, RunContext, Sampler, uniform_l
 from dpbench.api.profiles import SMOKE
 from dpbench.api.sources import PublicSource
 from dpbench.core import registry
-from dpbench.core.errors import RunFailed, UserError
+from dpbench.core.errors import RunFailed, UserError, contained
 from dpbench.core.progress import Progress, Silent
 from dpbench.core.streams import Streams, reproducible_key
 from dpbench.data.load import find_info, load
@@ -81,7 +81,9 @@ def replay(
     """
     prepare(CPU)
     comparisons: list[Comparison] = []
-    public = open_public(method.plan(info, BUDGET).public, info, "", 0, None, Silent())
+    with contained("the method"):
+        planned = method.plan(info, BUDGET)
+    public = open_public(planned.public, info, "", 0, None, Silent())
     with progress.task("replaying", len(sets), "fits") as task:
         original, *others = sets
         try:
@@ -137,7 +139,7 @@ def _fit(
             public=public,
             cache=Path(folder) / "cache",
         )
-        with closing(private):
+        with closing(private), contained("the method"):
             fitted = method.fit(private, run)
     checkpoint = stored(fitted)
     outputs = _outputs(rebuilt(method, checkpoint, info, CPU), info, streams)

@@ -23,7 +23,7 @@ from dpbench.api.profiles import Profile
 from dpbench.api.sources import PublicSource
 from dpbench.core import registry
 from dpbench.core.cache import Cache, user_cache
-from dpbench.core.errors import RunFailed, Unavailable, UserError, described
+from dpbench.core.errors import RunFailed, Unavailable, UserError, contained, described
 from dpbench.core.images import Images, ImageSpec
 from dpbench.core.metrics import Measurement, MetricSpec
 from dpbench.core.progress import Progress
@@ -254,7 +254,8 @@ def _called(
 
     try:
         context = subject.context(name, evaluator.needs, unavailable)
-        rows = stamped(evaluator().evaluate(context))
+        with contained(f"evaluator {name!r}"):
+            rows = stamped(evaluator().evaluate(context))
     except Unavailable as error:
         reason = _line(error)
         return without_values(reason), EvaluatorStatus("unavailable", version, reason)

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from dpbench.api.sources import NO_PUBLIC, PublicSource
-from dpbench.core.errors import RunFailed, UserError, described
+from dpbench.core.errors import RunFailed, UserError, contained, described
 from dpbench.core.progress import Progress, Silent
 from dpbench.data.load import Dataset, load
 from dpbench.parallel.cores import share_cores
@@ -70,10 +70,11 @@ def execute(
         prepare(planned.device)
         run = RunSteps(planned, dataset, public, record, folder, progress)
         try:
-            run.fit()
-            share_cores(1)  # the other ranks have ended
-            run.sample()
-            run.evaluate(debug)
+            with contained(spec.method):
+                run.fit()
+                share_cores(1)  # the other ranks have ended
+                run.sample()
+                run.evaluate(debug)
         except Exception as error:
             if record.status != "complete":  # asked for more, what is there stays whole
                 record.status, record.error = "failed", described(error)
@@ -109,7 +110,8 @@ def pretrain(planned: PlannedRun, progress: Progress, data_root: Path | None = N
     prepare(planned.device)
     with tempfile.TemporaryDirectory() as folder:
         context = run_context(planned, public, progress, Path(folder))
-        method.pretrain(planned.info, context)
+        with contained(planned.request.method):
+            method.pretrain(planned.info, context)
 
 
 def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
@@ -137,7 +139,8 @@ def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             executions = Executions(ranks=planned.ranks)
             context = run_context(planned, public, Silent(), Path(folder))
-            fit_method(planned, dataset, key, ledger, executions, context)
+            with contained(planned.request.method):
+                fit_method(planned, dataset, key, ledger, executions, context)
 
 
 def _open_images(

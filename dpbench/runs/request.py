@@ -10,7 +10,7 @@ import torch
 
 from dpbench.api.method import Method, Plan
 from dpbench.api.profiles import PROFILES, Profile
-from dpbench.core.errors import UserError, unknown
+from dpbench.core.errors import UserError, contained, unknown
 from dpbench.core.images import ImageSpec
 from dpbench.core.registry import entries, version_of
 from dpbench.core.registry import load as load_entry
@@ -147,16 +147,17 @@ def plan(request: RunRequest, ranks: Ranks = ALONE) -> PlannedRun:
     profile = PROFILES[request.profile]
     device = resolve_device(request.device, ranks)
     settings = _settings(kind, request)
-    resolved = resolve(
-        kind,
-        request.method,
-        profile.name,
-        dataset.name,
-        epsilon,
-        settings,
-        published=request.published,
-    )
-    training = resolved.method.plan(private_set_info(dataset), budget)
+    with contained(request.method):
+        resolved = resolve(
+            kind,
+            request.method,
+            profile.name,
+            dataset.name,
+            epsilon,
+            settings,
+            published=request.published,
+        )
+        training = resolved.method.plan(private_set_info(dataset), budget)
     check_public(training.public, request.dataset)
     _check_compute(request.method, training, profile)
     entry = entries("method")[request.method]

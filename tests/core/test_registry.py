@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -125,6 +126,9 @@ def test_the_version_of_third_party_code_follows_its_source(install: Install) ->
         ("bad = bad", "", "AttributeError"),
         ("bad = no such module!", "", "ModuleNotFoundError"),
         ("bad = bad:METHOD", "class METHOD:\n    summary = 'half a method'", "has no"),
+        ("bad = bad:METHOD", "import sys; sys.exit('no licence')", "SystemExit: no licence"),
+        ("bad = bad:METHOD", "raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("bad = bad:METHOD", "raise BaseException('stop')", "BaseException: stop"),
     ],
 )
 def test_a_broken_plugin_disables_itself_and_nothing_else(
@@ -141,6 +145,16 @@ def test_a_broken_plugin_disables_itself_and_nothing_else(
     ended = dpbench("run", "--method", "bad", "--dataset", "digits")
     assert ended.code == 2
     assert ended.err.startswith("Error: ") and ended.err.count("\n") == 1
+
+
+def test_ctrl_c_during_an_import_is_no_fault_of_the_plugin(
+    dpbench: Command, install: Install
+) -> None:
+    source = "import signal; signal.raise_signal(signal.SIGINT)"
+    install("bad", "[dpbench.generators]\nbad = bad:METHOD", source)
+    before = signal.getsignal(signal.SIGINT)
+    assert dpbench("list", "methods", "--check").code == 130
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_check_of_what_works_ends_well(dpbench: Command) -> None:

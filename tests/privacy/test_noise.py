@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -247,6 +250,16 @@ def test_images_are_no_attribute_that_one_reads_by_mistake() -> None:
         "label_histogram",
         "select",
     }
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_neither_images_nor_the_key_can_be_pickled_or_copied(
+    copied: Callable[[object], object],
+) -> None:
+    for secret in (handle(some_images(3)), Streams(0, KEY)):
+        with pytest.raises(RunFailed, match="cannot be pickled or copied"):
+            copied(secret)
+    copied(Streams(0))
 
 
 def test_a_sum_over_budget_is_not_made() -> None:

@@ -171,18 +171,51 @@ def test_a_public_loop_that_was_not_planned_is_refused(
     assert "'more training' would bring the public" in refusal(dpbench, toy, 4)
 
 
-@pytest.mark.parametrize("kept", ["_PrivateImages__streams", ""])
-def test_a_sampler_that_keeps_images_or_key_is_refused_in_a_sentence(
-    dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch, kept: str
-) -> None:
-    def keep(sampler: Any, private: PrivateImages, run: RunContext) -> None:
-        sampler.__dict__["kept"] = getattr(private, kept) if kept else private
+class Stop(BaseException):
+    """No ``except Exception`` catches it."""
 
-    fit_of(toy, monkeypatch, keep)
+
+ENDS = pytest.mark.parametrize("end", [SystemExit(0), SystemExit("so"), Stop()], ids=repr)
+
+
+@ENDS
+@pytest.mark.parametrize("part", ["plan", "fit"])
+@pytest.mark.parametrize("command", ["run", "check", "audit"])
+def test_a_method_that_ends_the_interpreter_fails_in_a_line(
+    dpbench: Command,
+    toy: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    part: str,
+    end: BaseException,
+) -> None:
+    def ends(*_: Any) -> None:
+        raise end
+
+    monkeypatch.setattr(toy.Toy, part, ends)
+    budget = () if command == "check" else ("--method", "toy", "--eps", "0.001")
+    method = ("toy",) if command == "check" else ()
+    profile = () if command == "check" else ("--profile", "smoke")
+    ended = dpbench(command, *method, *budget, *profile, "--dataset", "digits")
+    assert ended.code == 1 and "Traceback" not in ended.err
+    assert f"ends the interpreter ({type(end).__name__}:" in ended.err.splitlines()[-1]
+
+
+@ENDS
+@pytest.mark.parametrize("part", ["sample", "evaluate"])
+def test_what_ends_the_interpreter_later_loses_nothing(
+    dpbench: Command, toy: ModuleType, part: str, end: BaseException
+) -> None:
+    def ends(count: int) -> None:
+        raise end
+
+    toy.HOOKS[part] = ends
     ended = dpbench(*HERE)
-    assert ended.code == 1
-    assert "cannot be pickled or copied" in ended.err.splitlines()[-1]
-    assert "checkpoint.pt" not in record()["artifacts"]
+    assert ended.code == 1 and "ends the interpreter" in ended.err
+    toy.HOOKS.clear()
+    assert dpbench(*HERE).code == 0
+    assert record()["status"] == "complete"
+    assert record()["measurements"][0]["value"] is not None
 
 
 def test_a_handle_is_of_no_use_when_fit_is_over(
