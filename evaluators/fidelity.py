@@ -122,14 +122,15 @@ def _supplied(variable: str, what: str) -> Path:
     """Return the file of weights that an environment variable names.
 
     Raises:
-        Unavailable: There is none.
+        Unavailable: It is not set.
+        UserError: It names no file.
     """
     name = os.environ.get(variable)
     if not name:
         raise Unavailable(f"no weights: get {what} and set {variable}=/path/to/it")
     file = Path(name)
     if not file.is_file():
-        raise Unavailable(f"{variable} names {file}, which is not a file; expected {what}")
+        raise UserError(f"{variable} names {file}, which is not a file; expected {what}")
     return file
 
 

@@ -97,7 +97,8 @@ class Evaluator(Protocol):
 
     An evaluator may also have ``missing(images: ImageSpec) -> str``, a static method that tells in
     no time what it lacks for images of this shape, as ``unavailable`` is told, joined by ``"; "``.
-    As long as this is what the status says, it is not tried again in vain.
+    As long as this is what the status says, it is not tried again in vain. What a user names and is
+    not there, such as a file, is a ``UserError`` of ``missing``, before anything is made.
 
     Attributes:
         summary: One-line description.

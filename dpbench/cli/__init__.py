@@ -6,6 +6,7 @@ they are called.
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -43,6 +44,10 @@ app.add_typer(
 
 def main() -> None:
     """Run the command line. Exit codes: 0, 1 (failure), 2 (user error), 130 (interrupted)."""
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # a path may hold what the terminal has no sign for
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
     except Exception as error:

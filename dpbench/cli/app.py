@@ -6,7 +6,7 @@ import json
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import typer
 from rich import box
@@ -15,12 +15,14 @@ from rich.markup import escape
 from rich.table import Table
 
 import dpbench
+from dpbench.cli.standard_error import Heedless
 from dpbench.core.errors import INTERRUPTED, UNHEARD, RunFailed, Unheard, UserError, described
 
 if TYPE_CHECKING:
     from dpbench.core.metrics import Measurement
 
-out, err = Console(), Console(stderr=True)
+
+out, err = Console(), Console(file=cast(TextIO, Heedless()))
 app = typer.Typer(
     name="dpbench",
     help="A benchmark of differentially private image generation.",

@@ -51,6 +51,7 @@ def claims(
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.claims.published import CLAIMS
+        from dpbench.core.files import check_writable
         from dpbench.report import claims as report
         from dpbench.report import collect, files
         from dpbench.report.alarms import find_alarms
@@ -58,6 +59,10 @@ def claims(
         if dry_run and not run:
             raise UserError("--dry-run prints the plan of --run: give both options")
         chosen = _chosen(ids or [], CLAIMS)
+        if not dry_run:
+            check_writable(leaderboards, "choose another --out")
+        if run and not dry_run:
+            check_writable(runs_dir, "choose another --runs-dir")
         outcomes: list[Outcome] = []
         if run:
             wanted = _missing(chosen, collect.committed_records(leaderboards))

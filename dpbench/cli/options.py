@@ -86,6 +86,13 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan without 
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Discard an earlier run of the same specification.")
 ]
+Remeasure = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,...",
+        help="Evaluators to measure the run's samples with again; nothing is trained or released.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
 

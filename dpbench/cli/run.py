@@ -29,6 +29,7 @@ from dpbench.cli.options import (
     ProfileName,
     Public,
     Published,
+    Remeasure,
     Reproducible,
     RunFolder,
     RunsDir,
@@ -64,6 +65,7 @@ def run(
     reproducible: Reproducible = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
+    remeasure: Remeasure = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -111,7 +113,14 @@ def run(
                     print_json(_plan_json(planned))
                 return
             record, folder = execute(
-                planned, progress_on(err), runs_dir, out_folder, data_root, overwrite, debug
+                planned,
+                progress_on(err),
+                runs_dir,
+                out_folder,
+                data_root,
+                overwrite,
+                names_of(remeasure),
+                debug,
             )
         if as_json:
             typer.echo(record.dumps(), nl=False)

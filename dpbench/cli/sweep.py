@@ -92,6 +92,7 @@ def sweep(
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.cli.console import progress_on
+        from dpbench.core.files import check_writable
         from dpbench.runs.request import RunRequest
         from dpbench.runs.sweep.estimates import TimeEstimates
         from dpbench.runs.sweep.execute import execute_cells
@@ -118,6 +119,8 @@ def sweep(
             seeds=parse_seeds(seeds),
             common=common,
         )
+        if not dry_run:
+            check_writable(runs_dir, "choose another --runs-dir")
         progress = progress_on(err)
         cells, mistakes = plan_grid(grid, runs_dir, data_root, progress)
         refuse(mistakes)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dpbench.core.errors import UserError
+
 
 def replace_atomically(file: Path, write: Callable[[Path], None], mode: int | None = None) -> None:
     """Replace ``file`` so that readers see the old or the new content, whenever a crash happens.
@@ -80,6 +82,29 @@ def write_arrays(file: Path, arrays: Mapping[str, Any], compressed: bool = False
             save(handle, **arrays)
 
     replace_atomically(file, write)
+
+
+def check_writable(folder: Path, instead: str) -> None:
+    """Check that a folder can be written, before work is put into what it is to hold.
+
+    Nothing is made: where the folder is not there yet, the nearest one above it is tried.
+
+    Args:
+        folder: The folder.
+        instead: What the user can do if it cannot, such as "choose another --out".
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        place = folder
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        probe = place / f".{os.getpid()}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; {instead}") from error
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ images or a classifier without samples, is measured for good, as rows with a rea
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -138,6 +138,25 @@ class Evaluated(Protocol):
     measurements: list[Measurement]
 
 
+def check_resources(names: Iterable[str], images: ImageSpec) -> None:
+    """Check that what users say they supply is there, before anything is made.
+
+    Args:
+        names: Of the evaluators.
+        images: Shape of the images.
+
+    Raises:
+        UserError: Something that a user names, such as a file of weights, is not there.
+    """
+    for name in names:
+        evaluator = None
+        with suppress(UserError):  # a broken plugin disables itself and nothing else
+            evaluator = load_entry("evaluator", name)
+        missing = getattr(evaluator, "missing", None)
+        if missing is not None:
+            missing(images)
+
+
 def left(names: Iterable[str], record: Evaluated, images: ImageSpec) -> list[str]:
     """Names of the evaluators to call: those that have not ended, and those to try again.
 
@@ -177,10 +196,11 @@ def evaluate(
     record: Evaluated,
     part: Callable[[str], AbstractContextManager[None]],
     debug: bool,
+    anew: Collection[str] = (),
 ) -> None:
     """Call one evaluator after the other, but for those that have measured already.
 
-    What one cannot measure is a row with the reason.
+    What one cannot measure is a row with the reason. One that fails is not done.
 
     Args:
         subject: What to evaluate.
@@ -188,6 +208,7 @@ def evaluate(
         record: Where statuses and rows are added: those of an evaluator all at once.
         part: Entered for each evaluator; left without an error when its rows are added.
         debug: Let an evaluator's error end the loop.
+        anew: Names of those whose earlier values are replaced, also by none.
     """
     for name in names:
         entry = registry.entries("evaluator")[name]
@@ -201,10 +222,17 @@ def evaluate(
                     record.evaluators[name] = EvaluatorStatus("failed", version, _line(error))
             continue
         if _waits(name, evaluator, record, subject.synthetic.spec):
-            with part(name):
+            with suppress(_Failed), part(name):
                 rows, status = _called(name, evaluator, version_of(entry), subject, debug)
-                _replace(record, name, evaluator.metrics, rows)
+                failed = status.outcome == "failed"
+                _replace(record, name, evaluator.metrics, rows, keep=failed or name not in anew)
                 record.evaluators[name] = status
+                if failed:
+                    raise _Failed
+
+
+class _Failed(Exception):
+    """Ends the part of an evaluator that failed, so that it is not done."""
 
 
 def _waits(name: str, evaluator: type[Evaluator], record: Evaluated, images: ImageSpec) -> bool:
@@ -281,11 +309,16 @@ def _declared(metric: str, metrics: tuple[MetricSpec, ...]) -> MetricSpec | None
 
 
 def _replace(
-    record: Evaluated, name: str, metrics: tuple[MetricSpec, ...], rows: list[Measurement]
+    record: Evaluated,
+    name: str,
+    metrics: tuple[MetricSpec, ...],
+    rows: list[Measurement],
+    keep: bool,
 ) -> None:
     """Put rows of an evaluator in the place of those of its earlier call, if there was one.
 
-    A value stays where there is no other: the file of weights behind it may be here no longer.
+    To ``keep`` values is to let them stay where there is no other: the file of weights behind them
+    may be here no longer.
     """
     earlier = record.evaluators.get(name)
     own: list[Measurement] = []
@@ -294,7 +327,7 @@ def _replace(
         by_it = earlier is not None and row.version == earlier.version
         (own if by_it and _declared(row.metric, metrics) else others).append(row)
     again = {row.metric for row in rows if row.value is not None}
-    kept = [row for row in own if row.value is not None and row.metric not in again]
+    kept = [row for row in own if keep and row.value is not None and row.metric not in again]
     stay = {row.metric for row in kept}
     new = [row for row in rows if row.metric not in stay]
     record.measurements[:] = others + kept + new

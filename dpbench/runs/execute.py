@@ -7,14 +7,17 @@ from pathlib import Path
 
 from dpbench.api.sources import NO_PUBLIC, PublicSource
 from dpbench.core.errors import RunFailed, UserError, contained, described
+from dpbench.core.files import cache_path, check_writable
 from dpbench.core.progress import Progress, Silent
+from dpbench.core.registry import load as load_entry
 from dpbench.data.load import Dataset, load
 from dpbench.parallel.cores import share_cores
 from dpbench.parallel.device import prepare
 from dpbench.privacy.clipping.selection import Executions
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.records.run_record import RECORD, RunRecord
-from dpbench.runs.folder import check_writable, locked_folder, may_have_released, open_record
+from dpbench.runs.evaluation import check_resources
+from dpbench.runs.folder import locked_folder, may_have_released, open_record
 from dpbench.runs.identity import spec_of
 from dpbench.runs.public_images import open_public
 from dpbench.runs.request import PlannedRun
@@ -28,6 +31,7 @@ def execute(
     out: Path | None = None,
     data_root: Path | None = None,
     overwrite: bool = False,
+    remeasure: tuple[str, ...] | None = None,
     debug: bool = False,
 ) -> tuple[RunRecord, Path]:
     """Run what was planned, or what is left of it; the other ranks, if any, ``assist``.
@@ -39,21 +43,29 @@ def execute(
         out: The run's folder itself, instead.
         data_root: Where to look for data first.
         overwrite: Discard what an earlier run left in the folder.
+        remeasure: Evaluators that measure its samples again, whatever they have measured; None
+            for none.
         debug: Let an evaluator's error end the run instead of becoming a row with a reason.
 
     Returns:
         The complete record and the folder it is in.
 
     Raises:
-        UserError: Bad data, an unusable folder, or a folder with another run in it.
+        UserError: Bad data, an unusable folder, a folder with another run in it, or none to measure
+            again.
         RunFailed: The method broke; the record says so.
     """
+    check_writable(out or runs_dir, "choose another --runs-dir or --out")
+    check_resources(planned.evaluators, planned.info.spec)
+    if remeasure is not None:
+        _check_remeasured(remeasure, planned.evaluators, overwrite)
     dataset, public = _open_images(planned, data_root, progress)
     progress.note(f"{dataset.info.name} from {dataset.source}")
-    check_writable(out or runs_dir)
     spec = spec_of(planned, dataset.content_hash, public)
     planned.ranks.broadcast(spec.id.encode())
     folder = out if out is not None else runs_dir / spec.folder
+    if remeasure and not (folder / RECORD).is_file():
+        raise _nothing_to_measure(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked_folder(folder):
         second = overwrite and may_have_released(folder)
@@ -63,6 +75,9 @@ def execute(
                 "this is a second release from the same private images: what the discarded run "
                 "spent stays spent, so the two budgets add up"
             )
+        if remeasure and "sample" not in record.done:
+            raise _nothing_to_measure(folder)
+        record.done = [part for part in record.done if part not in (remeasure or ())]
         if planned.completed(record):
             planned.ranks.broadcast(NOTHING_TO_FIT)
             progress.note(f"this run is complete already: {folder} (--overwrite runs it again)")
@@ -74,7 +89,7 @@ def execute(
                 run.fit()
                 share_cores(1)  # the other ranks have ended
                 run.sample()
-                run.evaluate(debug)
+                run.evaluate(debug, remeasure or ())
         except Exception as error:
             if record.status != "complete":  # asked for more, what is there stays whole
                 record.status, record.error = "failed", described(error)
@@ -89,6 +104,29 @@ def execute(
     return record, folder
 
 
+def _check_remeasured(names: tuple[str, ...], asked: tuple[str, ...], overwrite: bool) -> None:
+    """Check the evaluators that are to measure again.
+
+    Raises:
+        UserError: There is no such evaluator, it is left out, or the whole run is made anew.
+    """
+    if not names:
+        raise UserError("--remeasure is empty: `dpbench list evaluators`, or leave it out")
+    if overwrite:
+        raise UserError("--overwrite makes the whole run anew: leave --remeasure out")
+    for name in names:
+        load_entry("evaluator", name)
+        if name not in asked:
+            raise UserError(f"--remeasure {name}: --evaluators leaves it out")
+
+
+def _nothing_to_measure(folder: Path) -> UserError:
+    return UserError(
+        f"{folder} holds no samples to measure again: give --remeasure with the options of a run "
+        "that was made, or leave it out"
+    )
+
+
 def pretrain(planned: PlannedRun, progress: Progress, data_root: Path | None = None) -> None:
     """Do the public training of a planned run, and keep its result for runs like it.
 
@@ -98,7 +136,8 @@ def pretrain(planned: PlannedRun, progress: Progress, data_root: Path | None = N
         data_root: Where to look for data first.
 
     Raises:
-        UserError: The method has no public training, or its images cannot be had.
+        UserError: The method has no public training, its images cannot be had, or the cache, which
+            is to keep the weights, cannot be written.
     """
     method = planned.resolved.method
     if planned.plan.public == NO_PUBLIC or not hasattr(method, "pretrain"):
@@ -106,6 +145,7 @@ def pretrain(planned: PlannedRun, progress: Progress, data_root: Path | None = N
             f"{planned.request.method} as planned has no public training to do beforehand: name "
             "public images with --public, or take another --method"
         )
+    check_writable(cache_path(), "name another place with XDG_CACHE_HOME")
     _, public = _open_images(planned, data_root, progress)
     prepare(planned.device)
     with tempfile.TemporaryDirectory() as folder:

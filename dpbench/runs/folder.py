@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,23 +14,6 @@ from dpbench.runs.resuming import read_earlier
 CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
 JOURNAL = "ledger.json"  # of the events spent so far, below TRAINING
 LOCK = ".lock"  # there while a process is at work in the folder, or after one was killed
-
-
-def check_writable(folder: Path) -> None:
-    """Make a folder if need be, and write to it.
-
-    Raises:
-        UserError: It cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {folder}: {error.strerror}; choose another --runs-dir or --out"
-        ) from error
 
 
 def locked_folder(folder: Path) -> AbstractContextManager[None]:

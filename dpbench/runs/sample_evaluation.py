@@ -10,8 +10,8 @@ from pathlib import Path
 from dpbench.api.evaluator import Need
 from dpbench.api.profiles import LAPTOP, PROFILES, Profile
 from dpbench.core.errors import UserError, unknown
-from dpbench.core.files import safe_name, sha256, write_text
-from dpbench.core.images import Images, content_hash
+from dpbench.core.files import check_writable, safe_name, sha256, write_text
+from dpbench.core.images import Images, ImageSpec, content_hash
 from dpbench.core.progress import Progress
 from dpbench.core.registry import OURS
 from dpbench.core.registry import load as load_entry
@@ -23,7 +23,7 @@ from dpbench.parallel.device import prepare, resolve_device
 from dpbench.records.run_record import RECORD, RunRecord, read_record
 from dpbench.records.sample_scores import UNKNOWN, Scores, ScoresSpec, read_scores
 from dpbench.runs.environment import environment
-from dpbench.runs.evaluation import Subject, evaluate, left, named
+from dpbench.runs.evaluation import Subject, check_resources, evaluate, left, named
 from dpbench.runs.folder import SAMPLES
 from dpbench.runs.request import check_seed
 from dpbench.runs.resuming import read_earlier, timed_part
@@ -80,6 +80,8 @@ def score(
     Raises:
         UserError: Anything about the request or the samples that cannot work.
     """
+    place = request.out.parent if request.out is not None else FOLDER
+    check_writable(place, "choose another --out")
     run = _run(request.source)
     name = _dataset_name(request, run)
     info = find_info(name)
@@ -92,6 +94,7 @@ def score(
     seed = request.seed if request.seed is not None else run.spec.seed if run else 0
     check_seed(seed)
     names = _of_samples(request.evaluators)
+    check_resources(names, ImageSpec(*info.shape))
     device = resolve_device(request.device)
     most = MOST_SAMPLES * profile.samples
     samples = read_samples(_samples(request.source, run), info, most, progress)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
@@ -248,8 +248,13 @@ class RunSteps:
             save_grid(synthetic.pixels[: 10 * classes], classes, self.folder / GRID)
             self._artifact(GRID)
 
-    def evaluate(self, debug: bool) -> None:
-        """Measure with every evaluator that has not measured yet, or is to be tried again."""
+    def evaluate(self, debug: bool, anew: Collection[str] = ()) -> None:
+        """Measure with every evaluator that has not measured yet, or is to be tried again.
+
+        Args:
+            debug: Let an evaluator's error end the run.
+            anew: Names of those whose earlier values are replaced.
+        """
         synthetic, predictor = self._outcome()
         lacking = {}
         if predictor is not None:
@@ -268,7 +273,7 @@ class RunSteps:
             lacking=lacking,
             keep=self._keep,
         )
-        evaluate(subject, self.planned.evaluators, self.record, self._part, debug)
+        evaluate(subject, self.planned.evaluators, self.record, self._part, debug, anew)
 
     def _outcome(self) -> tuple[Images, Predictor | None]:
         """Return the synthetic images, or no images and the classifier."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dpbench.core.errors import Unavailable
+from dpbench.core.errors import Unavailable, passing
 from dpbench.core.files import sha256
 
 from .extractor import Extractor, clean_resize
@@ -44,6 +44,8 @@ def dinov2_extractor(file: Path, device: torch.device) -> Extractor:
             num_classes=0,
         )
     except Exception as error:  # a bad file may raise anything
+        if passing(error):
+            raise
         raise Unavailable(
             f"{DINOV2_VARIABLE} names {file}, which holds no weights of {MODEL} "
             f"({type(error).__name__}); expected {DINOV2_FILE}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from dpbench.core.errors import Unavailable
+from dpbench.core.errors import Unavailable, passing
 from dpbench.core.files import sha256
 
 from .extractor import Extractor, clean_resize
@@ -42,6 +42,8 @@ def inception_extractor(file: Path, device: torch.device, clean: bool) -> Extrac
             feature_extractor_weights_path=str(file),
         ).to(device)
     except Exception as error:  # a bad file may raise anything
+        if passing(error):
+            raise
         raise Unavailable(
             f"{INCEPTION_VARIABLE} names {file}, which holds no Inception-v3 weights "
             f"({type(error).__name__}); expected {INCEPTION_FILE} as torch-fidelity publishes it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import sys
@@ -62,6 +63,7 @@ def check_a_failure_is_tried_again(dpbench: Command, toy: ModuleType) -> None:
     assert record()["status"] == "complete"
     assert (status()["outcome"], status()["reason"]) == ("failed", "ValueError: out of memory")
     assert {row["reason"] for row in record()["measurements"]} == {"ValueError: out of memory"}
+    assert record()["done"] == ["fit", "sample"]
     calls = dict(toy.CALLS)
     assert dpbench(*HERE).code == 0
     assert (status()["outcome"], status()["reason"]) == ("measured", "")
@@ -77,11 +79,38 @@ def test_an_evaluator_that_fails_once_measures_the_next_time(
     check_a_failure_is_tried_again(dpbench, toy)
 
 
+PASSING = {
+    OSError(errno.ENOSPC, "No space left on device"): "no space left on device: make room",
+    OSError(errno.EIO, "Input/output error"): "OSError: [Errno 5] Input/output error",
+    MemoryError(): "out of memory (MemoryError): free some, or allow more",
+    RuntimeError("could not create a primitive"): (
+        "out of memory (could not create a primitive): free some, or allow more"
+    ),
+}
+
+
+def test_no_passing_trouble_is_final(dpbench: Command, toy: ModuleType) -> None:
+    errors = list(PASSING)
+
+    def fail(count: int) -> None:
+        if count <= len(errors):
+            raise errors[count - 1]
+
+    toy.HOOKS["evaluate"] = fail
+    for says in PASSING.values():
+        ended = dpbench(*HERE)
+        assert (ended.code, status()["outcome"], status()["reason"]) == (1, "failed", says)
+        assert f"({says})".replace("(", "(toy: ", 1) in last_line(ended)
+        assert "toy" not in record()["done"]
+    assert dpbench(*HERE).code == 0
+    assert values() == BOTH
+
+
 def test_a_harness_to_which_failures_are_final_is_noticed(
     dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        evaluation, "_waits", lambda name, _, record, images: name not in record.done
+        evaluation, "_waits", lambda name, _, record, images: name not in record.evaluators
     )
     with pytest.raises(AssertionError):
         check_a_failure_is_tried_again(dpbench, toy)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from dpbench.core.cache import Cache
-from dpbench.core.errors import RunFailed, UserError
+from dpbench.core.errors import RunFailed, UserError, passing
 from dpbench.core.images import ImageSpec
 from dpbench.parallel.cores import core_count, sharing
 from dpbench.parallel.ranks import ALONE, Ranks
@@ -174,6 +174,7 @@ def choose(
     sizes: dict[str, int] = {}
     speeds: dict[str, float] = {}
     refused: dict[str, str] = {}
+    failed: list[Exception] = []
     names = CANDIDATES if name == AUTO else (name,)
     for each in sorted(names, key=lambda each: -known.get(each, math.inf)):
         best = max(speeds.values(), default=0.0)
@@ -186,13 +187,16 @@ def choose(
                 model, objective, spec, each, sizes[each], best
             )
         except Exception as error:  # an engine may fail on a model in any way
+            if name != AUTO and passing(error):
+                raise
             if name != AUTO:
                 raise UserError(
                     f"the {name} engine cannot train this model: {_reason(error)}"
                 ) from error
             refused[each] = _reason(error)
+            failed.append(error)
     if not speeds:
-        raise _nothing_fits(refused)
+        raise _nothing_fits(refused, failed)
     fastest = max(speeds, key=speeds.__getitem__)
     timed = known | {each: float(f"{speed:.4g}") for each, speed in speeds.items()}
     if cache is not None and timed != known:
@@ -209,6 +213,7 @@ def first_that_fits(model: nn.Module, objective: Objective, spec: ImageSpec) -> 
     """
     reference = functools.cache(lambda: _Reference.of(model, objective, spec))
     refused: dict[str, str] = {}
+    failed: list[Exception] = []
     for name in CANDIDATES:
         try:
             _check_against_autograd(reference(), objective, name)
@@ -216,7 +221,8 @@ def first_that_fits(model: nn.Module, objective: Objective, spec: ImageSpec) -> 
             return Execution(name, size, refused=refused)
         except Exception as error:
             refused[name] = _reason(error)
-    raise _nothing_fits(refused)
+            failed.append(error)
+    raise _nothing_fits(refused, failed)
 
 
 def _reason(error: Exception) -> str:
@@ -225,7 +231,11 @@ def _reason(error: Exception) -> str:
     return line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
 
 
-def _nothing_fits(refused: dict[str, str]) -> RunFailed:
+def _nothing_fits(refused: dict[str, str], failed: list[Exception]) -> Exception:
+    """What to raise where no engine is left: a lack of memory says nothing about the model."""
+    for error in failed:
+        if passing(error):
+            return error
     reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
     return RunFailed(f"no engine can differentiate this model ({reasons})")
 

@@ -16,6 +16,7 @@ from dpbench.core.progress import Progress
 from dpbench.core.registry import load as load_entry
 from dpbench.data.load import load
 from dpbench.records.run_record import RECORD, RunRecord, RunSpec, read_record
+from dpbench.runs.evaluation import check_resources
 from dpbench.runs.hyperparameters import hyperparameters
 from dpbench.runs.identity import spec_of
 from dpbench.runs.public_images import open_public
@@ -182,7 +183,9 @@ def _planned(
     with progress.task("planning", len(requests), "runs") as task:
         for request in requests:
             with mistakes.kept(_title(request)):
-                planned.append(plan(request))
+                each = plan(request)
+                planned.append(each)
+                check_resources(each.evaluators, each.info.spec)
             task.advance(1)
     return planned
 
