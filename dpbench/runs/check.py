@@ -83,7 +83,7 @@ def replay(
     comparisons: list[Comparison] = []
     with contained("the method"):
         planned = method.plan(info, BUDGET)
-    public = open_public(planned.public, info, "", 0, None, Silent())
+    public = open_public(planned.public, info, None, 0, None, Silent())
     with progress.task("replaying", len(sets), "fits") as task:
         original, *others = sets
         try:

@@ -191,7 +191,7 @@ def _open_images(
     public = open_public(
         planned.plan.public,
         planned.info,
-        dataset.content_hash,
+        dataset.splits.train,
         planned.request.seed,
         data_root,
         progress,

@@ -6,7 +6,7 @@ Whoever names a source as public vouches for it: nothing that is learned from it
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from dpbench.core.registry import load as load_entry
 from dpbench.core.streams import Streams
 from dpbench.data.catalog import CATALOG
 from dpbench.data.formats.folders import PREFIX
-from dpbench.data.load import find_info, load
+from dpbench.data.load import Dataset, find_info, load
 from dpbench.privacy.mechanisms import PrivateSetInfo
+from dpbench.runs.public_overlap import check_apart
 
 # Random numbers are drawn for whole chunks, so that the images of a chunk are vectorised and yet
 # do not depend on how many images are asked for.
@@ -52,8 +53,8 @@ def check_public(name: str, private: str) -> None:
     """Check that a name stands for public images other than the private ones; raise if not.
 
     Args:
-        name: Of the public images.
-        private: Name of the private data set.
+        name: Name of the public images, as they were asked for.
+        private: Name of the private data set, as it was asked for.
 
     Raises:
         UserError: They cannot, or they are.
@@ -65,6 +66,10 @@ def check_public(name: str, private: str) -> None:
             f"{private} is the private data set, so it cannot be its own public source: "
             "--public takes other images, or none"
         )
+    _check_known(name)
+
+
+def _check_known(name: str) -> None:
     programs = entries("source")
     if name.startswith(PREFIX):
         find_info(name)  # a look at the folder
@@ -77,7 +82,7 @@ def check_public(name: str, private: str) -> None:
 def open_public(
     name: str,
     info: PrivateSetInfo,
-    private_hash: str,
+    private: Images | None,
     seed: int,
     data_root: Path | None,
     progress: Progress,
@@ -87,25 +92,26 @@ def open_public(
     Args:
         name: Of a program, a data set or ``imagefolder:PATH``; ``none`` gives None.
         info: What is public about the private set.
-        private_hash: Its content hash.
+        private: The private train images, with which public ones are compared as ``check_apart``
+            does; None to compare with none.
         seed: Public seed of the run, which decides which images are drawn.
         data_root: Where to look for data first.
         progress: Receives progress updates of downloads.
 
     Raises:
-        UserError: They cannot be had, or are the private images themselves.
+        UserError: They cannot be had, or private images are among them.
     """
-    check_public(name, info.dataset)
     if name == NO_PUBLIC:
         return None
+    _check_known(name)
     if name in entries("source"):
         return _program(name, info, seed)
     dataset = load(name, data_root, progress)
-    if dataset.content_hash == private_hash:
-        raise UserError(f"{name} holds the private images themselves: --public takes others")
+    train = dataset.splits.train
+    if private is not None:
+        check_apart(name, _in_shape(dataset, info.spec, progress), private.pixels)
 
     def draw(count: int, progress: Progress) -> Images:
-        train = dataset.splits.train
         rng = Streams(seed).public("public-data", "order")
         chosen = torch.randperm(len(train), generator=rng)[:count]
         pixels = torch.empty(len(chosen), *info.spec.shape, dtype=torch.uint8)
@@ -118,6 +124,17 @@ def open_public(
 
     known_as = dataset.info.name  # of a folder, the last part of its path
     return _Source(known_as, _hash(dataset.content_hash), dataset.info.classes, draw)
+
+
+def _in_shape(dataset: Dataset, spec: ImageSpec, progress: Progress) -> Iterator[Tensor]:
+    """All train images of a public data set in the private images' shape, in parts."""
+    pixels = dataset.splits.train.pixels
+    label = f"compare {dataset.info.name} with the private images"
+    with progress.task(label, len(pixels), "images") as task:
+        for start in range(0, len(pixels), CONVERTED_AT_ONCE):
+            part = converted(pixels[start : start + CONVERTED_AT_ONCE], spec)
+            yield part
+            task.advance(len(part))
 
 
 def unread(name: str) -> PublicSource | None:

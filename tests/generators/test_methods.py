@@ -225,7 +225,7 @@ def test_public_weights_are_shared_by_runs_of_syngen_that_differ_in_private_trai
             monkeypatch.setattr(kind, "version", kind.version + 1)
             settings = ()
         method = resolve(kind, name, "smoke", "digits", 1.0, settings).method
-        public = open_public(method.synthetic, INFO, "", seed, None, Silent())
+        public = open_public(method.synthetic, INFO, None, seed, None, Silent())
         run = RunContext(
             profile=SMOKE,
             device=torch.device("cpu"),

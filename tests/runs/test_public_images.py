@@ -66,7 +66,7 @@ def test_another_seed_is_trained_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["dead-leaves", "digits"])
 def test_another_seed_draws_other_public_images(name: str) -> None:
-    zero, again, one = (open_public(name, GREY, "", seed, None, Silent()) for seed in (0, 0, 1))
+    zero, again, one = (open_public(name, GREY, None, seed, None, Silent()) for seed in (0, 0, 1))
     assert zero is not None and again is not None and one is not None
     first, same, other = (each.images(20, Silent()).pixels for each in (zero, again, one))
     assert torch.equal(first, same) and not torch.equal(first, other)
@@ -97,10 +97,9 @@ def test_the_private_set_cannot_be_its_own_public_source() -> None:
 
 def test_the_private_images_under_another_name_are_refused() -> None:
     digits = PrivateSetInfo("scans", ImageSpec(1, 16, 16), 10, 1437)
-    assert open_public("digits", digits, "another hash", 0, None, Silent()) is not None
-    own_hash = load("digits", None, Silent()).content_hash
-    with pytest.raises(UserError, match="the private images themselves"):
-        open_public("digits", digits, own_hash, 0, None, Silent())
+    own = load("digits", None, Silent()).splits.train
+    with pytest.raises(UserError, match="1,437 of its 1,437 are train images of the private set"):
+        open_public("digits", digits, own, 0, None, Silent())
 
 
 def test_an_unknown_public_source_is_named_with_the_nearest_one() -> None:
@@ -113,7 +112,7 @@ def test_an_unknown_public_source_is_named_with_the_nearest_one() -> None:
 def test_public_images_come_in_the_shape_of_the_private_ones(
     name: str, info: PrivateSetInfo
 ) -> None:
-    source = open_public(name, info, "", 0, None, Silent())
+    source = open_public(name, info, None, 0, None, Silent())
     assert source is not None
     few, more = (source.images(count, Silent()) for count in (5, 70))
     assert more.spec == info.spec and len(more) == 70

@@ -41,7 +41,7 @@ def fitted(
     images = train or load_dataset("digits", None, Silent()).splits.train
     private = PrivateImages(images, INFO, ledger, Streams(seed, reproducible_key(seed)))
     folder.mkdir(exist_ok=True)
-    public = open_public(method.plan(INFO, budget).public, INFO, "", seed, None, Silent())
+    public = open_public(method.plan(INFO, budget).public, INFO, None, seed, None, Silent())
     run = RunContext(
         profile=SMOKE,
         device=torch.device("cpu"),

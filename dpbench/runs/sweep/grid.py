@@ -14,7 +14,7 @@ from dpbench.api.sources import PublicSource
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Progress
 from dpbench.core.registry import load as load_entry
-from dpbench.data.load import load
+from dpbench.data.load import Dataset, load
 from dpbench.records.run_record import RECORD, RunRecord, RunSpec, read_record
 from dpbench.runs.evaluation import check_resources
 from dpbench.runs.hyperparameters import hyperparameters
@@ -154,23 +154,28 @@ def _cells(
 ) -> tuple[list[Cell], list[str]]:
     """Each data set is loaded once, for its content is part of a run's id."""
     planned = _planned(requests, mistakes, progress)
-    hashes: dict[str, str] = {}
+    datasets: dict[str, Dataset] = {}
     # as they were asked for: two folders of images may have one name in records
     for name in dict.fromkeys(each.request.dataset for each in planned):
         with mistakes.kept():
-            hashes[name] = load(name, data_root, progress).content_hash
+            datasets[name] = load(name, data_root, progress)
     opened: dict[tuple[str, str], PublicSource | None] = {}
     found = []
     for each in planned:
         name = each.request.dataset
-        if name in hashes:
+        if name in datasets:
             with mistakes.kept():
-                content, images = hashes[name], (each.plan.public, name)
+                dataset, images = datasets[name], (each.plan.public, name)
                 if images not in opened:
                     opened[images] = open_public(
-                        each.plan.public, each.info, content, each.request.seed, data_root, progress
+                        each.plan.public,
+                        each.info,
+                        dataset.splits.train,
+                        each.request.seed,
+                        data_root,
+                        progress,
                     )
-                spec = spec_of(each, content, opened[images])
+                spec = spec_of(each, dataset.content_hash, opened[images])
                 folder = runs_dir / spec.folder
                 found.append(Cell(each, spec, folder, earlier_record(folder)))
     return found, mistakes.lines()
