@@ -63,8 +63,9 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 @pytest.fixture(autouse=True, scope="session")
 def interrupts_are_not_ignored() -> None:
-    """Undo what a shell does to background jobs: SIGINT is ignored, and Python keeps it so."""
+    """Undo what a shell or nohup does to background jobs: signals are ignored, and stay so."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -25,6 +25,7 @@ from dpbench.cli import (
     verify,
 )
 from dpbench.cli.app import app, say_error
+from dpbench.core.signals import interrupting
 
 # in the order in which --help lists them
 app.command()(run.run)
@@ -43,11 +44,20 @@ app.add_typer(
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0, 1 (failure), 2 (user error), 130 (interrupted)."""
+    """Run the command line.
+
+    Exit codes: 0, 1 (failure), 2 (user error), 130, 143 or 129 (interrupted by SIGINT, SIGTERM or
+    SIGHUP).
+    """
     if isinstance(
         sys.stdout, io.TextIOWrapper
     ):  # a path may hold what the terminal has no sign for
         sys.stdout.reconfigure(errors="backslashreplace")
+    with interrupting():
+        sys.exit(_code())
+
+
+def _code() -> int:
     try:
         code = app(standalone_mode=False)
     except Exception as error:
@@ -60,4 +70,4 @@ def main() -> None:
         else:
             say_error(message)
         code = getattr(error, "exit_code", 2)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0

@@ -16,7 +16,8 @@ from rich.table import Table
 
 import dpbench
 from dpbench.cli.standard_error import Heedless
-from dpbench.core.errors import INTERRUPTED, UNHEARD, RunFailed, Unheard, UserError, described
+from dpbench.core.errors import UNHEARD, RunFailed, Unheard, UserError, described
+from dpbench.core.signals import interruption_code
 
 if TYPE_CHECKING:
     from dpbench.core.metrics import Measurement
@@ -58,7 +59,7 @@ def outcome(debug: bool, interrupted: str = "Interrupted.") -> Iterator[None]:
         if not is_first():
             raise typer.Exit(UNHEARD) from None
         err.print(interrupted)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(interruption_code()) from None
     except Exception as error:
         if debug:
             traceback.print_exc()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import difflib
 import errno
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
 UNHEARD = 3  # exit code of a rank that ends with ``Unheard``
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -52,6 +51,11 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(known)}."
     return f"Unknown {what} {name!r}. {hint} See `dpbench list {what}s`"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as they stand in a sentence: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def described(error: BaseException) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -49,30 +48,9 @@ def write_bytes(file: Path, content: bytes, mode: int | None = None) -> None:
     replace_atomically(file, write, mode)
 
 
-def torch_bytes(content: Any) -> bytes:
-    """What ``torch.save`` writes."""
-    import torch  # not at the top: records and leaderboards are written without it
-
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
-def write_torch(file: Path, content: Any, mode: int | None = None) -> None:
-    """``torch.save`` to ``file`` atomically."""
-    import torch  # not at the top: see torch_bytes
-
-    def write(partial: Path) -> None:
-        # through a handle, because torch writes the name of a path into the file
-        with partial.open("wb") as handle:
-            torch.save(content, handle)
-
-    replace_atomically(file, write, mode)
-
-
 def write_arrays(file: Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:
     """``numpy.savez``, or ``numpy.savez_compressed``, to ``file`` atomically."""
-    import numpy as np  # not at the top: see torch_bytes
+    import numpy as np  # not at the top: records are read and written without it
 
     save = np.savez_compressed if compressed else np.savez
 
@@ -143,6 +121,23 @@ def locked(file: Path, occupied: Callable[[], None]) -> Iterator[None]:
         with contextlib.suppress(OSError):
             file.unlink()  # before others can lock it: those who wait make a new one
         lock.release()
+
+
+def sealed(content: bytes) -> bytes:
+    """Content behind its SHA-256: 64 hex digits and a line break."""
+    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def unsealed(content: bytes) -> bytes:
+    """What ``sealed`` was given.
+
+    Raises:
+        ValueError: The content is damaged.
+    """
+    inner = content[65:]
+    if sealed(inner) != content:
+        raise ValueError("its checksum is not that of its content")
+    return inner
 
 
 def sha256(file: Path) -> str:

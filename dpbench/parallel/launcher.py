@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from dpbench.core.errors import UNHEARD, RunFailed
+from dpbench.core.signals import INTERRUPTED, handled, interruption_code, received
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import TCPStore
@@ -104,27 +105,26 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     interrupted: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
+        received(number)
         interrupted.append(number)
         for child in children:
             child.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for rank in range(processes):
-            environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            children.append(start(arguments, environment))
-        store = _store(listener, processes)
-        codes = _wait(children)
-        del store
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handled(forward):
+        try:
+            for rank in range(processes):
+                environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                children.append(start(arguments, environment))
+            store = _store(listener, processes)
+            codes = _wait(children)
+            del store
+        finally:
+            for child in children:
+                child.kill()
+                child.wait()
     said = [code for code in codes if code is not None and code > 0 and code != UNHEARD]
-    if said:
-        return said[0]
+    if said:  # of an interruption the ranks may have heard from each other
+        return interruption_code() if interrupted and said[0] in INTERRUPTED else said[0]
     if not any(code != 0 for code in codes):
         return 0
     if interrupted:

@@ -112,10 +112,11 @@ class PrivacyLedger:
         if journal is not None and journal.exists():
             try:
                 self._written = [event_from_json(each) for each in json.loads(journal.read_text())]
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, RecursionError) as error:
                 raise RunFailed(
                     f"{journal} is not a journal of this version of dpbench "
-                    f"({type(error).__name__}: {error}): start the run anew with --overwrite"
+                    f"({type(error).__name__}: {error}): start anew with --overwrite, "
+                    "which is a second release"
                 ) from error
 
     @property
@@ -154,7 +155,7 @@ class PrivacyLedger:
         if position < len(self._written) and self._written[position] != event:
             raise RunFailed(
                 f"this run spent {self._written[position]} before it was interrupted and now wants "
-                f"to spend {event}: start it anew with --overwrite"
+                f"to spend {event}: start anew with --overwrite, which is a second release"
             )
         if self._journal is not None and position >= len(self._written):
             write_text(self._journal, json.dumps([event_to_json(each) for each in events]))

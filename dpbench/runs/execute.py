@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dpbench.api.sources import NO_PUBLIC, PublicSource
-from dpbench.core.errors import RunFailed, UserError, contained, described
+from dpbench.core.errors import (
+    FULL,
+    RunFailed,
+    UserError,
+    contained,
+    described,
+    listed,
+    out_of_memory,
+)
 from dpbench.core.files import cache_path, check_writable
 from dpbench.core.progress import Progress, Silent
 from dpbench.core.registry import load as load_entry
@@ -17,11 +27,12 @@ from dpbench.privacy.clipping.selection import Executions
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.records.run_record import RECORD, RunRecord
 from dpbench.runs.evaluation import check_resources
-from dpbench.runs.folder import locked_folder, may_have_released, open_record
+from dpbench.runs.folder import locked_folder, open_record
 from dpbench.runs.identity import spec_of
 from dpbench.runs.public_images import open_public
 from dpbench.runs.request import PlannedRun
 from dpbench.runs.steps import NOTHING_TO_FIT, RunSteps, fit_method, run_context
+from dpbench.runs.training_folder import may_have_released
 
 
 def execute(
@@ -66,42 +77,76 @@ def execute(
     folder = out if out is not None else runs_dir / spec.folder
     if remeasure and not (folder / RECORD).is_file():
         raise _nothing_to_measure(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked_folder(folder):
-        second = overwrite and may_have_released(folder)
-        record = open_record(folder, spec, overwrite)
-        if second and planned.budget.private and not spec.reproducible:
-            progress.note(
-                "this is a second release from the same private images: what the discarded run "
-                "spent stays spent, so the two budgets add up"
-            )
-        if remeasure and "sample" not in record.done:
-            raise _nothing_to_measure(folder)
-        record.done = [part for part in record.done if part not in (remeasure or ())]
-        if planned.completed(record):
-            planned.ranks.broadcast(NOTHING_TO_FIT)
-            progress.note(f"this run is complete already: {folder} (--overwrite runs it again)")
-            return record, folder
-        prepare(planned.device)
-        run = RunSteps(planned, dataset, public, record, folder, progress)
-        try:
-            with contained(spec.method):
-                run.fit()
-                share_cores(1)  # the other ranks have ended
-                run.sample()
-                run.evaluate(debug, remeasure or ())
-        except Exception as error:
-            if record.status != "complete":  # asked for more, what is there stays whole
-                record.status, record.error = "failed", described(error)
-                run.save()
-            if isinstance(error, UserError | RunFailed):
-                raise
-            raise RunFailed(
-                f"{spec.method} failed: {described(error)} (--debug shows where; {folder / RECORD})"
-            ) from error
-        record.status, record.error = "complete", None
-        run.save()
+    with in_plain_words(spec.method, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked_folder(folder):
+            second = overwrite and may_have_released(folder)
+            record = open_record(folder, spec, overwrite)
+            if second and planned.budget.private and not spec.reproducible:
+                progress.note(
+                    "this is a second release from the same private images: what the discarded "
+                    "run spent stays spent, so the two budgets add up"
+                )
+            if remeasure and "sample" not in record.done:
+                raise _nothing_to_measure(folder)
+            record.done = [part for part in record.done if part not in (remeasure or ())]
+            if planned.completed(record):
+                planned.ranks.broadcast(NOTHING_TO_FIT)
+                progress.note(f"this run is complete already: {folder} (--overwrite runs it again)")
+                return record, folder
+            prepare(planned.device)
+            if record.done:
+                progress.note(f"resuming: {listed(record.done)} were done")
+            run = RunSteps(planned, dataset, public, record, folder, progress)
+            _carry_out(run, debug, remeasure or ())
     return record, folder
+
+
+def _carry_out(run: RunSteps, debug: bool, remeasure: tuple[str, ...]) -> None:
+    """Do what is left of a run; its record says how it ended."""
+    record = run.record
+    try:
+        with contained(record.spec.method):
+            run.fit()
+            share_cores(1)  # the other ranks have ended
+            run.sample()
+            run.evaluate(debug, remeasure)
+    except Exception as error:
+        if record.status != "complete":  # asked for more, what is there stays whole
+            record.status, record.error = "failed", described(error)
+            with suppress(OSError):  # why it cannot be written is the error itself
+                run.save()
+        raise
+    record.status, record.error = "complete", None
+    run.save()
+
+
+@contextmanager
+def in_plain_words(method: str, folder: Path) -> Iterator[None]:
+    """Say of what ends a run in the block what it was, and how to go on.
+
+    Args:
+        method: Its method.
+        folder: Its folder.
+
+    Raises:
+        UserError: As it came.
+        RunFailed: As it came, or in place of any other error.
+    """
+    try:
+        yield
+    except (UserError, RunFailed):
+        raise
+    except Exception as error:
+        if not folder.is_dir():
+            raise RunFailed(
+                f"{folder} was removed while the run was at work there: the same command begins "
+                "anew, which is a second release if the run is private"
+            ) from error
+        said = f"{method} failed: {described(error)}"
+        if isinstance(error, OSError) and error.errno in FULL or out_of_memory(error):
+            raise RunFailed(f"{said}, and give the same command, which continues") from error
+        raise RunFailed(f"{said} (--debug shows where; {folder / RECORD})") from error
 
 
 def _check_remeasured(names: tuple[str, ...], asked: tuple[str, ...], overwrite: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -10,9 +9,9 @@ from dpbench.core.errors import UserError
 from dpbench.core.files import locked
 from dpbench.records.run_record import KEPT, RECORD, RELEASES, RunRecord, RunSpec, read_record
 from dpbench.runs.resuming import read_earlier
+from dpbench.runs.training_folder import TRAINING, remove
 
-CHECKPOINT, SAMPLES, GRID, TRAINING = "checkpoint.pt", "samples.npz", "grid.png", "training"
-JOURNAL = "ledger.json"  # of the events spent so far, below TRAINING
+CHECKPOINT, SAMPLES, GRID = "checkpoint.pt", "samples.npz", "grid.png"
 LOCK = ".lock"  # there while a process is at work in the folder, or after one was killed
 
 
@@ -55,15 +54,9 @@ def open_record(folder: Path, spec: RunSpec, overwrite: bool) -> RunRecord:
     return read_earlier(file, read_record, spec, f"{folder} holds another run", advice)
 
 
-def may_have_released(folder: Path) -> bool:
-    """Whether a run in a folder spent privacy, complete or not."""
-    return (folder / RELEASES).exists() or (folder / TRAINING / JOURNAL).exists()
-
-
 def discard(folder: Path) -> None:
     """Remove an earlier run, and nothing else that a user may keep beside it."""
-    if (folder / TRAINING).exists():
-        shutil.rmtree(folder / TRAINING)
+    remove(folder / TRAINING)
     # the record last: it marks the folder
     kept = [file.name for file in folder.glob(f"{KEPT}*.npz")]
     for name in (CHECKPOINT, RELEASES, SAMPLES, GRID, *kept, RECORD):

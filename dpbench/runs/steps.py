@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from dpbench.api.evaluator import Need
 from dpbench.api.method import Predictor, RunContext, Sampler, uniform_labels
 from dpbench.api.sources import PublicSource
 from dpbench.core.cache import user_cache
-from dpbench.core.errors import RunFailed, UserError
+from dpbench.core.errors import RunFailed
 from dpbench.core.files import (
     safe_name,
     sha256,
@@ -44,14 +43,25 @@ from dpbench.runs.audited import audited_mechanism
 from dpbench.runs.environment import code, environment
 from dpbench.runs.evaluation import Subject, evaluate
 from dpbench.runs.fitted import rebuilt, stored
-from dpbench.runs.folder import CHECKPOINT, GRID, JOURNAL, SAMPLES, TRAINING
+from dpbench.runs.folder import CHECKPOINT, GRID, SAMPLES
 from dpbench.runs.request import PlannedRun
 from dpbench.runs.resuming import timed_part
+from dpbench.runs.training_folder import (
+    ANEW,
+    BEGUN,
+    JOURNAL,
+    TRAINING,
+    begin,
+    check_begun,
+    fingerprint,
+    kept_key,
+    open_training,
+    remove,
+    spent_in,
+)
 from dpbench.training.evaluations import GradientEvaluations
-from dpbench.training.loop import SECRET_MODE
 
 SAMPLING_CHUNK = 1000
-ANEW = "start anew with --overwrite, which is a second release if this run is private"
 NOTHING_TO_FIT = b""  # the first rank sends this in place of the key
 
 
@@ -97,6 +107,8 @@ class RunSteps:
 
     def save(self) -> None:
         """Write the record, all or nothing."""
+        if "fit" in self.record.done:
+            self.record.resolved.pop(BEGUN, None)
         write_text(self.folder / RECORD, self.record.dumps())
 
     def _part(self, name: str) -> AbstractContextManager[None]:
@@ -113,13 +125,15 @@ class RunSteps:
         if "fit" in self.record.done:
             self.planned.ranks.broadcast(NOTHING_TO_FIT)
         else:
-            training.mkdir(mode=0o700, exist_ok=True)
+            open_training(training)
+            if BEGUN in self.record.resolved and not any(training.glob("*.stage")):
+                self.progress.note("resuming: training from its first step")
             key = self.noise_key(training)
             self.planned.ranks.broadcast(key)
             ledger = PrivacyLedger(
                 self.planned.budget, training / JOURNAL, self.planned.plan.events
             )
-            with self._part("fit"):
+            with self._left_clean(training), self._part("fit"):
                 context = run_context(
                     self.planned, self.public, self.progress, training, self._pretrained
                 )
@@ -149,8 +163,25 @@ class RunSteps:
                 self._artifact(CHECKPOINT)
                 self._artifact(RELEASES)
         # destroy the noise key only after the record lists training as done
-        if training.exists():
-            shutil.rmtree(training)
+        remove(training)
+
+    @contextmanager
+    def _left_clean(self, training: Path) -> Iterator[None]:
+        """Leave no key behind a failure before any release, and say so of one that is left."""
+        try:
+            yield
+        except (Exception, SystemExit):
+            if spent_in(training):
+                self.progress.note(
+                    f"{training} keeps the key of the noise and what was trained, for the same "
+                    "command to continue: remove it before you publish this folder"
+                )
+            else:
+                with suppress(OSError):  # why it failed is what is said
+                    self.record.resolved.pop(BEGUN, None)
+                    self.save()  # before: a record that knows of a key asks for it
+                    remove(training)
+            raise
 
     def _tuning(self) -> Tuning:
         """Where the hyper-parameters come from."""
@@ -182,20 +213,19 @@ class RunSteps:
         """Return the run's secret key, made when the run starts and kept until training ends.
 
         Raises:
-            UserError: It is lost, and releases were made with it.
+            RunFailed: It or the journal is not what training began with.
         """
-        if self.record.spec.reproducible:
-            return reproducible_key(self.record.spec.seed)
-        file = training / "noise.key"
-        if not file.exists():
-            if (training / JOURNAL).exists():
-                raise UserError(
-                    f"{file} is not there, and releases were made with it: under another key they "
-                    "would be made twice and accounted for once; restore it, or run anew with "
-                    "--overwrite, which is a second release"
-                )
-            write_bytes(file, new_key(), SECRET_MODE)
-        return file.read_bytes()
+        spec = self.record.spec
+        known = self.record.resolved.get(BEGUN)
+        if known is not None:
+            key = reproducible_key(spec.seed) if spec.reproducible else kept_key(training)
+            check_begun(training, key, known)
+            return key
+        key = reproducible_key(spec.seed) if spec.reproducible else new_key()
+        begin(training, None if spec.reproducible else key)
+        self.record.resolved[BEGUN] = fingerprint(key)
+        self.save()  # before anything is released
+        return key
 
     def _fitted(self) -> Sampler | Predictor:
         planned = self.planned

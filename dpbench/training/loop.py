@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import io
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
-import torch
-
-from dpbench.core.files import torch_bytes, write_torch
+from dpbench.core.errors import RunFailed, described
+from dpbench.core.files import sealed, unsealed, write_bytes
 from dpbench.core.progress import Progress
+from dpbench.core.signals import deferred
+from dpbench.core.state import from_bytes, to_bytes
 from dpbench.parallel.ranks import ALONE, Ranks
 from dpbench.training.evaluations import GradientEvaluations
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 SECRET_MODE = 0o600
+# its steps are keyed by the run's key, which is not in it
+REPEATED = (
+    "remove it to have the same command repeat this stage with the same noise, or start anew with "
+    "--overwrite, which is a second release if the run is private"
+)
 
 
 class Stateful(Protocol):
@@ -31,37 +32,6 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: Any) -> Any:
         """Restore a saved state."""
-
-
-@contextmanager
-def deferred_interrupts() -> Iterator[Callable[[], bool]]:
-    """Defer the first SIGINT or SIGTERM, so that no training step is torn in the middle.
-
-    Yields a function that tells whether a signal has come, for the loop to call between steps. A
-    second signal raises KeyboardInterrupt at once. Outside the main thread signals cannot be
-    deferred, and the function always returns False.
-    """
-    received: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    def interrupted() -> bool:
-        return bool(received)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in before:
-            signal.signal(number, remember)
-        yield interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Stage:
@@ -121,8 +91,10 @@ class Stage:
         if unit == "images" and not counted:
             self._evaluations.count_loop(total * per_step, self._label)
         done = self._load(state)
+        if 0 < done < total:
+            self._progress.note(f"resuming: {self._label} from step {done + 1} of {total}")
         with (
-            deferred_interrupts() as interrupted,
+            deferred() as interrupted,
             self._progress.task(self._label, total * per_step, unit, done * per_step) as task,
         ):
             saved_at = time.monotonic()
@@ -142,25 +114,40 @@ class Stage:
         content = self._read() if self.ranks.first else b""
         if self.ranks.first and self.ranks.size > 1 and not content:
             # earlier results may differ between ranks in their last bits
-            content = torch_bytes(_content(0, state))
+            content = to_bytes(_content(0, state))
         content = self.ranks.broadcast(content)
         if not content:
             return 0
-        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        for name, part in state.items():
-            part.load_state_dict(saved["state"][name])
-        return int(saved["done"])
+        try:
+            saved = from_bytes(content)
+            for name, part in state.items():
+                part.load_state_dict(saved["state"][name])
+            return int(saved["done"])
+        except (ValueError, TypeError, LookupError, RuntimeError) as error:
+            raise RunFailed(
+                f"{self._file} holds the state of other training than this ({described(error)}): "
+                f"{REPEATED}"
+            ) from error
 
     def _save(self, done: int, state: Mapping[str, Stateful]) -> None:
         if self.ranks.first:
             self._write(_content(done, state))
 
     def _read(self) -> bytes:
-        """The saved state; empty if there is none."""
-        return self._file.read_bytes() if self._file.exists() else b""
+        """The saved state; empty if there is none.
+
+        Raises:
+            RunFailed: The file is not what was saved.
+        """
+        if not self._file.exists():
+            return b""
+        try:
+            return unsealed(self._file.read_bytes())
+        except ValueError as error:
+            raise RunFailed(f"{self._file} is damaged: {REPEATED}") from error
 
     def _write(self, content: dict[str, Any]) -> None:
-        write_torch(self._file, content, SECRET_MODE)
+        write_bytes(self._file, sealed(to_bytes(content)), SECRET_MODE)
 
 
 def _content(done: int, state: Mapping[str, Stateful]) -> dict[str, Any]:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
 from torch import Tensor, nn
 
 from dpbench.core.cache import Cache
 from dpbench.core.canonical import sha256_of
-from dpbench.core.files import locked, torch_bytes
+from dpbench.core.files import locked
 from dpbench.core.progress import Progress
+from dpbench.core.state import from_bytes, to_bytes
 from dpbench.core.streams import Streams
 from dpbench.parallel.ranks import ALONE, Ranks
 from dpbench.training.evaluations import GradientEvaluations
@@ -103,7 +102,7 @@ class Pretraining:
     def save(self, model: nn.Module) -> None:
         """Cache the weights of ``model`` and remove the checkpoint of the loop."""
         if self._ranks.first:
-            content = torch_bytes(model.state_dict())
+            content = to_bytes(model.state_dict())
             if self._cache.keep(self._name, lambda handle: handle.write(content)):
                 self._progress.note(f"public weights are kept in {self._place}")
             self._tell(content, reused=False)
@@ -147,7 +146,7 @@ class _KeptStage(Stage):
         return self._cache.find(self._file.name, lambda handle: handle.read()) or b""
 
     def _write(self, content: dict[str, Any]) -> None:
-        self._cache.keep(self._file.name, lambda handle: handle.write(torch_bytes(content)))
+        self._cache.keep(self._file.name, lambda handle: handle.write(to_bytes(content)))
 
     def discard(self) -> None:
         """Remove the checkpoint."""
@@ -156,9 +155,7 @@ class _KeptStage(Stage):
 
 
 def _weights(content: bytes) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = torch.load(
-        io.BytesIO(content), map_location="cpu", weights_only=True
-    )
+    found: dict[str, Tensor] = from_bytes(content)
     return found
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dpbench.core.errors import UserError, described, passing
-from dpbench.core.files import write_torch
+from dpbench.core.files import replace_atomically
 
 
 class Unknown:
@@ -114,8 +114,13 @@ def test_a_full_disk_under_torch_is_called_one(
     monkeypatch.setattr(
         Path, "open", lambda path, mode: Full(path) if mode == "wb" else opened(path, mode)
     )
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as handle:
+            torch.save(torch.zeros(elements), handle)
+
     with pytest.raises((OSError, RuntimeError)) as raised:
-        write_torch(tmp_path / "x.pt", torch.zeros(elements))
+        replace_atomically(tmp_path / "x.pt", write)
     assert described(raised.value) == "no space left on device: make room"
     assert passing(raised.value)
     assert list(tmp_path.iterdir()) == []

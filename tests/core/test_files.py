@@ -4,9 +4,8 @@ import stat
 from pathlib import Path
 
 import pytest
-import torch
 
-from dpbench.core.files import replace_atomically, write_bytes, write_text, write_torch
+from dpbench.core.files import replace_atomically, sealed, unsealed, write_bytes, write_text
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
@@ -38,9 +37,10 @@ def test_a_secret_file_is_secret_before_anything_is_in_it(tmp_path: Path) -> Non
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
 
 
-def test_a_torch_file_depends_on_its_content_only(tmp_path: Path) -> None:
-    write_torch(tmp_path / "one.pt", {"x": torch.ones(3)})
-    write_torch(tmp_path / "another.pt", {"x": torch.ones(3)})
-    content = (tmp_path / "one.pt").read_bytes()
-    assert content == (tmp_path / "another.pt").read_bytes()
-    assert b"partial" not in content
+def test_a_change_of_what_is_sealed_is_noticed() -> None:
+    content = sealed(b"content")
+    assert unsealed(content) == b"content" and unsealed(sealed(b"")) == b""
+    changed = (content[:-1], content + b" ", content[:70] + b"!" + content[71:], content[1:], b"")
+    for each in (*changed, b"content"):
+        with pytest.raises(ValueError):
+            unsealed(each)

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from dpbench import cli
 from dpbench.parallel import launcher
-from dpbench.runs.folder import TRAINING
-from tests.support.command import TOY, Command
+from dpbench.runs.training_folder import TRAINING
+from tests.support.command import TOY, Command, saved
 from tests.support.processes import (
     ForkedStart,
     dpbench_forked,
@@ -140,7 +140,7 @@ def test_a_signal_in_the_middle_ends_all_ranks_at_once_and_changes_no_weight(
     if victim == "Ctrl-C":
         assert code == 130
         assert err.endswith("\nInterrupted: the same command continues where this one stopped.\n")
-        stage = torch.load(here / TRAINING / "private.stage", weights_only=True)
+        stage = saved(here / TRAINING / "private.stage")
         assert stage["done"] == 4
     elif victim == "launcher":
         deadline = time.monotonic() + 60

@@ -16,22 +16,17 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 
+from dpbench.core.signals import deferred
 from dpbench.privacy import dpsgd
 from dpbench.runs import execute, steps
-from dpbench.runs.folder import CHECKPOINT, GRID, SAMPLES, TRAINING
+from dpbench.runs.folder import SAMPLES
+from dpbench.runs.training_folder import TRAINING
 from dpbench.training import loop
-from tests.support.command import TOY, Command
+from tests.support.command import CONTINUES, TOY, Command, at, contents, saved
 from tests.support.processes import dpbench_forked, hold_at_step, killed_at_last, wait_for
 
 KEY = "noise.key"
-CONTINUES = "Interrupted: the same command continues where this one stopped.\n"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """What a run promises to be the same however often it was interrupted."""
-    return {name: (folder / name).read_bytes() for name in (SAMPLES, CHECKPOINT, GRID)}
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -41,18 +36,6 @@ def record(folder: Path) -> dict[str, Any]:
 
 def interrupt(*_: object) -> None:
     signal.raise_signal(signal.SIGINT)
-
-
-def at(number: int, action: Callable[[], None]) -> Callable[[int], None]:
-    return lambda count: action() if count == number else None
-
-
-@pytest.fixture
-def whole(dpbench: Command, toy: ModuleType, tmp_path: Path) -> dict[str, bytes]:
-    """What a run gives that nothing interrupts."""
-    assert dpbench(*TOY, "--reproducible", "--out", "whole").code == 0
-    toy.CALLS.clear()
-    return contents(tmp_path / "whole")
 
 
 # --- Ctrl-C
@@ -96,7 +79,7 @@ def test_the_first_interrupt_finishes_the_step_and_saves_it(
 ) -> None:
     toy.HOOKS["step"] = at(3, interrupt)
     assert dpbench(*TOY, "--out", "here").code == 130
-    stage = torch.load(tmp_path / "here" / TRAINING / "training.stage", weights_only=True)
+    stage = saved(tmp_path / "here" / TRAINING / "training.stage")
     assert stage["done"] == 3
 
 
@@ -184,7 +167,7 @@ def test_so_does_one_killed_between_writes(
     command = (*TOY, "--reproducible", "--out", "here")
 
     def run() -> None:
-        monkeypatch.setattr(steps.shutil if place == "rmtree" else steps, place, die)
+        monkeypatch.setattr(shutil if place == "rmtree" else steps, place, die)
         dpbench(*command)
 
     assert in_a_child(run) == -signal.SIGKILL
@@ -244,7 +227,7 @@ def test_a_key_that_cannot_be_destroyed_is_no_complete_run(
         raise OSError(1, "Operation not permitted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps.shutil, "rmtree", refuse)
+        patch.setattr(shutil, "rmtree", refuse)
         assert dpbench(*TOY, "--out", "here").code == 1
     assert record(tmp_path / "here")["status"] == "failed"
     assert dpbench(*TOY, "--out", "here").code == 0
@@ -360,7 +343,7 @@ def test_a_signal_in_the_middle_of_private_training_changes_no_sample(
         else:
             assert code == 130
             assert err.read_text().endswith(CONTINUES)
-            stage = torch.load(here / TRAINING / "private.stage", weights_only=True)
+            stage = saved(here / TRAINING / "private.stage")
             assert stage["done"] == 4
         assert record(here)["status"] == "started"
         assert dpbench(*REAL, "--out", here).code == 0
@@ -371,7 +354,7 @@ def test_a_loop_outside_the_main_thread_runs_without_signals() -> None:
     ends = []
 
     def work() -> None:
-        with loop.deferred_interrupts() as interrupted:
+        with deferred() as interrupted:
             assert not interrupted()
             ends.append("well")
 

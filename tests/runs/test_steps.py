@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import signal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +15,8 @@ import torch
 from dpbench.core.state import to_bytes
 from dpbench.records.run_record import read_record
 from dpbench.runs import steps
-from dpbench.runs.folder import CHECKPOINT, SAMPLES, TRAINING
-from tests.support.command import TOY, Command, Ended
+from dpbench.runs.folder import CHECKPOINT, SAMPLES
+from tests.support.command import TOY, Command, interrupt, interrupted_at_step, one_error
 from tests.support.digits import Bomb
 
 HERE = (*TOY, "--out", "here")
@@ -26,45 +25,6 @@ HERE = (*TOY, "--out", "here")
 def record() -> dict[str, Any]:
     content: dict[str, Any] = json.loads(Path("here/record.json").read_text())
     return content
-
-
-def interrupt(count: int = 0) -> None:
-    signal.raise_signal(signal.SIGINT)
-
-
-def one_error(ended: Ended, code: int = 1) -> str:
-    line = ended.err.splitlines()[-1]
-    assert ended.code == code and line.startswith("Error: "), ended.err
-    assert "Traceback" not in ended.err
-    return line
-
-
-def interrupted_at_step(dpbench: Command, toy: ModuleType, number: int) -> None:
-    toy.HOOKS["step"] = lambda count: interrupt() if count == number else None
-    assert dpbench(*HERE).code == 130
-    toy.HOOKS.clear()
-
-
-# --- the key
-
-
-def test_a_run_whose_key_is_lost_releases_nothing_more(dpbench: Command, toy: ModuleType) -> None:
-    interrupted_at_step(dpbench, toy, 3)
-    key = Path("here", TRAINING, "noise.key")
-    kept = key.read_bytes()
-    key.unlink()
-    done = toy.CALLS["step"]
-    assert "noise.key is not there, and releases were made" in one_error(dpbench(*HERE), 2)
-    assert toy.CALLS["step"] == done and not key.exists()
-    key.write_bytes(kept)
-    assert dpbench(*HERE).code == 0
-
-
-def test_a_run_killed_before_any_release_gets_a_new_key(dpbench: Command, toy: ModuleType) -> None:
-    interrupted_at_step(dpbench, toy, 1)
-    for file in Path("here", TRAINING).iterdir():
-        file.unlink()
-    assert dpbench(*HERE).code == 0
 
 
 # --- its own files
@@ -122,7 +82,7 @@ def test_samples_that_the_run_did_not_draw_are_never_measured(
 
 
 def test_other_files_beside_the_record_stay(dpbench: Command, toy: ModuleType) -> None:
-    interrupted_at_step(dpbench, toy, 1)
+    interrupted_at_step(dpbench, toy, HERE, 1)
     mine = Path("here", ".notes.partial")
     left = Path("here", ".samples.npz.123.partial"), Path("here", ".evaluation-toy.npz.1.partial")
     for file in (mine, *left):
@@ -162,7 +122,7 @@ def test_every_sitting_names_its_machine_and_versions(
         monkeypatch.setattr(steps, "environment", lambda: {"git_revision": name})
 
     at_revision("first")
-    interrupted_at_step(dpbench, toy, 3)
+    interrupted_at_step(dpbench, toy, HERE, 3)
     at_revision("second")
     toy.HOOKS["evaluate"] = interrupt
     assert dpbench(*HERE).code == 130

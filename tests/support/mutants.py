@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from types import SimpleNamespace
 
 import torch
 
@@ -351,8 +350,8 @@ MUTANTS = (
         "key left behind",
         "secrecy of noise",
         see.key_attack,
-        at(steps, "shutil"),
-        (SimpleNamespace(rmtree=lambda folder: None)),
+        at(steps, "remove"),
+        (lambda folder: None),
     ),
     Mutant(
         "key from the public seed",

@@ -30,7 +30,8 @@ class Forked:
             try:
                 # as in a new process
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                for number in (signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_DFL)
                 code = action() or 0
             finally:
                 os._exit(code)

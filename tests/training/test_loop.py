@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from dpbench.core.progress import Silent
+from dpbench.core.signals import deferred
 from dpbench.training import loop
-from dpbench.training.loop import Stage, deferred_interrupts
+from dpbench.training.loop import Stage
 
 
 class Sum:
@@ -80,10 +81,10 @@ def test_training_state_is_for_its_owners_eyes_only(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "stage").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_is_held_and_the_second_is_not(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with deferred_interrupts() as interrupted:
+    with deferred() as interrupted:
         assert not interrupted()
         signal.raise_signal(number)
         assert interrupted()

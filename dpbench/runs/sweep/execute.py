@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dpbench.core.errors import INTERRUPTED, UserError
+from dpbench.core.errors import UserError
+from dpbench.core.signals import INTERRUPTED, deferred
 from dpbench.parallel.launcher import start
 from dpbench.records.run_record import RECORD, read_record
 from dpbench.runs.evaluation import failures
 from dpbench.runs.request import RunRequest
 from dpbench.runs.sweep.estimates import TimeEstimates
 from dpbench.runs.sweep.grid import Cell, earlier_record
-from dpbench.training.loop import deferred_interrupts
 
 STANDARD_ERROR = 2  # its descriptor
 Status = Literal["done", "skipped", "failed", "interrupted", "not run"]
@@ -54,8 +54,8 @@ def execute_cells(
 ) -> list[Outcome]:
     """Run what is not complete, one cell after another.
 
-    The first SIGINT or SIGTERM is handed to the cell that runs, which saves and ends, and ends the
-    sweep.
+    The first signal that asks to end is handed to the cell that runs, which saves and ends, and
+    ends the sweep.
 
     Args:
         cells: From ``plan_grid``.
@@ -74,7 +74,7 @@ def execute_cells(
     """
     todo = [cell for cell in cells if cell.state != "complete"]
     outcomes: dict[str, Outcome] = {}
-    with deferred_interrupts() as interrupted:
+    with deferred() as interrupted:
         for number, cell in enumerate(todo):
             if interrupted():
                 break
@@ -137,7 +137,7 @@ def _run(cell: Cell, arguments: Sequence[str], interrupted: Callable[[], bool]) 
     seconds = time.monotonic() - started
     if code == 0:
         return Outcome(cell, "done", seconds)
-    if code == INTERRUPTED or interrupted():
+    if code in INTERRUPTED or interrupted():
         return Outcome(cell, "interrupted", seconds)
     return Outcome(cell, "failed", seconds, _reason(cell, code))
 
@@ -157,7 +157,7 @@ def run_in_process(arguments: Sequence[str], interrupted: Callable[[], bool]) ->
     try:
         while child.poll() is None:
             if interrupted() and not told:
-                child.send_signal(signal.SIGINT)
+                child.send_signal(signal.SIGTERM)  # SIGINT may be ignored, in a background job
                 told = True
             time.sleep(0.05)
         return child.returncode

@@ -161,7 +161,7 @@ import pathlib, signal, sys, time
 def saved(*_):
     pathlib.Path("saved").touch()
     STOPS
-signal.signal(signal.SIGINT, saved)
+signal.signal(signal.SIGTERM, saved)
 pathlib.Path("ready").touch()
 time.sleep(60)
 """
