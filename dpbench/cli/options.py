@@ -79,7 +79,8 @@ Reproducible = Annotated[
     bool,
     typer.Option(
         "--reproducible",
-        help="Derive the privacy noise from the seed as well: the run is then void for release.",
+        help="Derive the privacy noise from the seed as well, and fix the engine: the same run, by "
+        "equally many processes of one machine, gives the same bytes. It is void for release.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan without running it.")]

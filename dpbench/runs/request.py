@@ -42,7 +42,8 @@ class RunRequest:
         seed: Public seed.
         profile: CLI name.
         settings: Hyper-parameters as ``name=value``.
-        reproducible: Whether the noise derives from the seed too, which voids release.
+        reproducible: Whether the noise derives from the seed too, which voids release; the engine
+            is then fixed.
         device: A torch device, or ``auto``.
         engine: How private gradients are computed, or ``auto`` for the fastest way.
         published: Leave out the ingredients of ours that presets bring into published methods.
@@ -134,6 +135,11 @@ def plan(request: RunRequest, ranks: Ranks = ALONE) -> PlannedRun:
     dataset = find_info(request.dataset)
     check_seed(request.seed)
     check_name(request.engine)
+    if request.reproducible and request.engine != AUTO:
+        raise UserError(
+            "--reproducible fixes the engine, since engines differ in their last bits: leave "
+            "--engine out"
+        )
     evaluators = tuple(named(request.evaluators))
     kind = load_entry("method", request.method)
     epsilon = request.epsilon

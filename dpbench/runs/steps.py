@@ -207,7 +207,14 @@ class RunSteps:
 
         chosen = self.record.resolved.setdefault("gradients", {})
         engine = self.planned.request.engine
-        return Executions(engine, chosen, user_cache(self.progress.note), decided, ranks)
+        return Executions(
+            engine,
+            chosen,
+            user_cache(self.progress.note),
+            decided,
+            ranks,
+            self.record.spec.reproducible,
+        )
 
     def noise_key(self, training: Path) -> bytes:
         """Return the run's secret key, made when the run starts and kept until training ends.

@@ -16,7 +16,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -85,6 +85,8 @@ class Executions:
         cache: Keeps the timings made on this machine for other runs; None for no cache.
         decided: Called after each choice with a one-line summary, so that the choice can be saved.
         ranks: Processes of the run; the first one chooses for all.
+        reproducible: Take the first engine that fits, whatever a stopwatch says: engines differ in
+            their last bits.
     """
 
     def __init__(
@@ -94,8 +96,10 @@ class Executions:
         cache: Cache | None = None,
         decided: Callable[[str], None] = lambda line: None,
         ranks: Ranks = ALONE,
+        reproducible: bool = False,
     ) -> None:
         """Store the arguments; nothing is chosen yet."""
+        self._reproducible = reproducible
         self._compared: set[str] = set()
         self._engine = check_name(engine)
         self._chosen = {} if chosen is None else chosen
@@ -124,12 +128,17 @@ class Executions:
                 reference = _Reference.of(model, objective, spec)
                 _check_against_autograd(reference, objective, self._chosen[purpose]["engine"])
             else:
-                execution = choose(model, objective, spec, self._engine, self._cache)
+                execution = self._choice(model, objective, spec)
                 self._chosen[purpose] = asdict(execution)
                 self._decided(f"{purpose}: {execution}")
             self._compared.add(purpose)
         told = self._ranks.broadcast(json.dumps(self._chosen.get(purpose)).encode())
         return Execution(**json.loads(told))
+
+    def _choice(self, model: nn.Module, objective: Objective, spec: ImageSpec) -> Execution:
+        if self._reproducible:
+            return first_that_fits(model, objective, spec)
+        return choose(model, objective, spec, self._engine, self._cache)
 
 
 def copies_at_once(device: torch.device) -> int:
@@ -208,21 +217,24 @@ def choose(
 def first_that_fits(model: nn.Module, objective: Objective, spec: ImageSpec) -> Execution:
     """Choose the first of ``CANDIDATES`` that agrees with plain autograd, without timing.
 
+    On one machine the choice depends on nothing but the arguments. So what says nothing about them,
+    such as a lack of memory, is raised.
+
     Raises:
         RunFailed: No engine agrees.
     """
     reference = functools.cache(lambda: _Reference.of(model, objective, spec))
     refused: dict[str, str] = {}
-    failed: list[Exception] = []
     for name in CANDIDATES:
         try:
             _check_against_autograd(reference(), objective, name)
             size = _physical_batch(model, objective, spec, name)
             return Execution(name, size, refused=refused)
         except Exception as error:
+            if passing(error):
+                raise
             refused[name] = _reason(error)
-            failed.append(error)
-    raise _nothing_fits(refused, failed)
+    raise _nothing_fits(refused)
 
 
 def _reason(error: Exception) -> str:
@@ -231,7 +243,7 @@ def _reason(error: Exception) -> str:
     return line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
 
 
-def _nothing_fits(refused: dict[str, str], failed: list[Exception]) -> Exception:
+def _nothing_fits(refused: dict[str, str], failed: Sequence[Exception] = ()) -> Exception:
     """What to raise where no engine is left: a lack of memory says nothing about the model."""
     for error in failed:
         if passing(error):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from dpbench.core.images import ImageSpec
 from dpbench.core.streams import Streams
 from dpbench.generators.dpdm import DPDM
 from dpbench.privacy.clipping import Objective, Predict, selection
-from dpbench.privacy.clipping.selection import Executions, choose, first_that_fits
+from dpbench.privacy.clipping.selection import Execution, Executions, choose, first_that_fits
 from dpbench.privacy.mechanisms import PrivateSetInfo
 from tests.support import broken
 from tests.support.private import (
@@ -162,6 +162,47 @@ def test_an_engine_that_was_mended_is_tried_again(
         with_engine(patch, "folded", broken.clipping.never_clips)
         assert choose(perceptron(), Regression(2), SPEC, "auto", cache).engine == "vmap"
     assert choose(perceptron(), Regression(2), SPEC, "auto", cache).engine == "folded"
+
+
+def stopwatches(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Have each engine be the fastest in turn."""
+    for fastest in ("folded", "vmap", "loop"):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                selection, "_copies_per_s", lambda *of, best=fastest: 9.0 if of[3] == best else 1.0
+            )
+            yield fastest
+
+
+def test_a_reproducible_run_has_the_same_engine_whatever_a_stopwatch_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(reproducible: bool, cache: Cache | None) -> Execution:
+        executions = Executions(cache=cache, reproducible=reproducible)
+        return executions.of("weights", perceptron(), Regression(2), SPEC)
+
+    fixed, timed = set(), set()
+    for number, fastest in enumerate(stopwatches(monkeypatch)):
+        warm = Cache(tmp_path / f"{number}")
+        assert chosen(False, warm).engine == fastest
+        timed.add(fastest)
+        fixed |= {str(chosen(True, cache)) for cache in (warm, Cache(tmp_path / "cold"), None)}
+    assert len(fixed) == 1 and len(timed) == 3
+
+
+def test_a_lack_of_memory_changes_no_reproducible_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_engine(monkeypatch, "folded", fails_to(MemoryError()))
+    with pytest.raises(MemoryError):
+        Executions(reproducible=True).of("weights", perceptron(), Regression(2), SPEC)
+    assert choose(perceptron(), Regression(2), SPEC, "auto").engine != "folded"
+
+
+def test_a_lack_of_memory_is_no_verdict_on_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("folded", "vmap", "loop"):
+        with_engine(monkeypatch, name, fails_to(MemoryError()))
+    for name in ("auto", "folded"):
+        with pytest.raises(MemoryError):
+            choose(perceptron(), Regression(2), SPEC, name)
 
 
 def test_timings_are_made_again_for_other_code(
