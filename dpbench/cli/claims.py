@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from dpbench.cli.app import err, new_table, out, outcome, print_json
+from dpbench.cli.app import err, new_table, out, outcome, print_json, say_error
 from dpbench.cli.grids import end, estimated_cells, plan_json, print_outcomes, refuse, say_next
 from dpbench.cli.options import AsJson, DataRoot, Debug, DryRun, RunsDir
+from dpbench.cli.report import refuse_left_out
 from dpbench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def claims(
     """
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.claims.published import CLAIMS
+        from dpbench.core.cache import user_cache
         from dpbench.core.files import check_writable
+        from dpbench.records.accounts import Accounts
         from dpbench.report import claims as report
         from dpbench.report import collect, files
         from dpbench.report.alarms import find_alarms
@@ -63,24 +66,29 @@ def claims(
             check_writable(leaderboards, "choose another --out")
         if run and not dry_run:
             check_writable(runs_dir, "choose another --runs-dir")
+        accounts = Accounts(user_cache())
         outcomes: list[Outcome] = []
         if run:
-            wanted = _missing(chosen, collect.committed_records(leaderboards))
-            found = _run(wanted, runs_dir, data_root, dry_run, as_json, debug)
-            if found is None:
+            wanted = _missing(chosen, collect.committed_records(leaderboards, accounts))
+            executed = _run(wanted, runs_dir, data_root, dry_run, as_json, debug)
+            if executed is None:
                 return
-            outcomes = found
-        copied, _ = collect.collect(runs_dir, leaderboards)
-        if copied:
+            outcomes = executed
+        found = collect.collect(runs_dir, leaderboards, accounts)
+        records = collect.committed_records(leaderboards, accounts, found.files)
+        accounts.save()
+        verdicts = report.judge(records)
+        if records:  # without records there is nothing to write
+            texts = report.files(verdicts, find_alarms(records), leaderboards)
+            files.write({**found.files, **texts}, leaderboards)
+        for line in found.refused:
+            say_error(f"left out: {line}")
+        if found.records:
             err.print(
-                f"collected {len(copied)} records: `dpbench report` writes the leaderboards",
+                f"collected {len(found.records)} records: `dpbench report` writes the leaderboards",
                 soft_wrap=True,
                 highlight=False,
             )
-        records = collect.committed_records(leaderboards)
-        verdicts = report.judge(records)
-        if records:  # without records there is nothing to write
-            files.write(report.files(verdicts, find_alarms(records), leaderboards))
         asked = [verdict for verdict in verdicts if verdict.claim in chosen]
         if as_json:
             print_json([report.row(verdict) for verdict in asked])
@@ -88,6 +96,7 @@ def claims(
             _print_verdicts(asked)
             out.print(report.NOTE, highlight=False)
         end(outcomes)
+        refuse_left_out(found.refused)
 
 
 def _chosen(ids: Sequence[str], known: Sequence[Claim]) -> list[Claim]:

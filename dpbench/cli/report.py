@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from dpbench.cli.app import err, new_table, out, outcome, print_json
+from dpbench.cli.app import err, new_table, out, outcome, print_json, say_error
 from dpbench.cli.options import AsJson, Debug, RunsDir
 from dpbench.core.errors import RunFailed, UserError
 
@@ -48,16 +49,22 @@ def report(
 ) -> None:
     """Derive leaderboards, figures, claims and pages from records."""
     with outcome(debug):
+        from dpbench.core.cache import user_cache
+        from dpbench.records.accounts import Accounts
         from dpbench.report import collect, comparisons, files, leaderboard
         from dpbench.report.derive import derive
         from dpbench.report.tables import to_rows
 
+        accounts, found = Accounts(user_cache()), collect.Collected()
         if not check:
-            _, incomplete = collect.collect(runs_dir, leaderboards, replace or ())
-            collect.collect_scores(evaluations, leaderboards)
-            for file in incomplete:
-                err.print(f"left out because it is incomplete: {escape(str(file))}", soft_wrap=True)
-        derived = derive(leaderboards, everything)
+            found = collect.collect(runs_dir, leaderboards, accounts, replace or ())
+            collect.collect_scores(evaluations, leaderboards, found)
+        for file in found.incomplete:
+            err.print(f"left out because it is incomplete: {escape(str(file))}", soft_wrap=True)
+        for line in found.refused:
+            say_error(f"left out: {line}")
+        derived = derive(leaderboards, accounts, found.files, everything)
+        accounts.save()
         for alarm in derived.alarms:
             err.print(f"[red]{escape(alarm)}[/]", soft_wrap=True, highlight=False)
         for line in () if check or as_json else derived.spent:
@@ -74,16 +81,17 @@ def report(
             names = ", ".join(map(str, stale))
             raise RunFailed(f"{names}: not what the records give; run `dpbench report`")
         table = derived.table
+        if not check:
+            from dpbench.report import figures  # matplotlib takes long to import
+
+            drawn = {} if table.empty else figures.draw(table, leaderboards)
+            files.write({**found.files, **derived.texts, **drawn}, leaderboards)
+            for file in (*derived.texts, *drawn):
+                err.print(f"wrote {escape(str(file))}", soft_wrap=True, highlight=False)
         if table.empty:
             raise UserError(
                 f"no complete run in {runs_dir} or {leaderboards}: `dpbench run` makes one"
             )
-        if not check:
-            from dpbench.report import figures  # matplotlib takes long to import
-
-            files.write(derived.texts)
-            for file in (*derived.texts, *figures.write(table, leaderboards)):
-                err.print(f"wrote {escape(str(file))}", soft_wrap=True, highlight=False)
         if as_json:
             print_json(to_rows(table[list(leaderboard.COLUMNS)]))
         else:
@@ -95,6 +103,18 @@ def report(
                 out.print(comparisons.NONE, highlight=False)
             if table["audited_epsilon_lower"].notna().any():
                 out.print(leaderboard.AUDIT_NOTE, highlight=False)
+        refuse_left_out(found.refused)
+
+
+def refuse_left_out(refused: Sequence[str]) -> None:
+    """End a command that left records out, after all else is done.
+
+    Raises:
+        RunFailed: There are some.
+    """
+    if refused:
+        what = "1 record was" if len(refused) == 1 else f"{len(refused)} records were"
+        raise RunFailed(f"{what} left out: see above")
 
 
 def _print_leaderboard(table: pd.DataFrame) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def verify(
     records: Annotated[
-        list[Path], typer.Argument(metavar="RECORD...", help="Records, or folders of runs.")
+        list[Path],
+        typer.Argument(metavar="RECORD...", help="Records, runs' folders, or folders of runs."),
     ],
     as_json: AsJson = False,
     debug: Debug = False,
@@ -31,15 +32,21 @@ def verify(
     """
     with outcome(debug):
         from dpbench.cli.console import progress_on
-        from dpbench.records.verify import record_at
+        from dpbench.records.verify import records_at
         from dpbench.records.verify import verify as verified
 
         verdicts, unreadable = [], []
-        with progress_on(err).task("verifying", len(records), "records") as task:
-            for path in records:
+        files: list[Path] = []
+        for path in records:
+            try:
+                files += records_at(path)
+            except UserError as error:  # the remaining records are still checked
+                unreadable.append(str(error))
+        with progress_on(err).task("verifying", len(files), "records") as task:
+            for file in files:
                 try:
-                    verdicts.append(verified(record_at(path)))
-                except UserError as error:  # the remaining records are still checked
+                    verdicts.append(verified(file))
+                except UserError as error:
                     unreadable.append(str(error))
                 task.advance(1)
         if as_json:

@@ -12,6 +12,8 @@ from typing import Any
 
 from dpbench.core.errors import UserError
 
+LONGEST_NAME = 160  # bytes: leaves room for what is added to a name, of the 255 there are
+
 
 def replace_atomically(file: Path, write: Callable[[Path], None], mode: int | None = None) -> None:
     """Replace ``file`` so that readers see the old or the new content, whenever a crash happens.
@@ -46,6 +48,29 @@ def write_bytes(file: Path, content: bytes, mode: int | None = None) -> None:
         partial.write_bytes(content)
 
     replace_atomically(file, write, mode)
+
+
+def write_all(files: Mapping[Path, bytes]) -> None:
+    """Write several files, each atomically, and none of them if one cannot be written."""
+    partials = {file: file.with_name(f".{file.name}.{os.getpid()}.partial") for file in files}
+    try:
+        for file, content in files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with partials[file].open("wb") as handle:
+                handle.write(content)
+                os.fsync(handle.fileno())
+        for file, partial in partials.items():
+            partial.replace(file)
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed processes were writing below a folder in which no other is writing."""
+    for partial in folder.rglob(".*.partial"):
+        if re.fullmatch(r"\..+\.\d+\.partial", partial.name) and partial.is_file():
+            partial.unlink()
 
 
 def write_arrays(file: Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:
@@ -153,8 +178,15 @@ def md5_of(file: Path) -> str:
 
 
 def safe_name(name: str) -> str:
-    """A name as one part of a path: all but letters, digits and ``_.+-`` becomes ``-``."""
-    return re.sub(r"[^\w.+-]+", "-", name)
+    """A name as one part of a path: all but letters, digits and ``_.+-`` becomes ``-``.
+
+    Names that stand for a folder, such as ``..``, and names that file systems find too long become
+    others too.
+    """
+    safe = re.sub(r"[^\w.+-]+|^\.{0,2}$", "-", name)
+    if len(safe.encode()) <= LONGEST_NAME:
+        return safe
+    return f"{safe[: LONGEST_NAME // 8]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def cache_path() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -25,6 +26,8 @@ _WORDS = {
     "extra_forbidden": "is unknown",
     "unexpected_keyword_argument": "is unknown",
 }
+LARGEST = 2**64  # what is larger fits no type that numbers are computed with
+LONGEST_LINE = 500  # characters of a complaint, whatever a document has names of
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -51,13 +54,14 @@ def document(name: str, kind: type, /, later: tuple[str, ...] = (), **more: Any)
         name: The model's name in its JSON schema.
         kind: A dataclass; other defaults of it are not used, since a document leaves nothing out.
         later: Fields that earlier schema versions do not have; their defaults are used.
-        more: Fields of the document alone: their types and defaults, as ``create_model`` takes.
+        more: Fields of the document alone, or of narrower types than the dataclass says: their
+            types and defaults, as ``create_model`` takes them.
     """
     hints = get_type_hints(kind, include_extras=True)
     own: dict[str, Any] = {each.name: (hints[each.name], ...) for each in fields(kind)}
     for each in later:
         own[each] = (hints[each], Field(default_factory=dict))
-    model: type[BaseModel] = create_model(name, __config__=STRICT, **more, **own)
+    model: type[BaseModel] = create_model(name, __config__=STRICT, **{**more, **own, **more})
     return model
 
 
@@ -67,10 +71,35 @@ def parse_document(model: type[_Model], text: bytes) -> tuple[_Model, Any]:
     Raises:
         ValueError: It is no JSON, or not as the model says: one line that names the first field.
     """
+    content = parse_json(text)
     try:
-        return model.model_validate_json(text), from_json(text, allow_inf_nan=False)
+        return model.model_validate_json(text), content
     except ValidationError as error:
         raise ValueError(next(violations(error))) from None
+
+
+def parse_json(text: bytes) -> Any:
+    """Parse JSON from anybody: nested at most 200 deep, and without numbers that nothing can hold.
+
+    Raises:
+        ValueError: It is no such JSON.
+    """
+    content = from_json(text, allow_inf_nan=False)
+    _check_numbers(content)
+    return content
+
+
+def _check_numbers(value: Any) -> None:
+    if isinstance(value, dict):
+        for each in value.values():
+            _check_numbers(each)
+    elif isinstance(value, list):
+        for each in value:
+            _check_numbers(each)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number in it is infinite")
+    elif isinstance(value, int) and abs(value) >= LARGEST:
+        raise ValueError("an integer in it has more than 64 bits")
 
 
 def violations(error: ValidationError, *place: str) -> Iterator[str]:
@@ -87,7 +116,8 @@ def violations(error: ValidationError, *place: str) -> Iterator[str]:
         name = ".".join(path)
         if name not in seen:
             seen.add(name)
-            yield " ".join(f"{name} {_explained(each)}".split())
+            line = " ".join(f"{name} {_explained(each)}".split())
+            yield line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
 
 
 def _explained(error: Any) -> str:

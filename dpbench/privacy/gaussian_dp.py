@@ -82,7 +82,8 @@ def _gaussian_dp(
     epsilons = np.linspace(0.0, up_to_epsilon, POINTS)
     # both curves fall, so between two epsilons the PLD's is at most its value at the first, and
     # Gaussian DP's at least its value at the second
-    deltas = np.asarray(loss.get_delta_for_epsilon(epsilons))[:-1]
+    # no delta above 1, which rounding may give and no mu dominates
+    deltas = np.minimum(loss.get_delta_for_epsilon(epsilons), 1.0)[:-1]
     return GaussianDP(_smallest(deltas, epsilons[1:]), up_to_epsilon, UPPER_BOUND)
 
 

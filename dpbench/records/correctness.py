@@ -7,14 +7,15 @@ three classifiers and 10,000 images. Intervals need 5 kB of it, little enough to
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from dpbench.core.errors import UserError, described
-from dpbench.core.files import sha256, write_arrays
+from dpbench.core.archives import read_arrays
+from dpbench.core.errors import UserError
+from dpbench.core.files import sha256
 from dpbench.core.metrics import Measurement
 from dpbench.records.run_record import KEPT, RunRecord
 from dpbench.stats.bootstrap import Correct
@@ -47,28 +48,37 @@ def correct_of_run(folder: Path, record: RunRecord) -> dict[str, Correct]:
             continue
         if sha256(file) != expected:
             raise UserError(f"{file} is not the file that the run wrote: restore it, or remove it")
-        with np.load(file, allow_pickle=False) as arrays:
-            labels = arrays[LABELS] if LABELS in arrays.files else None
-            for metric in measured.keys() & set(arrays.files):
-                if labels is not None and arrays[metric].shape == labels.shape:
-                    right = arrays[metric] == labels
-                    if _gives(right, measured[metric]):
-                        found[metric] = right
+        try:
+            arrays = read_arrays(file)
+        except ValueError as error:
+            raise UserError(f"{file} holds no predictions: {error}") from error
+        labels = arrays.get(LABELS)
+        for metric in measured.keys() & arrays.keys():
+            if labels is not None and arrays[metric].shape == labels.shape:
+                right = np.asarray(arrays[metric] == labels)
+                if right.shape == labels.shape and _gives(right, measured[metric]):
+                    found[metric] = right
     return found
 
 
-def write_correct(file: Path, correct: Mapping[str, Correct]) -> None:
-    """Write what ``correct_of_run`` found beside a committed record; equal input, equal bytes."""
-    bits = {metric: np.packbits(right) for metric, right in sorted(correct.items())}
-    write_arrays(file.with_suffix(SUFFIX), bits)
+def beside(file: Path) -> Path:
+    """Where a committed record keeps what ``correct_of_run`` found."""
+    return file.with_suffix(SUFFIX)
 
 
-def read_correct(file: Path, record: RunRecord) -> dict[str, Correct]:
+def write_correct(file: BinaryIO, correct: Mapping[str, Correct]) -> None:
+    """Write what ``correct_of_run`` found; equal input, equal bytes."""
+    bits: dict[str, Any] = {name: np.packbits(right) for name, right in sorted(correct.items())}
+    np.savez(file, **bits)
+
+
+def read_correct(file: Path, record: RunRecord, text: bytes | None = None) -> dict[str, Correct]:
     """Read what ``write_correct`` wrote beside a committed record.
 
     Args:
         file: The record's file.
         record: Its content.
+        text: What is written beside it soon; None for what is there.
 
     Returns:
         As ``correct_of_run``; empty where nothing was written, such as for older records.
@@ -76,21 +86,23 @@ def read_correct(file: Path, record: RunRecord) -> dict[str, Correct]:
     Raises:
         UserError: The file cannot be read, or does not give the values in the record.
     """
-    file = file.with_suffix(SUFFIX)
-    if not file.is_file():
+    file = beside(file)
+    if text is None and not file.is_file():
         return {}
     measured = _measured(record)
     try:
-        with np.load(file, allow_pickle=False) as bits:
-            found = {
-                metric: np.unpackbits(bits[metric], count=measured[metric].n_real).astype(bool)
-                for metric in bits.files
-            }
-    except (
-        *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
-        zipfile.BadZipFile,
-    ) as error:
-        raise UserError(f"{file} holds no outcomes of its record: {described(error)}") from error
+        bits = read_arrays(file if text is None else text)
+        for metric, packed in bits.items():
+            if metric not in measured:
+                raise ValueError(f"{metric} was not measured")
+            if packed.shape != (math.ceil(measured[metric].n_real / 8),):
+                raise ValueError(f"{metric} is of another number of images")
+        found = {
+            metric: np.unpackbits(packed, count=measured[metric].n_real).astype(bool)
+            for metric, packed in bits.items()
+        }
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file} holds no outcomes of its record: {error}") from error
     if wrong := [name for name, right in found.items() if not _gives(right, measured[name])]:
         raise UserError(
             f"{file} does not give what its record says of {', '.join(wrong)}: restore or remove it"
@@ -105,7 +117,7 @@ def _measured(record: RunRecord) -> dict[str, Measurement]:
 def _gives(right: Correct, measurement: Measurement) -> bool:
     """Whether the measurement is the percentage of correct predictions."""
     return (
-        len(right) == measurement.n_real > 0
+        right.shape == (measurement.n_real,) != (0,)
         and measurement.value is not None
         and math.isclose(100 * int(right.sum()) / len(right), measurement.value)
     )

@@ -10,15 +10,23 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from dpbench.core.canonical import sha256_of, to_json
 from dpbench.core.errors import UserError
 from dpbench.core.files import safe_name
 from dpbench.core.metrics import Measurement
-from dpbench.core.strict import OrInfinity, document, parse_document
+from dpbench.core.regular import read_regular
+from dpbench.core.strict import STRICT, OrInfinity, document, parse_document
 from dpbench.privacy.budget import Adjacency
 from dpbench.records.evaluator_status import EvaluatorStatus
 
@@ -26,10 +34,17 @@ from dpbench.records.evaluator_status import EvaluatorStatus
 SchemaVersion = Literal[1, 2]
 SCHEMA_VERSION: SchemaVersion = 2
 RECORD = "record.json"
+LARGEST = 2**24  # bytes of a document; the longest records have 60 kB
 # the counters of releases, as JSON beside the checkpoint, so that nothing is unpickled to read them
 RELEASES = "releases.json"
 KEPT = "evaluation-"  # prefix of the files that evaluators keep, before the evaluator's name
 Status = Literal["started", "complete", "failed"]
+# What becomes part of a path is held to one part of it, wherever a record comes from.
+MethodName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
+FileName = Annotated[str, StringConstraints(pattern=r"^\w[\w.+-]*$", max_length=255)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+_Count = Annotated[int, Field(ge=0)]
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
 @dataclass(frozen=True)
@@ -55,18 +70,18 @@ class RunSpec:
         schema_version: Version of the record's schema.
     """
 
-    method: str
+    method: MethodName
     method_version: str
     method_args: dict[str, Any]
-    dataset: str
+    dataset: _Name
     dataset_hash: str
-    epsilon: OrInfinity
-    delta: float
+    epsilon: Annotated[OrInfinity, Field(gt=0)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
     adjacency: Adjacency
-    seed: int
-    profile: str
+    seed: Seed
+    profile: _Name
     compute: dict[str, OrInfinity]
-    samples: int
+    samples: _Count
     public: str | None = None
     precision: str = "float32"
     reproducible: bool = False
@@ -81,7 +96,43 @@ class RunSpec:
     def folder(self) -> Path:
         """The run's folder, relative to the folder of all runs."""
         name = f"eps{self.epsilon:g}-seed{self.seed}-{self.id[:8]}"
-        return Path(safe_name(self.dataset)) / self.method / name
+        return Path(safe_name(self.dataset)) / safe_name(self.method) / name
+
+
+_OPEN = ConfigDict(**{**STRICT, "extra": "allow"})
+
+
+class Pretrained(BaseModel):
+    """What is read of the public weights; there may be more."""
+
+    model_config = _OPEN
+
+    seed: Seed = 0
+
+
+class Resolved(BaseModel):
+    """What is read of the choices that are not part of the id; there may be more."""
+
+    model_config = _OPEN
+
+    preset: str = ""
+    by_hand: list[str] = []
+    departures: list[str] = []
+    pretrained: Pretrained | None = None
+
+
+class Cost(BaseModel):
+    """What is read of the cost; there may be more."""
+
+    model_config = _OPEN
+
+    private_evaluations: _Count = 0
+    public_evaluations: _Count = 0
+
+
+def _as_read(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    check(value)
+    return value  # in its own order, so that what was read is written again byte for byte
 
 
 @dataclass
@@ -115,7 +166,7 @@ class RunRecord:
     timings: dict[str, float] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str | None] = field(default_factory=dict)
-    artifacts: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[FileName, str] = field(default_factory=dict)
     error: str | None = None
 
     @property
@@ -170,12 +221,19 @@ def document_model() -> type[BaseModel]:
         later=("evaluators",),
         schema_version=(SchemaVersion, ...),
         id=(str, ...),
-        digest=(str, ""),  # records made before there were digests have none
+        digest=(str, ""),  # one without is read, and rejected as edited
+        resolved=(Annotated[Resolved, WrapValidator(_as_read)], ...),
+        cost=(Annotated[Cost, WrapValidator(_as_read)], ...),
+        timings=(dict[str, Annotated[float, Field(ge=0)]], ...),
     )
 
 
-def parse_record(file: Path) -> tuple[RunRecord, dict[str, Any]]:
+def parse_record(file: Path, text: bytes | None = None) -> tuple[RunRecord, dict[str, Any]]:
     """Read a record without checking whether it was edited.
+
+    Args:
+        file: The record's file.
+        text: Its content, where it was read already or is not written yet.
 
     Returns:
         The record, and the JSON document that it was read from.
@@ -184,8 +242,9 @@ def parse_record(file: Path) -> tuple[RunRecord, dict[str, Any]]:
         UserError: It cannot be read, or is not a record of this schema version.
     """
     try:
-        parsed, content = parse_document(document_model(), file.read_bytes())
-    except (OSError, ValueError) as error:
+        text = read_regular(file, LARGEST) if text is None else text
+        parsed, content = parse_document(document_model(), text)
+    except ValueError as error:
         raise UserError(
             f"{file} is not a record of schema version 1 to {SCHEMA_VERSION}: {error}"
         ) from error
@@ -204,19 +263,24 @@ def edits(record: RunRecord, content: dict[str, Any]) -> list[str]:
     found = []
     if record.spec.id != content["id"]:
         found.append("its id is not that of its spec")
-    # records made before there were digests have none
-    if "digest" in content and content["digest"] != digest(content):
+    if "digest" not in content:
+        found.append("there is no digest")
+    elif content["digest"] != digest(content):
         found.append("its digest is not that of its content")
     return found
 
 
-def read_record(file: Path) -> RunRecord:
+def read_record(file: Path, text: bytes | None = None) -> RunRecord:
     """Read a record.
+
+    Args:
+        file: The record's file.
+        text: Its content, where it was read already.
 
     Raises:
         UserError: It cannot be read, is not a record of this schema version, or was edited.
     """
-    record, content = parse_record(file)
+    record, content = parse_record(file, text)
     if found := edits(record, content):
         raise UserError(f"{file} was edited: {', '.join(found)}")
     return record
@@ -224,4 +288,4 @@ def read_record(file: Path) -> RunRecord:
 
 def find_records(folder: Path) -> Iterator[Path]:
     """All record files below a folder, sorted."""
-    yield from sorted(folder.rglob(RECORD))
+    yield from sorted(file for file in folder.rglob(RECORD) if file.is_file())

@@ -16,9 +16,10 @@ from pydantic import BaseModel
 from dpbench.core.canonical import sha256_of, to_json
 from dpbench.core.errors import UserError
 from dpbench.core.metrics import Measurement
+from dpbench.core.regular import read_regular
 from dpbench.core.strict import STRICT, document, parse_document
 from dpbench.records.evaluator_status import EvaluatorStatus
-from dpbench.records.run_record import digest
+from dpbench.records.run_record import LARGEST, digest
 
 SchemaVersion = Literal[1, 2]
 SCHEMA_VERSION: SchemaVersion = 2
@@ -121,15 +122,19 @@ def document_model() -> type[BaseModel]:
     )
 
 
-def read_scores(file: Path) -> Scores:
+def read_scores(file: Path, text: bytes | None = None) -> Scores:
     """Read scores.
+
+    Args:
+        file: Their file.
+        text: Its content, where it was read already.
 
     Raises:
         UserError: They cannot be read, are not of this schema version, or were edited.
     """
     try:
-        parsed, content = parse_document(document_model(), file.read_bytes())
-    except (OSError, ValueError) as error:
+        parsed, content = parse_document(document_model(), text or read_regular(file, LARGEST))
+    except ValueError as error:
         raise UserError(f"{file} holds no scores of samples: {error}") from error
     scores = Scores(**{part.name: getattr(parsed, part.name) for part in fields(Scores)})
     if content["digest"] != digest(content) or content["id"] != scores.spec.id:

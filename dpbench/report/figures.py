@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,7 +11,6 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from dpbench.core.files import replace_atomically
 from dpbench.report.metrics import (
     ENSEMBLE,
     MODEL_SELECTION,
@@ -43,7 +43,7 @@ SETTINGS = {
 }
 
 
-def write(table: pd.DataFrame, leaderboards: Path) -> list[Path]:
+def draw(table: pd.DataFrame, leaderboards: Path) -> dict[Path, bytes]:
     """Draw the figures of all data sets that have points of curves.
 
     Args:
@@ -51,18 +51,15 @@ def write(table: pd.DataFrame, leaderboards: Path) -> list[Path]:
         leaderboards: Folder of the leaderboards.
 
     Returns:
-        Paths of the PNGs, in ``leaderboards/figures``.
+        The PNGs by path, in ``leaderboards/figures``.
     """
-    files = []
+    files = {}
     measured = table[table["mean"].notna()]
     curves = measured["metric"].map(curve_of)
     for dataset, own in measured.groupby("dataset", sort=False):
-        for curve, draw in ((MODEL_SELECTION, draw_model_selection), (SCALING, draw_scaling)):
+        for curve, drawn in ((MODEL_SELECTION, draw_model_selection), (SCALING, draw_scaling)):
             if (curves[own.index] == curve).any():
-                file = leaderboards / curve.figure(str(dataset))
-                file.parent.mkdir(parents=True, exist_ok=True)
-                _save(draw(own), file)
-                files.append(file)
+                files[leaderboards / curve.figure(str(dataset))] = _png(drawn(own))
     return files
 
 
@@ -196,11 +193,10 @@ def _scaling_points(table: pd.DataFrame) -> pd.DataFrame:
     return points[~(points["real"] & again)]
 
 
-def _save(figure: Figure, file: Path) -> None:
-    def save(partial: Path) -> None:
-        # without the version of matplotlib, which would change the file and nothing in it
-        metadata = {"Software": None}
-        figure.savefig(partial, format="png", dpi=DPI, bbox_inches="tight", metadata=metadata)
-
-    replace_atomically(file, save)
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    # without the version of matplotlib, which would change the file and nothing in it
+    metadata = {"Software": None}
+    figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight", metadata=metadata)
     plt.close(figure)
+    return file.getvalue()

@@ -5,14 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dpbench.core.files import write_text
+from dpbench.core.errors import UserError
+from dpbench.core.files import locked, remove_partials, write_all
+
+LOCK = ".lock"
 
 
-def write(files: Mapping[Path, str]) -> None:
-    """Write texts by path, such as ``files``."""
-    for file, text in files.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, text)
+def write(files: Mapping[Path, str | bytes], leaderboards: Path) -> None:
+    """Write files by path, all or none, and clean up after reports that were killed.
+
+    Another report that is writing there is waited for.
+
+    Args:
+        files: Contents by path, all of them below ``leaderboards``.
+        leaderboards: The folder; it is made.
+
+    Raises:
+        UserError: The folder cannot be written to.
+    """
+    contents = {
+        file: content.encode() if isinstance(content, str) else content
+        for file, content in files.items()
+    }
+    try:
+        leaderboards.mkdir(parents=True, exist_ok=True)
+        with locked(leaderboards / LOCK, lambda: None):
+            remove_partials(leaderboards)
+            write_all(contents)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {leaderboards}: {error.strerror}; choose another --out"
+        ) from error
 
 
 def stale(files: Mapping[Path, str], leaderboards: Path) -> list[Path]:
@@ -27,7 +50,7 @@ def stale(files: Mapping[Path, str], leaderboards: Path) -> list[Path]:
         {
             file
             for file, text in files.items()
-            if file not in present or file.read_text(encoding="utf-8") != text
+            if file not in present or file.read_bytes() != text.encode()
         }
         | (present - files.keys())
     )

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+from dpbench.core.errors import UserError
 from dpbench.data.catalog import CATALOG
 from dpbench.privacy import dpsgd, ledger
 from dpbench.privacy.budget import PrivacyBudget
@@ -262,9 +263,17 @@ def test_a_file_that_was_replaced_is_noticed_and_never_unpickled(
     assert "checkpoint.pt is not the file that the run wrote" in ended.out
 
 
-def test_a_record_names_no_files_elsewhere(run: Path) -> None:
-    rewrite(run, lambda record: record["artifacts"].update({"../secret": "00"}), forge=True)
-    assert "'../secret' is not beside the record" in verify(run / "record.json").wrong
+@pytest.mark.parametrize("name", ["../secret", "/secret", "..", "", "a/b"])
+def test_a_record_names_no_files_elsewhere(run: Path, name: str) -> None:
+    rewrite(run, lambda record: record["artifacts"].update({name: "00"}), forge=True)
+    with pytest.raises(UserError, match="record.json is not a record .*artifacts"):
+        verify(run / "record.json")
+
+
+def test_nor_by_a_link(run: Path) -> None:
+    (run / "grid.png").rename(run.parent / "elsewhere.png")
+    (run / "grid.png").symlink_to(run.parent / "elsewhere.png")
+    assert "grid.png is a link to a file elsewhere" in verify(run / "record.json").wrong
 
 
 def test_a_new_certificate_cannot_shed_what_it_has(run: Path) -> None:
@@ -307,6 +316,8 @@ def written(folder: Path, event: Event, dataset: str = "digits", **args: object)
         *(budget.adjacency, 0, "smoke", {}, 10),
     )
     record = RunRecord(spec, status="complete", privacy=certify(spent, False, CODE, SIZE, TUNING))
+    record.cost = {"private_evaluations": 450, "public_evaluations": 0}
+    record.timings = {"fit": 1.0}
     record.artifacts["releases.json"] = "00"
     (folder / "record.json").write_text(record.dumps())
     return folder / "record.json"

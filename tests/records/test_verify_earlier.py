@@ -10,7 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from dpbench.records.verify import EARLIER_CERTIFICATE, EARLIER_RECORD, verify
+from dpbench.records.contradictions import EARLIER_CERTIFICATE, EARLIER_RECORD
+from dpbench.records.verify import verify
 from tests.support.command import TOY, Command
 from tests.support.edited_records import Record, event, rewrite
 

@@ -15,6 +15,7 @@ from dpbench.core.metrics import Measurement
 from dpbench.core.registry import entries, load
 from dpbench.evaluators.model_selection import EVALUATOR as MODEL_SELECTION
 from dpbench.evaluators.scaling import EVALUATOR as SCALING
+from dpbench.records.accounts import Accounts
 from dpbench.records.run_record import RunRecord
 from dpbench.records.sample_scores import Scores
 from dpbench.report import figures
@@ -65,7 +66,7 @@ def test_points_of_curves_of_unknown_origin_are_drawn_without_an_epsilon(dpbench
     score(Scores(FOREIGN, measurements=with_curves(SPEC).measurements))
     ended = dpbench("report")
     assert ended.code == 0, ended.err
-    table = derive(Path("leaderboards")).table
+    table = derive(Path("leaderboards"), Accounts()).table
     (panel,) = figures.draw_scaling(table[table["mean"].notna()]).axes
     assert panel.get_title() == "profile laptop, epsilon not claimed"
 
@@ -89,8 +90,8 @@ def closed_figures() -> Iterator[None]:
 def measured(*records: RunRecord) -> pd.DataFrame:
     """The rows of a leaderboard that have a mean."""
     keep(*records)
-    collect(Path("runs"), Path("leaderboards"))
-    found = derive(Path("leaderboards")).table
+    new = collect(Path("runs"), Path("leaderboards"), Accounts()).files
+    found = derive(Path("leaderboards"), Accounts(), new).table
     return found[found["mean"].notna()]
 
 

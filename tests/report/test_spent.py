@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from dpbench.privacy.epsilon import epsilon
-from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, event_to_json
+from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent
 from dpbench.records.run_record import RunRecord
 from dpbench.report import spent
 from dpbench.report.spent import spent_together, total_epsilon
+from tests.support.certified import certificate
 from tests.support.command import Command
 from tests.support.reports import SPEC, finished, keep
 
@@ -20,10 +22,11 @@ WEIGHTS = DPSGDEvent(0.1, 1.0, 1.0, 30, "weights")
 DELTA = 1e-5
 
 
-def run(seed: int, *events: Event, release: str = "valid") -> RunRecord:
-    content = [{**event_to_json(event), "released": event.steps} for event in events]
-    privacy = {"epsilon": 1.0, "release": release, "certificate_version": 2, "events": content}
-    return finished(replace(SPEC, seed=seed), 50.0, privacy=privacy)
+def run(seed: int, *events: Event, epsilon: float = 20.0) -> RunRecord:
+    compute = {"private_evaluations": 5000}
+    spec = replace(SPEC, seed=seed, epsilon=epsilon, compute=compute, method_args={})
+    cost = {"private_evaluations": 5000, "public_evaluations": 0}
+    return finished(spec, 50.0, privacy=certificate(spec, *events), cost=cost)
 
 
 RUNS = [*(run(seed, SUM, WEIGHTS) for seed in range(3)), run(3, SUM)]
@@ -52,7 +55,7 @@ def test_a_total_that_counts_equal_runs_once_is_too_small(monkeypatch: pytest.Mo
 def test_only_private_runs_count_and_each_data_set_by_itself() -> None:
     other = run(0, SUM)
     other.spec = replace(other.spec, dataset="other", dataset_hash="11ff")
-    not_private = run(8, SUM, release="not private")
+    not_private = run(8, SUM, epsilon=math.inf)
     lines = spent_together([*RUNS, other, not_private])
     assert [line.split(" spent")[0] for line in lines] == [
         "Together the 4 committed private runs on digits",

@@ -11,6 +11,7 @@ from dpbench.claims.values import Metric
 from dpbench.claims.verdicts import ClaimVerdict, judge
 from dpbench.core.metrics import Measurement
 from dpbench.records.run_record import RunRecord, RunSpec
+from tests.support.certified import ARTIFACTS, certificate
 
 NEW, OLD = Arm("new", 1.0), Arm("old", 1.0)
 FD, CAS = Metric("fd", "fidelity"), Metric("cas", "cas")
@@ -40,7 +41,8 @@ def run(arm: Arm, seed: int, *measured: Measurement, **spec: object) -> RunRecor
     )
     record = RunRecord(replace(asked, **spec), status="complete")  # type: ignore[arg-type]
     record.resolved = {"by_hand": list(arm.values)}
-    record.privacy = {"epsilon": arm.epsilon, "release": "valid"}
+    record.privacy = certificate(record.spec, by_hand=list(arm.values))
+    record.artifacts = dict(ARTIFACTS)
     record.cost = {"private_evaluations": 9, "public_evaluations": 0}
     record.timings = {"fit": 1.5}
     record.measurements = list(measured)

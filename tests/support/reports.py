@@ -12,6 +12,7 @@ from dpbench.core.files import sha256
 from dpbench.core.metrics import Measurement
 from dpbench.records.run_record import RunRecord, RunSpec
 from dpbench.records.sample_scores import UNKNOWN, Scores, ScoresSpec
+from tests.support.certified import ARTIFACTS, certificate
 
 SPEC = RunSpec(
     method="toy",
@@ -32,12 +33,14 @@ SPEC = RunSpec(
 def finished(spec: RunSpec, value: float | None, reason: str = "", **parts: object) -> RunRecord:
     record = RunRecord(spec, status="complete")
     record.resolved = {"by_hand": []}
-    record.privacy = {"epsilon": spec.epsilon, "release": "valid"}
+    record.artifacts = dict(ARTIFACTS)
     record.cost = {"private_evaluations": 9, "public_evaluations": 0}
     record.timings = {"fit": 1.5}
     record.measurements = [Measurement("cas", value, "%", True, 10, "test", reason=reason)]
     for name, part in parts.items():
         setattr(record, name, part)
+    if "privacy" not in parts:
+        record.privacy = certificate(spec, by_hand=record.resolved["by_hand"])
     return record
 
 
@@ -102,7 +105,7 @@ def keep_tested(
     file.parent.mkdir(parents=True)
     if kept:
         np.savez(file, labels=labels, cas=predicted, other=predicted)
-        record.artifacts = {file.name: sha256(file)}
+        record.artifacts = {**ARTIFACTS, file.name: sha256(file)}
     (file.parent / "record.json").write_text(record.dumps())
 
 
