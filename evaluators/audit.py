@@ -24,7 +24,7 @@ class CanaryAudit:
     samples nor repeats the training. The bound that assumes normal scores is an illustration.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "canaries through the certified mechanism: is the noise as claimed?"
     metrics: ClassVar[tuple[MetricSpec, ...]] = (
         _bound("audit_alarms", "checks that refute the claim"),

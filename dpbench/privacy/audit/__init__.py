@@ -74,8 +74,8 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
 
 def level_of_each(events: int) -> float:
     """Error level of each check, such that all checks of an audit together err at ``LEVEL``."""
-    # five checks of each event, the check of the method's own noise, and the bound of epsilon
-    return LEVEL / (5 * events + 2)
+    # five checks of each event; the method's own noise, the largest noise and the bound of epsilon
+    return LEVEL / (5 * events + 3)
 
 
 def _audit_once(

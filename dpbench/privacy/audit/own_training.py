@@ -108,7 +108,8 @@ def own_releases(mechanism: Mechanism, streams: Streams, folder: Path) -> OwnRel
         for name, steps in nobody.items():
             drawn = torch.stack(steps) / event.noise_multiplier
             tensor = f"{event.purpose}: {name}"
-            noise.append(OwnNoise(tensor, float(drawn.square().sum()), drawn.numel()))
+            largest = float(drawn.abs().max())
+            noise.append(OwnNoise(tensor, float(drawn.square().sum()), drawn.numel(), largest))
         # the first step only, because after it the weights differ
         differences = [somebody[name][0] - steps[0] for name, steps in nobody.items()]
         contributions.append(math.hypot(*(float(part.norm()) for part in differences)))

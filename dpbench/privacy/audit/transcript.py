@@ -69,11 +69,13 @@ class OwnNoise:
         tensor: Purpose of the event and name of the tensor.
         sum_squares: Sum of squares over all values and steps.
         count: Number of those values.
+        largest: The largest of them, without its sign.
     """
 
     tensor: str
     sum_squares: float
     count: int
+    largest: float
 
 
 @dataclass(frozen=True)

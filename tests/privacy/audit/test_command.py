@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from dpbench.core.errors import RunFailed, UserError
 from dpbench.evaluators import audit as evaluator
 from dpbench.evaluators.audit import EVALUATOR
 from dpbench.privacy import dpsgd, mechanisms
+from dpbench.privacy.audit import audit
 from dpbench.privacy.audit.decide import GUESSES
 from dpbench.privacy.audit.transcript import CANARIES
 from tests.support import broken
@@ -112,6 +116,41 @@ def test_a_mechanism_that_makes_more_releases_than_claimed_is_an_alarm(
     for other in others:
         assert other["reason"] == "mean image: 5 releases were made but 4 are claimed"
     assert "AUDIT ALARM: mean image: 5 releases" in ended.err
+
+
+def check_other_events_are_an_alarm(dpbench: Command, toy: ModuleType) -> None:
+    """A method that spends something else when it is audited than it spent in the run."""
+    assert dpbench(*TOY, "--evaluators", "cas").code == 0
+    honest = toy.Toy.fit
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toy.Toy, "fit", lambda self, *rest: honest(replace(self, steps=3), *rest))
+        ended = dpbench(*TOY, "--evaluators", "audit", "--json")
+    alarms, *others = json.loads(ended.out)["measurements"][-len(EVALUATOR.metrics) :]
+    assert (alarms["metric"], alarms["value"]) == ("audit_alarms", 1)
+    for other in others:
+        assert other["value"] is None and "the claim rests on" in other["reason"]
+
+
+def test_a_method_that_spends_other_events_than_claimed_is_an_alarm(
+    dpbench: Command, toy: ModuleType
+) -> None:
+    check_other_events_are_an_alarm(dpbench, toy)
+
+
+def test_an_audit_that_has_no_value_for_other_events_is_caught(
+    dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was before: the worst outcome of an audit was a missing value."""
+
+    def lenient(*arguments: Any) -> Any:
+        try:
+            return audit(*arguments)
+        except RunFailed as error:
+            raise UserError(str(error)) from error
+
+    monkeypatch.setattr(evaluator, "audit", lenient)
+    with pytest.raises(AssertionError):
+        check_other_events_are_an_alarm(dpbench, toy)
 
 
 @pytest.mark.usefixtures("toy")

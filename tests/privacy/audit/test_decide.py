@@ -37,7 +37,11 @@ def simulated_audits(events: tuple[Audited, ...], count: int, scale: float = 1.0
         rng = np.random.default_rng([7, seed])
         members = rng.random(CANARIES) < 0.5
         sizes = (16, 300, 5000)
-        own = [OwnNoise(str(n), scale**2 * float(rng.chisquare(4 * n)), 4 * n) for n in sizes]
+        drawn = {str(n): scale * rng.standard_normal(4 * n) for n in sizes}
+        own = [
+            OwnNoise(name, float(each @ each), each.size, float(np.abs(each).max()))
+            for name, each in drawn.items()
+        ]
         transcripts = [simulated(event, members, rng, scale) for event in events]
         releases = OwnReleases(tuple(own), (1.0,))
         level = level_of_each(len(events))

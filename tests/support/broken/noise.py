@@ -24,6 +24,21 @@ def scaled_by(factor: float) -> Noise:
     return noise
 
 
+def cut_at(sigmas: float) -> Noise:
+    """The variance of a normal distribution, nearly, without its tail."""
+
+    def noise(like: Gradients, streams: Streams, purpose: str, step: int) -> Gradients:
+        drawn = gaussian_noise(like, streams, purpose, step)
+        return {name: part.clamp(-sigmas, sigmas) for name, part in drawn.items()}
+
+    return noise
+
+
+def in_half_precision(like: Gradients, s: Streams, purpose: str, step: int) -> Gradients:
+    drawn = gaussian_noise(like, s, purpose, step)
+    return {name: part.half().float() for name, part in drawn.items()}
+
+
 def missing_on(name: str) -> Noise:
     def noise(like: Gradients, streams: Streams, purpose: str, step: int) -> Gradients:
         drawn = gaussian_noise(like, streams, purpose, step)

@@ -45,7 +45,10 @@ def released_noise(
 
 
 def expect_gaussian(sample: Tensor, scale: float) -> None:
-    """The chi-square interval of the standard deviation holds ``scale``; the shape is normal."""
+    """The standard deviation is ``scale``, and the shape is normal out to the tail.
+
+    A tail that is cut off, or values of few digits, leave the rest as it is and void the claim.
+    """
     values = sample.double().flatten()
     count, total = len(values), float(values.square().sum())
     low = math.sqrt(total / stats.chi2.ppf(1 - ALPHA / 2, count))
@@ -55,6 +58,12 @@ def expect_gaussian(sample: Tensor, scale: float) -> None:
         assert high / low < 1.01, "the interval is too wide to see 1%"
     pvalue = stats.kstest(values[:100_000].numpy() / scale, "norm").pvalue
     expect(pvalue > ALPHA, "the noise is normal")
+    for sigmas in (3, 4):
+        beyond = int((values.abs() > sigmas * scale).sum())
+        pvalue = stats.binomtest(beyond, count, 2 * stats.norm.sf(sigmas)).pvalue
+        expect(pvalue > ALPHA, f"the noise is normal beyond {sigmas} standard deviations")
+    # of a million values of 24 bits some hundredth are equal to another one
+    expect(len(values.unique()) > 0.9 * count, "the noise has all its digits")
 
 
 def expect_unrelated(first: Tensor, second: Tensor) -> None:
