@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from dpbench import __version__
 from dpbench.core.errors import UserError, described, unknown
+from dpbench.core.signals import ENDING
 
 Kind = Literal["method", "evaluator", "source"]
 _PACKAGES = {
@@ -130,7 +131,7 @@ def _signals() -> Iterator[list[int]]:
     received: list[int] = []
     before = {
         number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for number in ENDING
         if threading.current_thread() is threading.main_thread()
     }
 

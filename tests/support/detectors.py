@@ -34,7 +34,7 @@ from dpbench.runs.folder import SAMPLES
 from dpbench.runs.hyperparameters import resolve
 from dpbench.runs.request import private_set_info
 from tests.support import methods
-from tests.support.checks import expect
+from tests.support.checks import expect, runs
 from tests.support.checks.accounting import check_golden
 from tests.support.checks.clipping import case, check_against_autograd, check_physical_batches
 from tests.support.checks.key import (
@@ -45,8 +45,11 @@ from tests.support.checks.ledger import (
     check_budget,
     check_certificate,
     check_executed,
+    check_own_events_only,
+    check_plan,
     check_purposes,
     check_resume,
+    check_spent_by_value,
     check_written_first,
     send,
 )
@@ -114,6 +117,9 @@ budget = _of_the_ledger("spending over budget", check_budget)
 journal = _of_the_ledger("journal before release", check_written_first)
 spending_again = _of_the_ledger("spending after a resume", check_resume)
 purposes = _of_the_ledger("spending a purpose twice", check_purposes)
+planned = _of_the_ledger("spending beside the plan", check_plan)
+spent_by_value = _of_the_ledger("events that change", check_spent_by_value)
+own_events_only = _of_the_ledger("events of other classes", check_own_events_only)
 certificate = _of_the_ledger("certificate of a run under way", check_certificate)
 
 # Neighbour replay.
@@ -171,6 +177,18 @@ def _labels_of_samples(lab: Lab) -> None:
     expect(found[0] == found[1], "the labels of samples do not depend on private labels")
 
 
+def _of_runs(name: str, check: runs.Check) -> Detector:
+    return Detector(name, lambda lab: check(lab.dpbench, lab.toy, lab.folder))
+
+
+two_private_sets = _of_runs(
+    "a run that releases nothing, on two sets", runs.check_nothing_released_nothing_published
+)
+evaluations = _of_runs("evaluations beyond the plan", runs.check_evaluations_beyond_the_plan)
+spending_of_a_resumed_run = _of_runs(
+    "spending of a run that died", runs.check_spending_of_a_resumed_run
+)
+overwriting = _of_runs("noise of a run made anew", runs.check_overwriting)
 labels_of_samples = Detector("labels of another private set", _labels_of_samples)
 
 

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
-
 import torch
 
-from dpbench.baselines.class_mean import ClassMean
-from dpbench.generators.diffusion import loss as adapter
-from dpbench.privacy import dpsgd, ledger, mechanisms
+from dpbench.privacy import dpsgd, mechanisms
 from dpbench.privacy.ledger import Allowance
-from dpbench.runs import steps
 from dpbench.training.loop import Stage
-from tests.support import broken, methods
+from tests.support import broken
 from tests.support import detectors as see
+from tests.support.mutants_of_runs import MUTANTS_OF_RUNS
 from tests.support.places import (
     Mutant,
     accounting,
     at,
     batch_sum,
     engines,
-    fit_of_the_toy,
     key_of_a_run,
-    key_of_all_runs,
-    method,
     noise,
     sampler,
     spending,
@@ -92,6 +84,15 @@ MUTANTS = (
     Mutant("noise x 0", "noise", see.noise_statistics, noise, broken.noise.scaled_by(0.0)),
     Mutant("noise x 0.1", "noise", see.noise_statistics, noise, broken.noise.scaled_by(0.1)),
     Mutant("noise x 0.97", "noise", see.noise_statistics, noise, broken.noise.scaled_by(0.97)),
+    Mutant("noise cut at 3 sigma", "noise", see.noise_statistics, noise, broken.noise.cut_at(3.0)),
+    Mutant("noise cut at 4 sigma", "noise", see.noise_statistics, noise, broken.noise.cut_at(4.0)),
+    Mutant(
+        "noise in half precision",
+        "noise",
+        see.noise_statistics,
+        noise,
+        broken.noise.in_half_precision,
+    ),
     Mutant(
         "noise missing on one tensor",
         "noise",
@@ -188,6 +189,41 @@ MUTANTS = (
     Mutant("epsilon by GDP", "epsilon", see.golden, accounting, broken.accounting.gaussian_dp),
     Mutant("ledger without a limit", "budget", see.budget, spending, broken.ledger.Lenient),
     Mutant(
+        "budget with a tolerance of 0.1%",
+        "budget",
+        see.budget,
+        spending,
+        broken.ledger.tolerant(0.001),
+    ),
+    Mutant(
+        "budget with a tolerance of 2%",
+        "budget",
+        see.budget,
+        spending,
+        broken.ledger.tolerant(0.02),
+    ),
+    Mutant(
+        "ledger that does not know the plan",
+        "what is spent is planned",
+        see.planned,
+        spending,
+        broken.ledger.Planless,
+    ),
+    Mutant(
+        "event changed after it was spent",
+        "what is executed is accounted",
+        see.spent_by_value,
+        spending,
+        broken.ledger.Referring,
+    ),
+    Mutant(
+        "event that states its own cost",
+        "epsilon",
+        see.own_events_only,
+        spending,
+        broken.ledger.Trusting,
+    ),
+    Mutant(
         "ledger that writes late",
         "ledger first, release after",
         see.journal,
@@ -237,70 +273,6 @@ MUTANTS = (
         key_of_a_run,
         broken.runs.key_that_is_made_anew,
     ),
-    # what goes around the mechanisms
-    Mutant(
-        "unledgered statistic: class sizes",
-        "mechanisms only",
-        see.replay_of_class_mean,
-        at(ClassMean, "fit"),
-        broken.runs.class_sizes_from_the_images,
-    ),
-    Mutant(
-        "normalisation by the batch",
-        "one image, one gradient",
-        see.replay_of_dpdm,
-        at(adapter, "from_pixels"),
-        broken.runs.normalised_by_the_batch,
-    ),
-    Mutant(
-        "labels of samples from the private set",
-        "mechanisms only",
-        see.labels_of_samples,
-        at(steps, "uniform_labels"),
-        broken.runs.labels_of_the_private_set,
-    ),
-    Mutant(
-        "labels of a sampler from the private set",
-        "mechanisms only",
-        see.neighbour_replay,
-        method,
-        methods.TakesLabelsFromTheImages,
-    ),
-    Mutant(
-        "statistic leaked by a callback",
-        "mechanisms only",
-        see.neighbour_replay,
-        method,
-        methods.LeaksWhatItsFeaturesSaw,
-    ),
-    Mutant(
-        "division by the realised count",
-        "mechanisms only",
-        see.neighbour_replay,
-        method,
-        methods.DividesByTheRealisedCount,
-    ),
-    Mutant(
-        "copies that know the batch size",
-        "one image, one gradient",
-        see.neighbour_replay,
-        method,
-        methods.WeightsByTheRealisedBatch,
-    ),
-    Mutant(
-        "objective that keeps a state",
-        "one image, one gradient",
-        see.neighbour_replay,
-        method,
-        methods.KeepsAStateBetweenSteps,
-    ),
-    Mutant(
-        "clipping norm from the images",
-        "mechanisms only",
-        see.neighbour_replay,
-        method,
-        methods.ClipsAtAQuantileOfTheImages,
-    ),
     # several processes
     Mutant(
         "noise of every rank added up",
@@ -331,54 +303,5 @@ MUTANTS = (
         at(dpsgd, "drawn_copies"),
         broken.clipping.draws_one_after_another,
     ),
-    # the key
-    Mutant(
-        "key in the record",
-        "secrecy of noise",
-        see.key_attack,
-        key_of_a_run,
-        broken.runs.key_in_the_record,
-    ),
-    Mutant(
-        "key in the checkpoint",
-        "secrecy of noise",
-        see.key_attack,
-        fit_of_the_toy,
-        broken.runs.key_in_the_checkpoint,
-    ),
-    Mutant(
-        "key left behind",
-        "secrecy of noise",
-        see.key_attack,
-        at(steps, "remove"),
-        (lambda folder: None),
-    ),
-    Mutant(
-        "key from the public seed",
-        "secrecy of noise",
-        see.key_attack,
-        key_of_all_runs,
-        (lambda: hashlib.sha256(b"0").digest()),
-    ),
-    Mutant(
-        "key from the clock",
-        "secrecy of noise",
-        see.key_attack,
-        key_of_all_runs,
-        (lambda: hashlib.sha256(str(int(time.time())).encode()).digest()),
-    ),
-    Mutant(
-        "streams without the key",
-        "secrecy of noise",
-        see.key_attack,
-        at(steps, "Streams"),
-        broken.streams.SeededStreams,
-    ),
-    Mutant(
-        "reproducible run certified",
-        "secrecy of noise",
-        see.void_release,
-        at(ledger.PrivacyLedger, "certificate"),
-        (broken.runs.certified_as_secret),
-    ),
+    *MUTANTS_OF_RUNS,
 )

@@ -24,6 +24,29 @@ class Lenient(PrivacyLedger):
             self.budget = budget
 
 
+def tolerant(share: float) -> type[PrivacyLedger]:
+    """Lets a run spend so much more than its budget."""
+
+    class Tolerant(PrivacyLedger):
+        def spend(self, event: Event) -> Allowance:
+            budget = self.budget
+            self.budget = replace(budget, epsilon=(1 + share) * budget.epsilon)
+            try:
+                return super().spend(event)
+            finally:
+                self.budget = budget
+
+    return Tolerant
+
+
+class Journalless(PrivacyLedger):
+    """Starts every fit with an empty journal."""
+
+    def __init__(self, budget: PrivacyBudget, journal: Path, planned: Any) -> None:
+        journal.unlink(missing_ok=True)
+        super().__init__(budget, journal, planned)
+
+
 class Forgetful(PrivacyLedger):
     """Does not read its journal."""
 

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dpbench.baselines.class_mean import ClassMean
@@ -13,13 +14,17 @@ from dpbench.core.progress import Silent
 from dpbench.core.streams import new_key
 from dpbench.privacy import ledger
 from dpbench.privacy.mechanisms import PrivateImages
+from dpbench.records.run_record import RunRecord, RunSpec
 from dpbench.runs import execute, steps
+from dpbench.runs.folder import SAMPLES, open_record
 from tests.support import methods
 
 # before a twin is put in the place of one
 _class_mean_fit = ClassMean.fit
 _noise_key = steps.RunSteps.noise_key
 _certificate = ledger.PrivacyLedger.certificate
+_fit_method = steps.fit_method
+_arrays = steps.RunSteps._arrays
 
 
 def class_sizes_from_the_images(self: ClassMean, private: PrivateImages, run: Any) -> Any:
@@ -54,6 +59,22 @@ def key_in_the_checkpoint(honest: Any, self: Any, private: PrivateImages, run: A
 
 def key_that_is_made_anew(self: Any, training: Path) -> bytes:
     return new_key()
+
+
+def statistics_in_the_checkpoint(planned: Any, dataset: Any, *rest: Any) -> Any:
+    sampler = _fit_method(planned, dataset, *rest)
+    return dataclasses.replace(sampler, mean=sampler.mean + dataset.splits.train.pixels.sum() / 1e9)
+
+
+def samples_in_a_private_order(self: Any, name: str, arrays: Any) -> None:
+    if name == SAMPLES:
+        first = int(self.dataset.splits.train.pixels.sum()) % len(arrays["images"])
+        arrays = {**arrays, "images": np.roll(arrays["images"], first, axis=0)}
+    _arrays(self, name, arrays)
+
+
+def overwrites_nothing(folder: Path, spec: RunSpec, overwrite: bool) -> RunRecord:
+    return open_record(folder, spec, overwrite=False)
 
 
 def certified_as_secret(self: Any, reproducible: bool) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from scipy import stats
 from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.streams import Streams
 from dpbench.privacy.budget import Adjacency, PrivacyBudget
+from dpbench.privacy.calibration import calibrated
 from dpbench.privacy.epsilon import epsilon
 from dpbench.privacy.events import DPSGDEvent, GaussianEvent, Loss, event_from_json
 from dpbench.privacy.ledger import PrivacyLedger
@@ -44,6 +45,10 @@ def check_budget(kind: Ledger, folder: Path) -> None:
     journal = folder / "budget.json"
     ledger = kind(ONE, journal)
     expect_refused(UserError, lambda: ledger.spend(GaussianEvent(3.0, 1.0, "too much")))
+    for over in (1.0005, 1.015):
+        little = calibrated(GaussianEvent(1.0, 1.0, "a little too much"), PrivacyBudget(over))
+        assert 1 < epsilon([little], ONE.delta) <= over
+        expect_refused(UserError, lambda little=little: ledger.spend(little))  # type: ignore[misc]
     expect(not journal.exists(), "what is refused is not written down")
     ledger.spend(SUM)
     before = journal.read_text()
