@@ -113,6 +113,12 @@ class ModelSelection:
 
     def evaluate(self, case: EvaluationContext) -> list[Measurement]:
         """Train every configuration on synthetic images and, unless cached, on real ones."""
+        if (n := len(case.synthetic)) < HELD_OUT:
+            reason = f"needs at least {HELD_OUT} images, to hold one in {HELD_OUT} out; got {n}"
+            return [
+                Measurement(m.name, None, m.unit, m.higher_is_better, n, reason=reason)
+                for m in self.metrics
+            ]
         configurations = grid(case.profile.evaluation.model_selection)
         parts = _parts(case)
         total = 3 * BATCH * sum(each.recipe.steps for each in configurations)

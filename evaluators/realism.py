@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -106,15 +107,13 @@ class Realism:
         source = case.public
         if source is None:
             reason = "no public images were used, so there is nothing to discriminate against"
-            return [
-                Measurement(
-                    m.name, None, m.unit, m.higher_is_better, len(case.synthetic), reason=reason
-                )
-                for m in self.metrics
-            ]
+            return self._missing(case, reason)
         settings = case.profile.evaluation.realism
         recipe = discriminator(settings)
-        training, testing = _sides(case, source, settings.images)
+        sides = _sides(case, source, settings.images)
+        if isinstance(sides, str):
+            return self._missing(case, sides)
+        training, testing = sides
         seed = case.streams.seed("evaluation", "realism")
         total = BATCH * recipe.steps
         with case.progress.task("train the discriminator", total, "images") as task:
@@ -164,6 +163,13 @@ class Realism:
             for label, judged in of_class.items()
         ]
 
+    def _missing(self, case: EvaluationContext, reason: str) -> list[Measurement]:
+        n = len(case.synthetic)
+        return [
+            Measurement(m.name, None, m.unit, m.higher_is_better, n, reason=reason)
+            for m in self.metrics
+        ]
+
 
 def normalised(synthetic: Tensor, private: Tensor, public: Tensor) -> float | str:
     """Compute the share of synthetic images judged private, between FPR (0%) and TPR (100%).
@@ -189,8 +195,11 @@ def normalised(synthetic: Tensor, private: Tensor, public: Tensor) -> float | st
     return 100 * (100 * share(synthetic) - fpr) / (tpr - fpr)
 
 
-def _sides(case: EvaluationContext, source: PublicSource, limit: int) -> tuple[Sides, Sides]:
-    """Return images for training and for testing, at most ``limit`` per side in each."""
+def _sides(case: EvaluationContext, source: PublicSource, limit: int) -> tuple[Sides, Sides] | str:
+    """Return images for training and for testing, at most ``limit`` per side in each.
+
+    If there are too few for one in each, return the reason.
+    """
 
     def shuffled(images: Images, name: str) -> Tensor:
         rng = case.streams.public("evaluation", "realism", name)
@@ -203,6 +212,9 @@ def _sides(case: EvaluationContext, source: PublicSource, limit: int) -> tuple[S
     public = shuffled(images, "public")
     # if there are fewer public images than wanted, both parts shrink in proportion
     first, second = (len(side) * len(public) // wanted for side in (train, test))
+    if not first or not second:
+        fewest = math.ceil(wanted / min(len(train), len(test)))
+        return f"needs at least {fewest} public images, to train and to test on; got {len(public)}"
     return (
         Sides(train[:first], public[:first]),
         Sides(test[:second], public[first : first + second]),

@@ -139,15 +139,17 @@ def test_damaged_results_of_every_kind_are_made_again(kind: Kind, tmp_path: Path
 def test_results_of_every_kind_are_made_where_nothing_can_be_kept(
     kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = kind.get()
-    for file in [file for file in tmp_path.rglob("*") if file.is_file()]:
-        file.unlink()
+    first, made = kind.get(), len(kind.made)
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(files.Path, "mkdir", refuse)
     monkeypatch.setattr(files.Path, "replace", refuse)
+    monkeypatch.setattr("dpbench.training.pretraining.locked", refuse)
+    assert kind.get() == first and len(kind.made) == made, "what is only read is of no use"
+    for file in [file for file in tmp_path.rglob("*") if file.is_file()]:
+        file.unlink()
     assert kind.get() == first
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
 

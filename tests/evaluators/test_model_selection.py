@@ -80,6 +80,14 @@ def test_the_selected_configuration_is_judged_by_its_rows(found: dict[str, Measu
         assert found[f"model_selection_{setting}_rank"].value == expected.rank
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_too_few_images_are_a_reason_that_says_how_many_are_needed(cache: Path, count: int) -> None:
+    found = rows(case(cache, images(count, 3)))
+    reason = f"needs at least 5 images, to hold one in 5 out; got {count}"
+    assert {row.reason for row in found.values()} == {reason}
+    assert len(found) == len(EVALUATOR.metrics)
+
+
 def test_few_configurations_have_no_rank_correlation(found: dict[str, Measurement]) -> None:
     for setting in ("a", "b", "ceiling"):
         for name in ("spearman", "spearman_low", "spearman_high", "kendall"):

@@ -160,6 +160,17 @@ def test_few_public_images_are_shared_out_between_training_and_testing() -> None
     assert found["realism_accuracy"].value > 90
 
 
+@pytest.mark.parametrize(("size", "enough"), [(1, False), (2, False), (3, True)])
+def test_too_few_public_images_are_a_reason_that_says_how_many_are_needed(
+    size: int, enough: bool
+) -> None:
+    found = rows(case(private(3, 40), Public(public, size=size)))
+    reason = found["realism_accuracy"].reason
+    assert reason == (
+        "" if enough else f"needs at least 3 public images, to train and to test on; got {size}"
+    )
+
+
 def test_same_streams_give_the_same_rows(half: dict[str, Measurement]) -> None:
     torch.rand(7)
     assert rows(half_case()) == half
