@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from dpbench.cli.app import err, new_table, out, outcome, print_json, say_error
 from dpbench.cli.grids import end, estimated_cells, plan_json, print_outcomes, refuse, say_next
-from dpbench.cli.options import AsJson, DataRoot, Debug, DryRun, RunsDir
+from dpbench.cli.options import AsJson, DataRoot, Debug, DryRun, RunsDir, check_read
 from dpbench.cli.report import refuse_left_out
 from dpbench.core.errors import UserError
 
@@ -64,7 +64,9 @@ def claims(
         chosen = _chosen(ids or [], CLAIMS)
         if not dry_run:
             check_writable(leaderboards, "choose another --out")
-        if run and not dry_run:
+        if not run:
+            check_read(runs_dir, "runs")
+        elif not dry_run:
             check_writable(runs_dir, "choose another --runs-dir")
         accounts = Accounts(user_cache())
         outcomes: list[Outcome] = []

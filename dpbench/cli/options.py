@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dpbench.core.errors import UserError
+
 Method = Annotated[str, typer.Option(help="Generator or baseline; see `dpbench list methods`.")]
 DatasetName = Annotated[
     str, typer.Option(help="Data set; see `dpbench list datasets`, or imagefolder:PATH.")
@@ -101,3 +103,13 @@ Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an 
 def names_of(text: str | None) -> tuple[str, ...] | None:
     """Names in the value of ``--evaluators``; None if the option was not given."""
     return None if text is None else tuple(filter(None, map(str.strip, text.split(","))))
+
+
+def check_read(folder: Path, default: str) -> None:
+    """Check a folder that a command reads.
+
+    Raises:
+        UserError: It is not there. Only the default need not be: nothing was made there yet.
+    """
+    if not folder.is_dir() and (folder.exists() or folder != Path(default)):
+        raise UserError(f"there is no folder {folder}")

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from dpbench.cli.app import err, new_table, out, outcome, print_json, say_error
-from dpbench.cli.options import AsJson, Debug, RunsDir
+from dpbench.cli.options import AsJson, Debug, RunsDir, check_read
 from dpbench.core.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
@@ -50,11 +50,16 @@ def report(
     """Derive leaderboards, figures, claims and pages from records."""
     with outcome(debug):
         from dpbench.core.cache import user_cache
+        from dpbench.core.files import check_writable
         from dpbench.records.accounts import Accounts
         from dpbench.report import collect, comparisons, files, leaderboard
         from dpbench.report.derive import derive
         from dpbench.report.tables import to_rows
 
+        check_read(runs_dir, "runs")
+        check_read(evaluations, "evaluations")
+        if not check:
+            check_writable(leaderboards, "choose another --out")
         accounts, found = Accounts(user_cache()), collect.Collected()
         if not check:
             found = collect.collect(runs_dir, leaderboards, accounts, replace or ())

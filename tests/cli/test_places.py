@@ -50,6 +50,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
         (*TOY, "--out"),
         (*SWEEP, "--runs-dir"),
         ("evaluate", "samples.npz", "--dataset", "digits", "--evaluators", "toy", "--out"),
+        ("report", "--out"),
         ("claims", "--out"),
         ("claims", "--run", "--runs-dir"),
     ],
@@ -86,3 +87,18 @@ def test_a_run_does_without_a_cache(
     ended = dpbench(*TOY, "--out", "here")
     assert ended.code == 0, ended.err
     assert sum("XDG_CACHE_HOME names another place" in line for line in ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("report", "--runs-dir"), ("report", "--evaluations"), ("claims", "--runs-dir")],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("name", ["typo", "samples.npz"])
+def test_a_folder_that_is_not_there_is_named(
+    command: tuple[str, ...], name: str, dpbench: Command
+) -> None:
+    np.savez("samples.npz", **SAMPLES)
+    ended = dpbench(*command, name)
+    assert (ended.code, ended.err) == (2, f"Error: there is no folder {name}\n")
+    assert [file.name for file in Path().iterdir()] == ["samples.npz"]
