@@ -153,6 +153,11 @@ class SelectionEvent(_Checked):
     noise_multiplier: NoiseMultiplier
     purpose: Purpose
 
+    @property
+    def sensitivity(self) -> float:
+        """Largest change of any one score by adding or removing an image: 1."""
+        return 1.0
+
     def pure_epsilon(self, adjacency: Adjacency) -> float:
         """Epsilon of the choice at delta = 0.
 

@@ -275,9 +275,13 @@ class PrivateImages:
 
         spent = self.__spend_once(event)
         totals = torch.stack([total(candidate) for candidate in candidates])
-        rng = self.__streams.secret("dp-noise", spent.purpose, 0)
+        return candidates[self._choice(totals, spent)]
+
+    def _choice(self, totals: Tensor, event: SelectionEvent) -> int:
+        """Index of the largest of the ``(candidates,)`` totals plus Gumbel noise."""
+        rng = self.__streams.secret("dp-noise", event.purpose, 0)
         noise = torch.from_numpy(rng.gumbel(size=len(totals)))
-        return candidates[int((totals + spent.noise_multiplier * noise).argmax())]
+        return int((totals + event.noise_multiplier * noise).argmax())
 
     def __spend_once(self, event: OneRelease) -> OneRelease:
         """Spend an event of one release, and count it; return the values that were spent."""

@@ -2,162 +2,155 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from dpbench.api.method import Method, Predictor, RunContext, Sampler, uniform_labels
-from dpbench.api.profiles import SMOKE
-from dpbench.api.sources import PublicSource
-from dpbench.core import registry
-from dpbench.core.errors import RunFailed, UserError, contained
-from dpbench.core.progress import Progress, Silent
-from dpbench.core.streams import Streams, reproducible_key
-from dpbench.data.load import find_info, load
+from dpbench.core.cache import user_cache
+from dpbench.core.errors import RunFailed, UserError
+from dpbench.core.progress import Progress
 from dpbench.parallel.device import prepare
-from dpbench.privacy.budget import PrivacyBudget
+from dpbench.parallel.forked import in_fork
 from dpbench.privacy.ledger import PrivacyLedger
-from dpbench.privacy.mechanisms import PrivateSetInfo
-from dpbench.privacy.replay.handle import Comparison, Release, ReplayedImages, same_or_not
-from dpbench.privacy.replay.neighbours import Neighbour, neighbours
-from dpbench.runs.fitted import rebuilt, stored
-from dpbench.runs.hyperparameters import resolve
-from dpbench.runs.public_images import open_public
-from dpbench.runs.request import private_set_info
+from dpbench.privacy.replay.handle import Comparison, same_or_not
+from dpbench.privacy.replay.neighbours import RESUMED, Neighbour, neighbours
+from dpbench.runs.execute import open_images
+from dpbench.runs.replayed_fit import CPU, OF_OPTIMIZERS, Fitted, Subject, fit
+from dpbench.runs.request import RunRequest, plan
 
-BUDGET = PrivacyBudget(1.0)  # the noise is off: it only has to be something that methods can plan
-CPU = torch.device("cpu")
-SAMPLES_PER_CLASS = 2
+ANOTHER = 100  # number of one more fit on D
 
 
-def check(
-    name: str, dataset: str, data_root: Path | None, progress: Progress
-) -> tuple[Comparison, ...]:
-    """Replay a registered method, with its smoke preset, on neighbours of a data set.
+def check(request: RunRequest, data_root: Path | None, progress: Progress) -> list[Comparison]:
+    """Replay a registered method on neighbours of a data set.
 
     Args:
-        name: The method's CLI name.
-        dataset: The data set's CLI name, or ``imagefolder:PATH``.
+        request: The run whose method is replayed, without noise and on the CPU.
         data_root: Where to look for data first.
         progress: Receives progress updates.
 
     Raises:
-        UserError: An unknown name, or a method that is not private.
-        RunFailed: The method breaks on D itself.
+        UserError: A request that cannot work, or a method that is not private.
+        RunFailed: The method breaks on D itself, or is not deterministic.
     """
-    kind = registry.load("method", name)
-    found = find_info(dataset)
-    if not kind.private:
+    planned = plan(request)
+    if not planned.budget.private:
         raise UserError(
-            f"{name} is not private: it reads the images themselves, so there is nothing to check"
+            f"{request.method} has no privacy claim to check: epsilon is inf"
+            if planned.resolved.method.private
+            else f"{request.method} is not private: it reads the images themselves, so there is "
+            "nothing to check"
         )
-    method = resolve(kind, name, SMOKE.name, found.name, BUDGET.epsilon, ()).method
-    info = private_set_info(found)
-    images = load(dataset, data_root, progress).splits.train
-    return replay(method, info, neighbours(images), progress)
+    dataset, public = open_images(planned, data_root, progress)
+    subject = Subject.of(planned, public, user_cache(progress.note))
+    return replay(subject, neighbours(dataset.splits.train), progress)
 
 
-def replay(
-    method: Method, info: PrivateSetInfo, sets: Sequence[Neighbour], progress: Progress
-) -> tuple[Comparison, ...]:
-    """Fit a method on D and again on each neighbour, with D's releases held fixed.
+def replay(subject: Subject, sets: Sequence[Neighbour], progress: Progress) -> list[Comparison]:
+    """Fit a method on D, and on other sets with D's releases held fixed.
+
+    Each fit has a process of its own, so that nothing that one keeps in memory reaches the next.
 
     Args:
-        method: The method.
-        info: What is public about D.
-        sets: D, then its neighbours.
-        progress: Told of each fit.
+        subject: The method.
+        sets: D, then the others.
+        progress: Receives progress updates.
 
     Returns:
-        For each neighbour every release against D's, what surrounds the releases, and what comes
-        out of the method.
+        Comparisons of D itself, then for each set every release against D's, what surrounds the
+        releases, and what comes out of the method.
 
     Raises:
-        RunFailed: The method breaks on D itself.
+        RunFailed: The method breaks on D itself, or is not deterministic.
     """
     prepare(CPU)
-    comparisons: list[Comparison] = []
-    with contained("the method"):
-        planned = method.plan(info, BUDGET)
-    public = open_public(planned.public, info, None, 0, None, Silent())
+    _account_for(subject)
+    original, *others = sets
     with progress.task("replaying", len(sets), "fits") as task:
-        original, *others = sets
         try:
-            on_d = _fit(method, info, public, original)
-        except (UserError, RunFailed):
-            raise
-        except Exception as error:
-            raise RunFailed(
-                f"the method fails before anything is changed: {type(error).__name__}: {error}"
-            ) from error
-        task.advance(1)
-        for neighbour in others:
+            on_d = _forked(subject, original, 0)
+        except RunFailed as error:
+            raise RunFailed(f"the method fails before anything is changed: {error}") from error
+        if on_d.optimizes:
+            importlib.import_module(OF_OPTIMIZERS)  # here, or each process would do so again
+        task.advance(1, original.name)
+        as_planned = same_or_not("events of the plan", original.name, on_d.as_planned)
+        comparisons = [*on_d.comparisons, as_planned]
+        for number, neighbour in enumerate(others, 1):
             try:
-                fitted = _fit(method, info, public, neighbour, on_d.releases)
-            except Exception as error:
-                what = f"fit: {type(error).__name__}: {error}"
-                comparisons.append(same_or_not(what, neighbour, False))
+                fitted = _forked(subject, neighbour, number, on_d)
+            except (RunFailed, UserError) as error:
+                found = [same_or_not(f"fit: {error}", neighbour.name, False)]
             else:
-                comparisons += fitted.comparisons
-                for what, here in fitted.outputs.items():
-                    same = here == on_d.outputs.get(what)
-                    comparisons.append(same_or_not(what, neighbour, same))
+                found = [*fitted.comparisons, *_same(neighbour.name, fitted, on_d)]
+            if neighbour.interrupted and not all(each.ok for each in found):
+                _check_deterministic(subject, original, on_d)
+            comparisons += found
             task.advance(1, neighbour.name)
-    return tuple(comparisons)
+    return comparisons
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """What a fit released, and by name what a run would publish or measure of it."""
+def _account_for(subject: Subject) -> None:
+    """Compute what accounting caches, before the processes that would each compute it again."""
+    ledger = PrivacyLedger(subject.budget)
+    with contextlib.suppress(Exception):  # the fit on D says what is wrong
+        for event in subject.method.plan(subject.info, subject.budget).events:
+            ledger.spend(event)
 
-    releases: Sequence[Release]
-    comparisons: Sequence[Comparison]
-    outputs: dict[str, object]
+
+def _same(name: str, fitted: Fitted, on_d: Fitted) -> list[Comparison]:
+    """Comparisons of everything that comes out of a fit."""
+    outputs = {**on_d.outputs, **fitted.outputs}
+    return [
+        same_or_not(what, name, fitted.outputs.get(what) == on_d.outputs.get(what))
+        for what in outputs
+    ]
 
 
-def _fit(
-    method: Method,
-    info: PrivateSetInfo,
-    public: PublicSource | None,
-    neighbour: Neighbour,
-    recorded: Sequence[Release] | None = None,
-) -> _Fitted:
-    key, streams = reproducible_key(0), Streams(0)
-    private = ReplayedImages(neighbour, info, PrivacyLedger(BUDGET), key, recorded)
-    with tempfile.TemporaryDirectory() as folder:
-        # a cache of its own: public weights that were learned from D would hide in a shared one
-        run = RunContext(
-            profile=SMOKE,
-            device=CPU,
-            streams=streams,
-            progress=Silent(),
-            folder=Path(folder),
-            public=public,
-            cache=Path(folder) / "cache",
-        )
-        with closing(private), contained("the method"):
-            fitted = method.fit(private, run)
-    checkpoint = stored(fitted)
-    outputs = _outputs(rebuilt(method, checkpoint, info, CPU), info, streams)
-    if recorded is None and outputs != _outputs(fitted, info, streams):
+def _forked(
+    subject: Subject, neighbour: Neighbour, number: int, on_d: Fitted | None = None
+) -> Fitted:
+    """Fit in a process of its own, or in two if it is to be interrupted."""
+    engines = None if on_d is None else on_d.engines
+    held = None if neighbour.interrupted else on_d
+    with tempfile.TemporaryDirectory() as name:
+
+        def once(interrupt_at: int | None = None) -> Fitted | None:
+            return fit(subject, neighbour, Path(name), number, held, interrupt_at, engines)
+
+        if neighbour.interrupted and on_d is not None:
+            half = len(on_d.releases) // 2
+            in_fork(lambda: once(half))
+        fitted = in_fork(once)
+    if fitted is None:
+        raise RunFailed("it interrupts itself")
+    return fitted
+
+
+def _check_deterministic(subject: Subject, original: Neighbour, on_d: Fitted) -> None:
+    """Fit on D again, without an interruption.
+
+    Raises:
+        RunFailed: Something else comes out of it.
+    """
+    again = _same(original.name, _forked(subject, original, ANOTHER), on_d)
+    differing = ", ".join(each.purpose for each in again if not each.ok)
+    if differing:
         raise RunFailed(
-            "what restore() rebuilds from state() does not give what fit returned: it gives other "
-            f"{' and '.join(outputs)}, so the state leaves something out"
+            "the method is not deterministic, so that nothing can be compared: two fits on the "
+            f"same images differ in {differing}; draw from run.streams, not from a global "
+            "generator or the clock"
         )
-    return _Fitted(private.releases, private.comparisons(), {"checkpoint": checkpoint, **outputs})
 
 
-def _outputs(
-    fitted: Sampler | Predictor, info: PrivateSetInfo, streams: Streams
-) -> dict[str, object]:
-    labels = uniform_labels(SAMPLES_PER_CLASS * info.classes, info.classes)
-    rng = streams.public("sampling")
-    if not isinstance(fitted, Sampler):
-        shape = (len(labels), *info.spec.shape)
-        noise = torch.randint(256, shape, generator=rng, dtype=torch.uint8)
-        return {"predictions": fitted.predict(noise).tolist()}
-    return {"samples": fitted.sample(labels, rng).tolist()}
+def verdict(method: str, comparisons: Sequence[Comparison]) -> str:
+    """What failed, in one sentence; empty if nothing did."""
+    failed = [each for each in comparisons if not each.ok]
+    if not failed:
+        return ""
+    why = "rows marked NO depend on a private image by more than is accounted for"
+    if all(each.neighbour == RESUMED for each in failed):
+        why = "interrupted and resumed, it gives another result than in one go"
+    return f"{method} failed {len(failed)} of {len(comparisons)} comparisons: {why}"

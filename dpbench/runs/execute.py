@@ -70,7 +70,7 @@ def execute(
     check_resources(planned.evaluators, planned.info.spec)
     if remeasure is not None:
         _check_remeasured(remeasure, planned.evaluators, overwrite)
-    dataset, public = _open_images(planned, data_root, progress)
+    dataset, public = open_images(planned, data_root, progress)
     progress.note(f"{dataset.info.name} from {dataset.source}")
     spec = spec_of(planned, dataset.content_hash, public)
     planned.ranks.broadcast(spec.id.encode())
@@ -191,7 +191,7 @@ def pretrain(planned: PlannedRun, progress: Progress, data_root: Path | None = N
             "public images with --public, or take another --method"
         )
     check_writable(cache_path(), "name another place with XDG_CACHE_HOME")
-    _, public = _open_images(planned, data_root, progress)
+    _, public = open_images(planned, data_root, progress)
     prepare(planned.device)
     with tempfile.TemporaryDirectory() as folder:
         context = run_context(planned, public, progress, Path(folder))
@@ -210,7 +210,7 @@ def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
         UserError: Not the run that the first rank executes.
     """
     first_id = planned.ranks.broadcast().decode()  # comes when the first rank has fetched the data
-    dataset, public = _open_images(planned, data_root, Silent())
+    dataset, public = open_images(planned, data_root, Silent())
     if spec_of(planned, dataset.content_hash, public).id != first_id:
         raise UserError(
             f"rank {planned.ranks.rank} has other data or another version of "
@@ -228,7 +228,7 @@ def assist(planned: PlannedRun, data_root: Path | None = None) -> None:
                 fit_method(planned, dataset, key, ledger, executions, context)
 
 
-def _open_images(
+def open_images(
     planned: PlannedRun, data_root: Path | None, progress: Progress
 ) -> tuple[Dataset, PublicSource | None]:
     """Load the private images of a planned run, and open its public ones."""

@@ -32,6 +32,7 @@ from dpbench.runs import execute
 from dpbench.runs.check import replay
 from dpbench.runs.folder import SAMPLES
 from dpbench.runs.hyperparameters import resolve
+from dpbench.runs.replayed_fit import Subject
 from dpbench.runs.request import private_set_info
 from tests.support import methods
 from tests.support.checks import expect, runs
@@ -135,7 +136,7 @@ def _replay_of_registered(name: str, *settings: str) -> Detector:
         sets = neighbours(load_dataset("digits", None, Silent()).splits.train)
         chosen = [each for each in sets if each.name in ("D", "white added")]
         info = private_set_info(CATALOG["digits"])
-        expect_no_difference(replay(method, info, chosen, Silent()))
+        expect_no_difference(replay(Subject(method, info), chosen, Silent()))
 
     return Detector(f"neighbour replay of {name}", check)
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpbench.api.method import Plan, RunContext
+from dpbench.api.method import Plan, PlannedStage, RunContext
 from dpbench.core.images import Images
 from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
@@ -67,7 +67,9 @@ class Honest:
     presets: ClassVar[tuple[()]] = ()
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
-        return Plan(events=(SUM, TRAINING))
+        evaluations = TRAINING.steps * round(TRAINING.sample_rate * info.nominal_size) * 2
+        stage = PlannedStage("training", TRAINING.steps, evaluations, private=True)
+        return Plan((stage,), (SUM, TRAINING))
 
     def features(self, images: Images) -> Tensor:
         return images.pixels.flatten(1).float() / 255

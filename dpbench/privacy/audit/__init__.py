@@ -11,11 +11,13 @@ The canaries have a small network of two embeddings, so that the audit takes sec
 own ``fit`` is run too, for a few private steps. On the empty set every tensor that it releases must
 be noise of the claimed scale, and adding one image must not move the first release by more than C.
 That is a single image at the initial weights; neighbour replay compares many neighbouring sets.
+Choices by the exponential mechanism are left out, which the audit says.
 """
 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from dpbench.privacy.audit.decide import judge
 from dpbench.privacy.audit.own_training import OWN_STEPS, own_releases
 from dpbench.privacy.audit.transcript import CANARIES, Audited, Transcript
 from dpbench.privacy.audit.transcript import Mechanism as Mechanism
+from dpbench.privacy.events import SelectionEvent
 
 # Largest probability that one audit of an honest mechanism raises any alarm; split over its checks.
 # Leaderboards have hundreds of runs, so a second audit, split over the checks that raised an alarm,
@@ -51,7 +54,7 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
         progress: Receives progress updates.
 
     Raises:
-        UserError: There is no claim to audit, or it rests on events that cannot be audited.
+        UserError: There is no claim to audit, or it rests on selections alone.
         RunFailed: The mechanisms make other releases than the events say.
     """
     if not mechanism.budget.private:
@@ -59,11 +62,14 @@ def audit(mechanism: Mechanism, seed: int, progress: Progress) -> Audit:
     if not mechanism.events:
         raise UserError("there is nothing to audit: the method releases nothing private")
     events = tuple(event for event in mechanism.events if isinstance(event, Audited))
-    if events != mechanism.events:
+    if not events:
         raise UserError(
-            "audits support Gaussian, histogram and DP-SGD releases only: this method makes others"
+            "there is nothing to audit: the method only selects, and no canary tells how a choice "
+            "was made; dpbench check compares the scores"
         )
-    first = _audit_once(mechanism, events, level_of_each(len(events)), seed, progress)
+    left_out = tuple(e.purpose for e in mechanism.events if isinstance(e, SelectionEvent))
+    once = _audit_once(mechanism, events, level_of_each(len(events)), seed, progress)
+    first = replace(once, left_out=left_out)
     if not first.alarms:
         return first
     progress.note("a check raised an alarm: auditing again, with other canaries and noise")

@@ -65,6 +65,7 @@ class Audit:
         correct: Number of right guesses.
         guesses: Number of guesses.
         canaries: Number of canaries.
+        left_out: Purposes of the selections, which are not audited.
     """
 
     checks: tuple[Check, ...]
@@ -78,6 +79,7 @@ class Audit:
     correct: int
     guesses: int = GUESSES
     canaries: int = CANARIES
+    left_out: tuple[str, ...] = ()
 
     @property
     def alarms(self) -> tuple[Check, ...]:
@@ -115,6 +117,9 @@ class Audit:
             "through the real sampler, clipping, noise and ledger with a small network of their "
             "own; of the method's network the noise on every tensor is checked, and the clipping "
             "of one image's gradient, not its training."
+        ) + "".join(
+            f" The selection {purpose!r} was left out: it releases no sum."
+            for purpose in self.left_out
         )
 
 

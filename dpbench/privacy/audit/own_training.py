@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +25,15 @@ from dpbench.privacy.audit.transcript import (
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.clipping import Objective
 from dpbench.privacy.dpsgd import Learner
-from dpbench.privacy.events import DPSGDEvent, GaussianEvent, HistogramEvent
+from dpbench.privacy.events import (
+    DPSGDEvent,
+    Event,
+    GaussianEvent,
+    HistogramEvent,
+    SelectionEvent,
+)
 from dpbench.privacy.ledger import PrivacyLedger
-from dpbench.privacy.mechanisms import PrivateImages
+from dpbench.privacy.mechanisms import Candidate, PrivateImages
 from dpbench.training.loop import Stage
 
 # Private steps of the method's own training on the empty set.
@@ -47,7 +53,7 @@ class _Watched(PrivateImages):
         super().__init__(images, mechanism.info, ledger, streams, mechanism.executions)
         folder.mkdir()
         self._claimed, self._steps, self._folder = mechanism.budget, steps, folder
-        self.spent: list[Audited] = []
+        self.spent: list[Event] = []
         self.released: list[dict[str, list[Tensor]]] = []  # by event, tensor and step; over C
 
     @property
@@ -75,12 +81,22 @@ class _Watched(PrivateImages):
         self._keep({"counts": counts})
         return counts
 
-    def _spend(self, event: Audited) -> None:
+    def select(
+        self,
+        candidates: Sequence[Candidate],
+        score: Callable[[Candidate, Images], Tensor],
+        event: SelectionEvent,
+    ) -> Candidate:
+        self._spend(event)  # it is left out of the audit
+        return super().select(candidates, score, event)
+
+    def _spend(self, event: Event) -> None:
         self.spent.append(event)
         self.released.append({})
 
     def _keep(self, totals: dict[str, Tensor]) -> None:
         event = self.spent[-1]
+        assert isinstance(event, Audited)
         for name, total in totals.items():
             steps = self.released[-1].setdefault(name, [])
             steps.append(finite(event.purpose, total.cpu().double()) / event.sensitivity)
@@ -105,6 +121,8 @@ def own_releases(mechanism: Mechanism, streams: Streams, folder: Path) -> OwnRel
     for event, nobody, somebody in zip(
         without.spent, without.released, with_one.released, strict=True
     ):
+        if isinstance(event, SelectionEvent):
+            continue
         for name, steps in nobody.items():
             drawn = torch.stack(steps) / event.noise_multiplier
             tensor = f"{event.purpose}: {name}"

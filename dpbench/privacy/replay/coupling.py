@@ -94,13 +94,24 @@ class CoupledStreams(Streams):
         """Couple the streams of ``neighbour`` to those of D under ``key``."""
         super().__init__(0, key)
         self._neighbour = neighbour
+        self._step: tuple[object, ...] = ()
 
     def secret(self, name: str, *path: object) -> np.random.Generator:
         """A secret stream: Poisson draws by place, noise of standard deviation 0."""
         rng = super().secret(name, *path)
         if name == "poisson":
+            self._step = path  # of the batch that is drawn now; also where a run resumes
             return _CoupledDraws(rng, self._neighbour)
         return _NoNoise(rng.bit_generator) if name == "dp-noise" else rng
+
+    def of_image(self, content: bytes, device: torch.device) -> torch.Generator:
+        """The generator of an image's copies in this step, whatever else is in the batch.
+
+        Args:
+            content: Digest of the image with its label.
+            device: Device of the generator.
+        """
+        return self.secret_torch("private-copies", *self._step, content.hex(), device=device)
 
 
 class _CoupledDraws(np.random.Generator):
@@ -127,7 +138,11 @@ class _NoNoise(np.random.Generator):
 
 def digests_of(pixels: Tensor, labels: Tensor) -> list[bytes]:
     """Digest of each image with its label. Identical images have identical draws."""
-    return [digest_of(*pair) for pair in zip(pixels, labels, strict=True)]
+    rows = (part.detach().cpu().contiguous().numpy() for part in (pixels, labels))
+    return [
+        hashlib.sha256(image.tobytes() + label.tobytes()).digest()
+        for image, label in zip(*rows, strict=True)
+    ]
 
 
 def digest_of(*parts: Tensor) -> bytes:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dpbench.core.errors import RunFailed, UserError
-from dpbench.core.images import Images
-from dpbench.privacy.clipping import Objective, trainable
+from dpbench.core.errors import RunFailed
+from dpbench.core.images import Images, ImageSpec
+from dpbench.privacy.clipping import Objective, engine, trainable
+from dpbench.privacy.clipping.selection import Execution, Executions, first_that_fits
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEvent, SelectionEvent
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.privacy.mechanisms import Candidate, PrivateImages, PrivateSetInfo
 from dpbench.privacy.replay.coupling import CoupledStreams, WatchedObjective, digest_of, digests_of
+from dpbench.privacy.replay.mixing import mixes
 from dpbench.privacy.replay.neighbours import Neighbour
+from dpbench.training.evaluations import GradientEvaluations
 from dpbench.training.loop import Stage
 
 # Tolerance of a distance over its sensitivity: sums over different batches are rounded differently,
@@ -41,8 +45,9 @@ class Comparison:
         release: Number of the release, from 0; None if it is no release.
         purpose: Purpose of the release's event, or a description of what is compared.
         neighbour: Name of D'.
-        difference: Euclidean distance of the releases without noise, ``inf`` if one of them is not
-            finite. If it is no release: 0 if both are the same, else ``inf``.
+        difference: Euclidean distance of the releases without noise, for the scores of a selection
+            the largest difference of any one; ``inf`` if one of them is not finite. If it is no
+            release: 0 if both are the same, else ``inf``.
         sensitivity: Largest distance allowed: the sensitivity of the release; 0 if it is none.
     """
 
@@ -58,9 +63,9 @@ class Comparison:
         return self.difference <= self.sensitivity * (1 + ROUNDING)
 
 
-def same_or_not(what: str, neighbour: Neighbour, same: bool) -> Comparison:
+def same_or_not(what: str, neighbour: str, same: bool) -> Comparison:
     """Comparison of something that is no release: it must be the same on both sets."""
-    return Comparison(None, what, neighbour.name, 0.0 if same else math.inf, 0.0)
+    return Comparison(None, what, neighbour, 0.0 if same else math.inf, 0.0)
 
 
 # Maps the digest of each image that a mechanism read to a fingerprint of what was computed from it.
@@ -76,7 +81,6 @@ class Release:
         step: Number of the release within the event, from 0.
         weights: Digest of the weights at which it was computed.
         value: ``(D,)``: the released vector, without noise.
-        sensitivity: Largest distance that adding or removing an image may move ``value``.
         computed: Fingerprints of what was computed from each image.
     """
 
@@ -84,8 +88,37 @@ class Release:
     step: int
     weights: bytes
     value: Tensor
-    sensitivity: float
     computed: Computed
+
+    def distance(self, other: Release) -> float:
+        """Distance of the values, in the norm in which the event declares its sensitivity."""
+        order = math.inf if isinstance(self.event, SelectionEvent) else 2
+        moved = torch.linalg.vector_norm(self.value.double() - other.value.double(), order)
+        return float(moved) if moved.isfinite() else math.inf
+
+
+class _Known(Executions):
+    """Keeps the executions that were chosen, so that they are known after training too.
+
+    Args:
+        chosen_by: Chooses; None for the first engine that fits, without timing.
+    """
+
+    def __init__(self, chosen_by: Executions | None) -> None:
+        super().__init__()
+        self._chosen_by = chosen_by
+        self.used: dict[str, Execution] = {}
+
+    def of(
+        self, purpose: str, model: nn.Module, objective: Objective, spec: ImageSpec
+    ) -> Execution:
+        """Choose as ``chosen_by`` does."""
+        if self._chosen_by is None:
+            execution = first_that_fits(model, objective, spec)
+        else:
+            execution = self._chosen_by.of(purpose, model, objective, spec)
+        self.used[purpose] = execution
+        return execution
 
 
 class ReplayedImages(PrivateImages):
@@ -97,6 +130,9 @@ class ReplayedImages(PrivateImages):
         ledger: Ledger of this fit.
         key: Key of the secret streams, the same for both sets.
         recorded: The releases on D, for a fit on D'; None for the fit on D.
+        executions: Chooses the engine of each private training, as ``PrivateImages`` takes it.
+        evaluations: Counts gradient evaluations, as ``PrivateImages`` takes it.
+        interrupt_at: Number of the release at which SIGINT comes, as by Ctrl-C; None for never.
     """
 
     def __init__(
@@ -106,10 +142,14 @@ class ReplayedImages(PrivateImages):
         ledger: PrivacyLedger,
         key: bytes,
         recorded: Sequence[Release] | None = None,
+        executions: Executions | None = None,
+        evaluations: GradientEvaluations | None = None,
+        interrupt_at: int | None = None,
     ) -> None:
         """Couple the random draws to those of D."""
-        streams = CoupledStreams(neighbour, key)
-        super().__init__(neighbour.images, info, ledger, streams)
+        streams, self._known = CoupledStreams(neighbour, key), _Known(executions)
+        super().__init__(neighbour.images, info, ledger, streams, self._known, evaluations)
+        self._interrupt_at = interrupt_at
         self.releases: list[Release] = []
         self._coupled = streams
         self._neighbour = neighbour
@@ -119,13 +159,17 @@ class ReplayedImages(PrivateImages):
         self._differing: set[str] = set()
 
     def comparisons(self) -> list[Comparison]:
-        """Comparisons of every release with that on D, then of its circumstances; none on D."""
+        """What was compared: on D gradients among other images, else releases with those on D.
+
+        After the comparisons of releases come those of their circumstances. Releases on a set of
+        strangers are not compared.
+        """
         if self._recorded is None:
-            return []
+            return self._moved
         if len(self.releases) != len(self._recorded):
             self._differing.add(_NUMBER)
         return self._moved + [
-            same_or_not(what, self._neighbour, what not in self._differing)
+            same_or_not(what, self._neighbour.name, what not in self._differing)
             for what in (_NUMBER, _EVENT, _WEIGHTS, _OTHERS)
         ]
 
@@ -145,7 +189,7 @@ class ReplayedImages(PrivateImages):
             weights = digest_of(*learner.model.state_dict().values())
             # gradients are recorded as the optimizer gets them, so that D' gets exactly those of D
             held = self._release(
-                Release(event, next(steps), weights, value, event.sensitivity, self._computed),
+                Release(event, next(steps), weights, value, self._computed),
                 scale=event.sample_rate * self.info.nominal_size,
             )
             parts = torch.split(held, [gradient.numel() for gradient in gradients])
@@ -154,10 +198,15 @@ class ReplayedImages(PrivateImages):
 
         hook = learner.optimizer.register_step_pre_hook(replay)
         try:
-            watched = WatchedObjective(objective, self._generator, self._watch)
+            watched = WatchedObjective(objective, self._coupled.of_image, self._watch)
             super().dp_sgd(learner, watched, event, stage)
         finally:
             hook.remove()
+        clipped = engine(self._known.used[event.purpose].engine)
+        mixed = mixes(learner.model, objective, self._neighbour.images, clipped)
+        if self._recorded is None:
+            what = f"{event.purpose}: gradient of an image among others"
+            self._moved.append(same_or_not(what, self._neighbour.name, not mixed))
 
     def gaussian_sum(self, features: Callable[[Images], Tensor], event: GaussianEvent) -> Tensor:
         """Release a sum as ``PrivateImages`` does; on D' return that of D."""
@@ -167,12 +216,12 @@ class ReplayedImages(PrivateImages):
             return rows
 
         value = super().gaussian_sum(watched, event)
-        return self._release(Release(event, 0, b"", value, event.sensitivity, self._computed))
+        return self._release(Release(event, 0, b"", value, self._computed))
 
     def label_histogram(self, event: HistogramEvent) -> Tensor:
         """Release counts as ``PrivateImages`` does; on D' return those of D."""
         value = super().label_histogram(event)
-        return self._release(Release(event, 0, b"", value, event.sensitivity, self._computed))
+        return self._release(Release(event, 0, b"", value, self._computed))
 
     def select(
         self,
@@ -180,30 +229,39 @@ class ReplayedImages(PrivateImages):
         score: Callable[[Candidate, Images], Tensor],
         event: SelectionEvent,
     ) -> Candidate:
-        """Refuse to select: there is no distance between choices to compare.
+        """Select as ``PrivateImages`` does, without noise; on D' by the scores of D."""
 
-        Raises:
-            UserError: Always.
-        """
-        raise UserError("dpbench check cannot replay a method that selects on private images")
+        def watched(candidate: Candidate, images: Images) -> Tensor:
+            scores = score(candidate, images)
+            if scores.shape != (len(images),):
+                return scores  # the mechanism says what is wrong with them
+            # each image is scored for every candidate
+            number = next(i for i, each in enumerate(candidates) if each is candidate)
+            contents = digests_of(images.pixels, images.labels)
+            (rows,) = self._watch(contents, (scores[:, None],), str(number))
+            return rows[:, 0]
 
-    def _generator(self, content: bytes, device: torch.device) -> torch.Generator:
-        """The generator of an image, which does not depend on the rest of the batch."""
-        path = (len(self.releases), content.hex())
-        return self._coupled.secret_torch("private-copies", *path, device=device)
+        return super().select(candidates, watched, event)
 
-    def _watch(self, contents: Sequence[bytes], parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _choice(self, totals: Tensor, event: SelectionEvent) -> int:
+        return int(self._release(Release(event, 0, b"", totals, self._computed)).argmax())
+
+    def _watch(
+        self, contents: Sequence[bytes], parts: tuple[Tensor, ...], of: str = ""
+    ) -> tuple[Tensor, ...]:
         """Record what was computed from each image, then spoil that of the added image if asked.
 
         Args:
             contents: Digests of B images.
             parts: Tensors of shape ``(B, ...)``.
+            of: Tells apart what is computed from the same images several times.
 
         Returns:
             ``parts``, with the rows of the added image replaced by ``Neighbour.spoiled``.
         """
         fingerprints = torch.stack([_fingerprints(part) for part in parts], dim=1)
-        self._computed.update(zip(contents, fingerprints, strict=True))
+        keys = [content + of.encode() for content in contents]
+        self._computed.update(zip(keys, fingerprints, strict=True))
         if self._neighbour.spoiled is None:
             return parts
         added = self._neighbour.images[-1:]
@@ -216,12 +274,14 @@ class ReplayedImages(PrivateImages):
 
         Args:
             here: The release.
-            scale: Public factor from ``value`` to the sum whose sensitivity is declared.
+            scale: Public factor from the value to the sum whose sensitivity is declared.
 
         Raises:
             RunFailed: D has no such release, or one of another shape.
         """
         number, self._computed = len(self.releases), {}
+        if number == self._interrupt_at:
+            signal.raise_signal(signal.SIGINT)
         self.releases.append(replace(here, value=here.value.clone()))
         if self._recorded is None:
             return here.value
@@ -238,10 +298,9 @@ class ReplayedImages(PrivateImages):
         ):
             if not same:
                 self._differing.add(what)
-        moved = scale * float((here.value.double() - there.value.double()).norm())
-        moved = moved if math.isfinite(moved) else math.inf
-        allowed = there.sensitivity
-        self._moved.append(Comparison(number, purpose, self._neighbour.name, moved, allowed))
+        if not self._neighbour.strange:
+            moved, allowed = scale * here.distance(there), there.event.sensitivity
+            self._moved.append(Comparison(number, purpose, self._neighbour.name, moved, allowed))
         return there.value
 
 

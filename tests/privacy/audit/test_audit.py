@@ -26,7 +26,7 @@ from dpbench.privacy.clipping import Objective, Predict, as_rows, of_examples
 from dpbench.privacy.clipping.selection import Executions
 from dpbench.privacy.clipping.vmap import clipped_sum
 from dpbench.privacy.dpsgd import Learner
-from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEvent, SelectionEvent
+from dpbench.privacy.events import DPSGDEvent, Event, GaussianEvent, HistogramEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from dpbench.runs.audited import audited_mechanism
 from dpbench.runs.request import RunRequest, plan
@@ -362,11 +362,6 @@ def test_an_audit_does_not_see(
     """Blind spots, written down: other tests catch these (streams, sampling, neighbours)."""
     monkeypatch.setattr(dpsgd, attribute, twin)
     assert alarms(audit(mechanism(), 0, Silent())) == set()
-
-
-def test_a_choice_is_not_audited() -> None:
-    with pytest.raises(UserError, match="audits support Gaussian"):
-        audit(mechanism(events=(SelectionEvent(1.0, "best"),)), 0, Silent())
 
 
 def test_one_step_more_than_claimed_ends_the_audit(monkeypatch: pytest.MonkeyPatch) -> None:

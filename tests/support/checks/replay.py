@@ -12,6 +12,7 @@ from dpbench.privacy.mechanisms import PrivateSetInfo
 from dpbench.privacy.replay.handle import Comparison
 from dpbench.privacy.replay.neighbours import neighbours
 from dpbench.runs.check import replay
+from dpbench.runs.replayed_fit import Subject
 from tests.support.checks import expect
 from tests.support.methods import Honest
 from tests.support.private import rng
@@ -23,13 +24,13 @@ def small_set() -> Images:
     return Images(pixels, torch.arange(30) % 3)
 
 
-def replayed(method: Honest, *names: str) -> tuple[Comparison, ...]:
+def replayed(method: Honest, *names: str) -> list[Comparison]:
     """Replay on a small set and its neighbours; with ``names``, on these neighbours only."""
     images = small_set()
     info = PrivateSetInfo("images", images.spec, 3, len(images))
     original, *others = neighbours(images)
     chosen = [each for each in others if not names or each.name in names]
-    return replay(method, info, [original, *chosen], Silent())
+    return replay(Subject(method, info), [original, *chosen], Silent())
 
 
 def failures(comparisons: Sequence[Comparison]) -> set[str]:
