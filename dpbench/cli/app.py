@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import typer
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 import dpbench
+from dpbench.cli.plain import PlainConsole, PlainTable
 from dpbench.cli.standard_error import Heedless
 from dpbench.core.errors import UNHEARD, RunFailed, Unheard, UserError, described
 from dpbench.core.signals import interruption_code
+from dpbench.core.text import visible
 
 if TYPE_CHECKING:
     from dpbench.core.metrics import Measurement
 
 
-out, err = Console(), Console(file=cast(TextIO, Heedless()))
+out, err = PlainConsole(), PlainConsole(file=cast(TextIO, Heedless()))
 app = typer.Typer(
     name="dpbench",
     help="A benchmark of differentially private image generation.",
@@ -73,7 +74,7 @@ def outcome(debug: bool, interrupted: str = "Interrupted.") -> Iterator[None]:
 def say_error(message: str) -> None:
     """Print a message on standard error as a single line."""
     line = " ".join(message.split())
-    err.print(f"[bold red]Error:[/] {escape(line)}", soft_wrap=True, highlight=False)
+    err.print(Text.assemble(("Error:", "bold red"), " ", visible(line)), soft_wrap=True)
 
 
 def print_json(content: Any) -> None:
@@ -85,8 +86,9 @@ def print_json(content: Any) -> None:
 
 def new_table(title: str) -> Table:
     """An empty table in the common style."""
-    return Table(
-        title=f"\n[bold]{escape(title)}[/]",
+    return PlainTable(
+        title=f"\n{visible(title)}",
+        title_style="bold italic",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -116,9 +118,9 @@ def print_measurements(
     for reason, repeated in missing.items():
         names = list(dict.fromkeys(repeated))
         more = f" and {len(names) - 1} more" if names[1:] else ""
-        out.print(f"no {names[0]}{more}: {reason}", soft_wrap=True, highlight=False, markup=False)
+        out.say(f"no {names[0]}{more}: {reason}")
     lines = list(lines)
     width = max((len(label) for label, _ in lines), default=0)
     for label, text in lines:
         # not wrapped, so that paths can be copied
-        out.print(f"{label:{width}}  {text}", soft_wrap=True, highlight=False, markup=False)
+        out.say(f"{label:{width}}  {text}")

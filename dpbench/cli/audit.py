@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
+from rich.text import Text
 
 from dpbench.cli.app import err, new_table, out, outcome, print_json
 from dpbench.cli.options import (
@@ -114,8 +114,8 @@ def _print_audit(title: str, found: Audit) -> None:
             seen = f"at least {seen}"
         elif check.high != check.low:
             seen += f" to {check.high:.4g}"
-        mark = "[bold red]ALARM[/]" if check.alarm else "ok"
-        table.add_row(check.name, escape(check.of), f"{check.claimed:g}", seen, mark)
+        mark = Text("ALARM", "bold red") if check.alarm else "ok"
+        table.add_row(check.name, check.of, f"{check.claimed:g}", seen, mark)
     out.print(table)
     guessed = f"{found.correct} of {found.guesses} guesses right, {found.canaries} canaries"
     for label, text in (
@@ -128,4 +128,4 @@ def _print_audit(title: str, found: Audit) -> None:
         ("if normal", f"at least {found.epsilon_lower_gdp:.3g}: parametric, no claim"),
         ("limits", found.limits),
     ):
-        out.print(f"{label:9}  {text}", soft_wrap=True, highlight=False, markup=False)
+        out.say(f"{label:9}  {text}")

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from dpbench.cli.app import err, new_table, out, outcome, print_json
 from dpbench.cli.options import AsJson, Debug, Device
@@ -197,7 +196,7 @@ def _print_bench(
     for row in rows:
         texts = [getattr(row, name) for name in names]
         if getattr(row, "reason", ""):
-            err.print(f"no {', '.join(texts)}: {escape(row.reason)}", soft_wrap=True)
+            err.say(f"no {', '.join(texts)}: {row.reason}")
         else:
             table.add_row(*texts, *(text(row) for text in numbers.values()))
     out.print(table)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from dpbench.cli.app import err, new_table, out, outcome, print_json
 from dpbench.cli.options import (
@@ -92,7 +92,7 @@ def check(
                 "This is a check on these neighbours and draws, not a proof. It does not show:"
             )
             for each in NOT_SHOWN:
-                out.print(f"- {each}", soft_wrap=True, highlight=False)
+                out.say(f"- {each}")
         if failure:
             raise RunFailed(failure)
 
@@ -109,12 +109,12 @@ def _print_comparisons(title: str, comparisons: Sequence[Comparison]) -> None:
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     for (neighbour, purpose), group in groups.items():
         worst = max(group, key=lambda each: each.difference)
-        ok = "yes" if all(each.ok for each in group) else "[bold red]NO[/]"
+        ok = "yes" if all(each.ok for each in group) else Text("NO", "bold red")
         if worst.release is None:
             values = ("", "none" if worst.ok else "some", "none")
         else:
             first = min(each.release for each in group if each.release is not None)
             release = f"{worst.release - first + 1} of {len(group)}"
             values = (release, f"{worst.difference:.6g}", f"{worst.sensitivity:g}")
-        table.add_row(escape(neighbour), escape(purpose), *values, ok)
+        table.add_row(neighbour, purpose, *values, ok)
     out.print(table)

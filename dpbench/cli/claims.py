@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from dpbench.cli.app import err, new_table, out, outcome, print_json, say_error
 from dpbench.cli.grids import end, estimated_cells, plan_json, print_outcomes, refuse, say_next
@@ -86,17 +85,15 @@ def claims(
         for line in found.refused:
             say_error(f"left out: {line}")
         if found.records:
-            err.print(
-                f"collected {len(found.records)} records: `dpbench report` writes the leaderboards",
-                soft_wrap=True,
-                highlight=False,
+            err.say(
+                f"collected {len(found.records)} records: `dpbench report` writes the leaderboards"
             )
         asked = [verdict for verdict in verdicts if verdict.claim in chosen]
         if as_json:
             print_json([report.row(verdict) for verdict in asked])
         else:
             _print_verdicts(asked)
-            out.print(report.NOTE, highlight=False)
+            out.print(report.NOTE)
         end(outcomes)
         refuse_left_out(found.refused)
 
@@ -155,7 +152,7 @@ def _missing(chosen: Sequence[Claim], records: Sequence[RunRecord]) -> list[RunR
     wanted = {run for claim in chosen for run in _runs_to_make(claim, made)}
     missing = sorted(wanted, key=lambda run: (run[0].seeds.index(run[1]), runs.index(run)))
     if len(missing) < len(runs):
-        err.print(f"{len(runs) - len(missing)} of {len(runs)} runs have a record", highlight=False)
+        err.say(f"{len(runs) - len(missing)} of {len(runs)} runs have a record")
     return [
         _request(arm, seed, tuple(sorted({PRIVACY, *(each.evaluator for each in read[arm])})))
         for arm, seed in missing
@@ -238,6 +235,6 @@ def _print_verdicts(verdicts: Sequence[ClaimVerdict]) -> None:
             str(len(found.values)),
             "" if each.p_value is None else f"{each.p_value:.2g}",
             f"{found.estimand} ({found.profile})",
-            escape(each.reason),
+            each.reason,
         )
     out.print(table)

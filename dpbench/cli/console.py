@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     ProgressColumn,
@@ -21,6 +20,7 @@ from rich.table import Column
 from rich.text import Text
 
 from dpbench.core.progress import Progress, Task, duration
+from dpbench.core.text import visible
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -45,12 +45,12 @@ class _Bars:
         self._live: RichProgress | None = None
 
     def note(self, text: str) -> None:
-        self._console.print(escape(text), style="dim", soft_wrap=True, highlight=False)
+        self._console.print(Text(visible(text), "dim"), soft_wrap=True)
 
     @contextmanager
     def task(self, label: str, total: float, unit: str, done: float = 0) -> Iterator[Task]:
         with self._display() as live:
-            number = live.add_task(escape(label), total=total, unit=unit, note="")
+            number = live.add_task(visible(label), total=total, unit=unit, note="")
             live.update(number, completed=done)
             yield _Bar(live, number)
 
@@ -62,11 +62,13 @@ class _Bars:
             return
         whole = Column(no_wrap=True)  # in a narrow window the bar shrinks first
         columns = (
-            TextColumn("{task.description}", table_column=whole),
+            TextColumn("{task.description}", markup=False, table_column=whole),
             BarColumn(bar_width=24),
             _Rate(table_column=whole.copy()),
             TimeRemainingColumn(elapsed_when_finished=True, table_column=whole.copy()),
-            TextColumn("{task.fields[note]}", style="cyan", table_column=whole.copy()),
+            TextColumn(
+                "{task.fields[note]}", style="cyan", markup=False, table_column=whole.copy()
+            ),
         )
         with RichProgress(*columns, console=self._console) as self._live:
             try:
@@ -81,7 +83,7 @@ class _Bar:
         self._number = number
 
     def advance(self, amount: float, note: str = "") -> None:
-        fields = {"note": note} if note else {}
+        fields = {"note": visible(note)} if note else {}
         self._live.update(self._number, advance=amount, **fields)  # type: ignore[arg-type]
 
 
@@ -90,7 +92,7 @@ class _Lines:
         self._console = console
 
     def note(self, text: str) -> None:
-        self._console.print(escape(text), soft_wrap=True, highlight=False)
+        self._console.print(Text(visible(text)), soft_wrap=True)
 
     @contextmanager
     def task(self, label: str, total: float, unit: str, done: float = 0) -> Iterator[Task]:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from dpbench.cli.app import err, new_table, out, say_error
 from dpbench.core.errors import RunFailed
+from dpbench.core.text import visible
 
 if TYPE_CHECKING:
     from dpbench.core.progress import Progress
@@ -46,12 +47,9 @@ def say_next(number: int, count: int, cell: Cell, seconds: float) -> None:
     """Announce the next run of a grid on standard error."""
     from dpbench.core.progress import duration
 
-    err.print(
-        f"\n[bold]run {number} of {count}:[/] {escape(str(cell))}; "
-        f"about {duration(seconds)} left in total",
-        soft_wrap=True,
-        highlight=False,
-    )
+    place = f"run {number} of {count}:", "bold"
+    rest = visible(f" {cell}; about {duration(seconds)} left in total")
+    err.print(Text.assemble("\n", place, rest), soft_wrap=True)
 
 
 def _print_plan(title: str, cells: Sequence[Cell], estimated: Sequence[TimeEstimate]) -> None:
@@ -69,7 +67,7 @@ def _print_plan(title: str, cells: Sequence[Cell], estimated: Sequence[TimeEstim
     counts = ", ".join(f"{states.count(state)} {said}" for state, said in STATES.items())
     total = duration(sum(estimate.seconds for estimate in estimated))
     text = f"{counts}; about {total} in total, not counting process start-up"
-    err.print(text, soft_wrap=True, highlight=False)
+    err.say(text)
 
 
 def print_outcomes(title: str, outcomes: Sequence[Outcome]) -> None:
@@ -79,7 +77,7 @@ def print_outcomes(title: str, outcomes: Sequence[Outcome]) -> None:
     table = _new_table(title, "", "time", "reason")
     for each in outcomes:
         time = duration(each.seconds) if each.seconds else ""
-        table.add_row(*_name(each.cell), each.status, time, escape(each.error))
+        table.add_row(*_name(each.cell), each.status, time, each.error)
     out.print(table)
 
 
@@ -94,7 +92,7 @@ def _new_table(title: str, *more: str) -> Table:
 def _name(cell: Cell) -> tuple[str, ...]:
     spec = cell.spec
     method = "+".join((spec.method, *cell.planned.request.settings))
-    return (escape(method), spec.dataset, f"{spec.epsilon:g}", str(spec.seed))
+    return (method, spec.dataset, f"{spec.epsilon:g}", str(spec.seed))
 
 
 def _cell_json(cell: Cell) -> dict[str, Any]:

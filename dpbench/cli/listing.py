@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from dpbench.cli.app import new_table, out, outcome, print_json
 from dpbench.cli.options import AsJson, Debug
@@ -109,7 +108,7 @@ def _print_items(name: str, items: list[dict[str, Any]]) -> None:
             no_wrap=number or column == "name",
         )
     for item in items:
-        table.add_row(*(escape(_said(item.get(column, ""))) for column in columns))
+        table.add_row(*(_said(item.get(column, "")) for column in columns))
     out.print(table)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from dpbench.cli.app import err, new_table, out, outcome, print_json, say_error
 from dpbench.cli.options import AsJson, Debug, RunsDir, check_read
 from dpbench.core.errors import RunFailed, UserError
+from dpbench.core.text import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,21 +65,19 @@ def report(
             found = collect.collect(runs_dir, leaderboards, accounts, replace or ())
             collect.collect_scores(evaluations, leaderboards, found)
         for file in found.incomplete:
-            err.print(f"left out because it is incomplete: {escape(str(file))}", soft_wrap=True)
+            err.say(f"left out because it is incomplete: {file}")
         for line in found.refused:
             say_error(f"left out: {line}")
         derived = derive(leaderboards, accounts, found.files, everything)
         accounts.save()
         for alarm in derived.alarms:
-            err.print(f"[red]{escape(alarm)}[/]", soft_wrap=True, highlight=False)
+            err.say(alarm, "red")
         for line in () if check or as_json else derived.spent:
-            out.print(line, highlight=False)
+            out.print(visible(line))
         if derived.left_out:
-            err.print(
+            err.say(
                 f"left out: {derived.left_out} of profile smoke or void for release; "
-                "--all takes them in",
-                soft_wrap=True,
-                highlight=False,
+                "--all takes them in"
             )
         stale = files.stale(derived.texts, leaderboards)
         if check and stale:
@@ -92,7 +90,7 @@ def report(
             drawn = {} if table.empty else figures.draw(table, leaderboards)
             files.write({**found.files, **derived.texts, **drawn}, leaderboards)
             for file in (*derived.texts, *drawn):
-                err.print(f"wrote {escape(str(file))}", soft_wrap=True, highlight=False)
+                err.say(f"wrote {file}")
         if table.empty:
             raise UserError(
                 f"no complete run in {runs_dir} or {leaderboards}: `dpbench run` makes one"
@@ -102,12 +100,12 @@ def report(
         else:
             _print_leaderboard(table)
             if table["resampled"].notna().any():
-                out.print(leaderboard.INTERVAL_NOTE, highlight=False)
+                out.print(leaderboard.INTERVAL_NOTE)
             _print_comparisons(derived.compared)
             if derived.compared.empty:
-                out.print(comparisons.NONE, highlight=False)
+                out.print(comparisons.NONE)
             if table["audited_epsilon_lower"].notna().any():
-                out.print(leaderboard.AUDIT_NOTE, highlight=False)
+                out.print(leaderboard.AUDIT_NOTE)
         refuse_left_out(found.refused)
 
 
@@ -136,7 +134,7 @@ def _print_leaderboard(table: pd.DataFrame) -> None:
         for _, row in own[own["mean"].notna()].iterrows():
             printed.add_row(
                 row["profile"],
-                escape(row["method"]),
+                row["method"],
                 row["metric"],
                 row["split"],
                 epsilon_text(row["epsilon"]),
@@ -159,8 +157,8 @@ def _print_comparisons(compared: pd.DataFrame) -> None:
             table.add_row(
                 row["profile"],
                 row["metric"],
-                escape(row["method_a"]),
-                escape(row["method_b"]),
+                row["method_a"],
+                row["method_b"],
                 f"{row['epsilon']:g}",
                 f"{row['difference']:.4g} {row['unit']}".rstrip(),
                 f"{row['ci_low']:.4g} to {row['ci_high']:.4g}",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from dpbench.cli.app import err, outcome, print_json, print_measurements
 from dpbench.cli.options import (
@@ -207,7 +207,7 @@ def _print_plan(planned: PlannedRun) -> None:
             lines.append(("note", text))
     table = Table.grid(padding=(0, 2))
     for name, text in lines:
-        table.add_row(f"[bold]{escape(name)}[/]", escape(text))
+        table.add_row(Text(name, "bold"), text)
     err.print(table)
 
 

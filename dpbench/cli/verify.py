@@ -79,4 +79,5 @@ def _print_verdict(verdict: Verdict) -> None:
         lines.append("not private: there is no epsilon to recompute")
     lines += [f"wrong: {line}" for line in verdict.wrong]
     lines += [f"not checked: {line}" for line in verdict.unchecked]
-    out.print("\n  ".join(lines), soft_wrap=True, highlight=False, markup=False)
+    for place, line in enumerate(lines):
+        out.say(f"  {line}" if place else line)

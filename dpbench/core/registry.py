@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ _REQUIRED = {
     "source": ("__dataclass_fields__", "summary", "labelled", "draw"),
 }
 OURS = "dpbench-images"
+NAME = r"[a-z0-9][a-z0-9-]{0,63}"
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def load(kind: Kind, name: str) -> Any:
     entry = known[name]
     with _signals() as received:
         try:
+            if not re.fullmatch(NAME, name):  # it becomes a part of paths
+                raise ValueError(f"a {kind} is named by small letters, digits and hyphens")
             found = getattr(importlib.import_module(entry.module), entry.attribute)
             missing = [part for part in _REQUIRED[kind] if not hasattr(found, part)]
             if missing:

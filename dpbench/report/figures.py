@@ -9,8 +9,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import NullLocator
 
+from dpbench.core.text import visible
 from dpbench.report.metrics import (
     ENSEMBLE,
     MODEL_SELECTION,
@@ -197,6 +199,10 @@ def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
     # without the version of matplotlib, which would change the file and nothing in it
     metadata = {"Software": None}
+    # names are text: "$" in one begins no formula
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_text(visible(text.get_text(), breaks=True))
     figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight", metadata=metadata)
     plt.close(figure)
     return file.getvalue()

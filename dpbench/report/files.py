@@ -18,7 +18,7 @@ def write(files: Mapping[Path, str | bytes], leaderboards: Path) -> None:
 
     Args:
         files: Contents by path, all of them below ``leaderboards``.
-        leaderboards: The folder; it is made.
+        leaderboards: The folder; it is made if there is anything to write.
 
     Raises:
         UserError: The folder cannot be written to.
@@ -27,6 +27,8 @@ def write(files: Mapping[Path, str | bytes], leaderboards: Path) -> None:
         file: content.encode() if isinstance(content, str) else content
         for file, content in files.items()
     }
+    if not contents:
+        return
     try:
         leaderboards.mkdir(parents=True, exist_ok=True)
         with locked(leaderboards / LOCK, lambda: None):

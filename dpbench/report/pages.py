@@ -1,12 +1,15 @@
-"""Pages: templates beside this file, filled in. What is filled in is text and is escaped."""
+"""Pages: templates beside this file, filled in. What is filled in is text, escaped and visible."""
 
 from __future__ import annotations
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from dpbench.core.text import visible
+
 _TEMPLATES = Environment(
     loader=PackageLoader("dpbench.report"),
     autoescape=True,
+    finalize=lambda value: visible(value) if type(value) is str else value,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
 import pandas as pd
 
+from dpbench.core.text import visible
 from dpbench.records.sample_scores import NOT_CLAIMED
 
 # what an interval is over
@@ -14,10 +16,33 @@ SEEDS, IMAGES = "seeds", "test images"
 # added where seeds start from the same draw of public weights, whose effect their spread lacks
 GIVEN = ", given shared public weights"
 
+# text that begins with one of these is a formula to spreadsheets
+FORMULA = ("=", "+", "-", "@")
+
 
 def to_csv(table: pd.DataFrame) -> str:
-    """Return a table as CSV at full precision: a missing number is empty, infinity is ``inf``."""
-    return table.to_csv(index=False, lineterminator="\n")
+    """Return a table as CSV at full precision: a missing number is empty, infinity is ``inf``.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe before it.
+    """
+    plain = {
+        name: column
+        if pd.api.types.is_numeric_dtype(column)
+        else pd.Series([_cell(each) for each in column], column.index, dtype=object)
+        for name, column in table.items()
+    }
+    return pd.DataFrame(plain, table.index).to_csv(index=False, lineterminator="\n")
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    shown = visible(value)
+    return f"'{shown}" if shown.startswith(FORMULA) and not _is_number(shown) else shown
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", text) is not None
 
 
 def to_rows(table: pd.DataFrame) -> list[dict[Hashable, Any]]:

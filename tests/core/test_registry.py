@@ -258,3 +258,11 @@ def test_an_unknown_name_is_met_with_a_suggestion_or_with_all_there_are() -> Non
 
 def test_the_plugins_of_the_tests_are_not_installed() -> None:
     assert "toy" not in entries("method"), f"{PLUGINS} leaks into other tests"
+
+
+@pytest.mark.parametrize("name", ["../../../escape", "Upper", "a_b", "a/b", ".", "-x", "a" * 65])
+def test_a_name_that_is_no_part_of_a_path_is_broken(install: Install, name: str) -> None:
+    install("odd", f"[dpbench.generators]\n{name} = odd:METHOD", "METHOD = 3")
+    assert name in entries("method")
+    with pytest.raises(UserError, match="odd 2.0 is broken: .*small letters, digits"):
+        load("method", name)

@@ -1,0 +1,52 @@
+"""Consoles on which text is text: no markup, no emoji codes, no escapes, whoever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from dpbench.core.text import visible
+
+
+class PlainConsole(Console):
+    """A console that shows strings as they are; what is styled is a ``Text``."""
+
+    def __init__(self, **options: Any) -> None:
+        """Take the options of ``Console``, with all interpretation of strings off."""
+        super().__init__(**options, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Show a string, on an ASCII console too."""
+        return super().render_str(self._shown(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render anything; the text in it, too, is shown and does not act."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(self._shown(segment.text), segment.style)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print one line, however long and whatever is in it."""
+        self.print(Text(visible(text), style), soft_wrap=True)
+
+    def _shown(self, text: str) -> str:
+        shown = visible(text, breaks=True)
+        return shown.encode(self.encoding, "backslashreplace").decode(self.encoding)
+
+
+class PlainTable(Table):
+    """A table whose strings are each one line."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """Add a row of strings and of what is styled."""
+        shown = (visible(each) if isinstance(each, str) else each for each in cells)
+        super().add_row(*shown, **options)
