@@ -16,6 +16,7 @@ from dpbench.stats.bootstrap import estimate_difference
 from dpbench.stats.holm import adjust_by_holm
 
 SUFFIX = ".comparisons"
+FARTHEST = 100.0  # what is compared are accuracies in %, and no two differ by more
 NONE = (
     "No methods are compared: that takes two at the same data set, profile and privacy budget, "
     "each with at least 2 seeds whose records say which test images were classified rightly."
@@ -86,6 +87,7 @@ def _pairs(family: pd.DataFrame) -> Iterator[dict[str, Any]]:
     adjusted = adjust_by_holm([estimate.p_value() for estimate in estimates])
     for (a, b), estimate, adjusted_p_value in zip(pairs, estimates, adjusted, strict=True):
         low, high = estimate.interval(CONFIDENCE)
+        low, high = max(low, -FARTHEST), min(high, FARTHEST)
         yield {
             **a[list(_SHARED)],
             "method_a": a["method"],

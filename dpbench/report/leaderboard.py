@@ -14,6 +14,7 @@ from pandas.api.typing import DataFrameGroupBy
 from dpbench.core.errors import UserError
 from dpbench.core.files import safe_name
 from dpbench.records.alarms import ALARMS
+from dpbench.report.datasets import distinct_names
 from dpbench.report.gaps import find_gaps
 from dpbench.report.metrics import (
     AUDIT_CEILING,
@@ -32,7 +33,7 @@ from dpbench.stats.student import MeanEstimate
 CONFIDENCE = 0.95
 BOTH = f"{SEEDS} and {IMAGES}"
 COLUMNS = {
-    "dataset": "Name of the data set.",
+    "dataset": "Name of the data set; with its hash where sets of other contents have that name.",
     "profile": "Name of the profile.",
     "method": "Name; with +name=value for every hyper-parameter that was set by hand. Samples of "
     "unknown origin have the name they were given.",
@@ -129,7 +130,10 @@ def leaderboard(measurements: pd.DataFrame, correct: CorrectImages) -> pd.DataFr
     measured = measurements[measurements["metric"] != ""]
     if measured.empty:
         return pd.DataFrame(columns=[*COLUMNS, "resampled"])
+    pairs = [*zip(measured["dataset"], measured["dataset_hash"], strict=True)]
+    names = distinct_names(pairs)
     measured = measured.assign(
+        dataset=[names[pair] for pair in pairs],
         audited_epsilon_lower=_audited(measured, AUDIT_EPSILON, "max"),
         sigma_ratio_low=_audited(measured, AUDIT_NOISE_LOW, "min"),
         sigma_ratio_high=_audited(measured, AUDIT_NOISE_HIGH, "max"),
@@ -240,6 +244,9 @@ def _with_intervals(table: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
         if low is not None and high is not None:
             least, most = range_of(key[_REPEATED.index("metric")], unit, present)
             low, high = max(low, least), min(high, most)
+            # ends have six digits: rounded, they may meet or leave out the mean
+            if not low < statistics.fmean(present) < high:
+                low, high, over = None, None, ""
         intervals.append((low, high, over))
     lows, highs, overs = zip(*intervals, strict=True)
     ends = pd.DataFrame({"ci_low": lows, "ci_high": highs}, table.index, dtype="float64")
@@ -255,6 +262,8 @@ def _interval(
     values: Sequence[float], resampled: Resampled | None
 ) -> tuple[float | None, float | None, str]:
     """Both ends of an interval, and what it is over."""
+    if len(values) > 1 and min(values) == max(values):
+        return None, None, ""  # a constant, which says nothing of other seeds
     if resampled is not None:
         estimate, over = estimate_mean(resampled), BOTH if len(values) > 1 else IMAGES
     elif len(values) > 1:

@@ -13,6 +13,7 @@ from dpbench.privacy.certificate import events_of
 from dpbench.privacy.epsilon import epsilon_near, noiseless
 from dpbench.privacy.events import DPSGDEvent, Event
 from dpbench.records.run_record import RunRecord
+from dpbench.report.datasets import distinct_names
 
 # The PLD grid suits an epsilon near this. A coarse grid is quick and errs upwards: for 152 runs of
 # a total of 75.7 it gives 75.8 in two seconds.
@@ -38,7 +39,11 @@ def spent_together(records: Sequence[RunRecord]) -> list[str]:
         if record.privacy.get("release") == VALID and "events" in record.privacy:
             key = spec.dataset, spec.dataset_hash, spec.adjacency
             by_data.setdefault(key, []).append(record)
-    return [_line(name, adjacency, own) for (name, _, adjacency), own in by_data.items()]
+    names = distinct_names((name, content) for name, content, _ in by_data)
+    return [
+        _line(names[name, content], adjacency, own)
+        for (name, content, adjacency), own in by_data.items()
+    ]
 
 
 def _line(dataset: str, adjacency: Adjacency, records: Sequence[RunRecord]) -> str:
