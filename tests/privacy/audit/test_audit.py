@@ -33,7 +33,7 @@ from dpbench.runs.request import RunRequest, plan
 from dpbench.training.averaging import ExponentialAverage
 from dpbench.training.loop import Stage
 from tests.support import broken
-from tests.support.private import Copies, Gradients, perceptron, randomised
+from tests.support.private import Copies, Gradients, perceptron
 
 BUDGET = PrivacyBudget(10.0)
 TRAINING = DPSGDEvent(0.05, 1.5, 0.3, 30, "weights")
@@ -204,7 +204,6 @@ SIGMA, SUMMED, TAIL = (
     "share of noise beyond 2 sigma",
 )
 SIGNAL, SPREAD, CLIPPING = "mean signal over qT", "spread of batch sizes", "clipping error"
-LARGEST = "largest noise"
 OWN_SIGMA, OWN_CLIPPING = "sigma ratio, method's own tensor", "most that one image adds, over C"
 BROKEN = {
     "noise x 0.97": (dpsgd, "gaussian_noise", broken.noise.scaled_by(0.97), SIGMA),
@@ -306,27 +305,6 @@ BROKEN = {
         CLIPPING,
     ),
 }
-
-
-def large(private: PrivateImages) -> None:
-    """A method with as many weights as the smallest networks that draw images."""
-    layers = nn.Flatten(), nn.Linear(16, 3000), nn.SiLU(), nn.Linear(3000, 1)
-    model = randomised(nn.Sequential(*layers), 0.1)
-    learner = Learner(
-        model, torch.optim.SGD(model.parameters(), lr=0.1), ExponentialAverage(model, 0.9)
-    )
-    private.dp_sgd(learner, Steep(), TRAINING, Stage("", Path("unused"), Silent()))
-
-
-def test_an_audit_of_many_draws_catches_noise_without_a_tail(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    claim = mechanism(large, (TRAINING,))
-    assert alarms(audit(claim, 0, Silent())) == set()
-    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.noise.cut_at(4.0))
-    assert alarms(audit(claim, 0, Silent())) == {LARGEST}
-    monkeypatch.setattr(dpsgd, "gaussian_noise", broken.noise.cut_at(3.0))
-    assert LARGEST in alarms(audit(claim, 0, Silent()))
 
 
 @pytest.mark.parametrize("name", BROKEN)
