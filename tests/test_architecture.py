@@ -142,6 +142,48 @@ def test_the_harness_knows_no_method_and_no_metric_by_name_but_those_of_claims()
         assert not words & (names - {"real", "nonprivate"}), file
 
 
+def unsafe_loads(source: str) -> list[str]:
+    """Calls that execute what a file says, or may."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        options = {each.arg: ast.unparse(each.value) for each in node.keywords}
+        if (
+            (name == "torch.load" and options.get("weights_only") != "True")
+            or (name in ("np.load", "numpy.load") and options.get("allow_pickle") != "False")
+            or name.endswith(("pickle.load", "pickle.loads", "Unpickler", "safe_globals"))
+            or name in ("torch.jit.load", "joblib.load", "pd.read_pickle")
+        ):
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_no_file_is_loaded_in_a_way_that_executes_it() -> None:
+    for folder in ("dpbench", *CONTRIBUTED):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            found = unsafe_loads(file.read_text(encoding="utf-8"))
+            # CIFAR-10 comes as pickles, which a reader of our own reads that knows no functions
+            ours = file.relative_to(ROOT).as_posix() == "dpbench/data/formats/pickles.py"
+            assert not found or (ours and len(found) == 1), f"{file}: {found}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "torch.load(file)",
+        "torch.load(file, weights_only=False)",
+        "np.load(file)",
+        "pickle.load(file)",
+        "torch.serialization.add_safe_globals([Sampler])",
+    ],
+)
+def test_a_load_that_may_execute_a_file_is_noticed(source: str) -> None:
+    assert unsafe_loads(source)
+    assert not unsafe_loads("torch.load(f, weights_only=True); np.load(f, allow_pickle=False)")
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [

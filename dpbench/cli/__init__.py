@@ -25,7 +25,7 @@ from dpbench.cli import (
     verify,
 )
 from dpbench.cli.app import app, say_error
-from dpbench.core.signals import interrupting
+from dpbench.core.signals import INTERRUPTED, interrupting
 
 # in the order in which --help lists them
 app.command()(run.run)
@@ -70,4 +70,6 @@ def _code() -> int:
         else:
             say_error(message)
         code = getattr(error, "exit_code", 2)
+    if code in INTERRUPTED:  # typer was interrupted, before any command was called
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -60,7 +61,8 @@ def outcome(debug: bool, interrupted: str = "Interrupted.") -> Iterator[None]:
         if not is_first():
             raise typer.Exit(UNHEARD) from None
         err.print(interrupted)
-        raise typer.Exit(interruption_code()) from None
+        # no typer.Exit: typer itself ends with one, and says nothing, where it is interrupted
+        sys.exit(interruption_code())
     except Exception as error:
         if debug:
             traceback.print_exc()

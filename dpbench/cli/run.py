@@ -77,7 +77,7 @@ def run(
         from dpbench.parallel.launcher import end_with_launcher, is_rank, launch
 
         if processes not in (None, 1) and not is_rank():
-            raise typer.Exit(launch(processes, sys.argv[1:]))
+            sys.exit(launch(processes, sys.argv[1:]))  # they have said how they ended
         end_with_launcher()
         from dpbench.cli.console import progress_on
         from dpbench.parallel.ranks import joined

@@ -53,9 +53,10 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"Unknown {what} {name!r}. {hint} See `dpbench list {what}s`"
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names as they stand in a sentence: ``a``, ``a and b``, ``a, b and c``."""
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+def were_done(names: Sequence[str]) -> str:
+    """That parts were done: "a was done", "a and b were done", "a, b and c were done"."""
+    listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return f"{listed} {'were' if names[1:] else 'was'} done"
 
 
 def described(error: BaseException) -> str:

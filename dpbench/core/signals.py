@@ -60,14 +60,15 @@ def handled(handler: Handler) -> Iterator[None]:
 @contextmanager
 def interrupting() -> Iterator[None]:
     """Have each signal that asks the process to end raise KeyboardInterrupt, inside the block."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        received(number)
-        raise KeyboardInterrupt
-
-    _received.clear()
-    with handled(interrupt):
+    if signal.getsignal(signal.SIGTERM) is not _interrupt:  # not within another such block
+        _received.clear()
+    with handled(_interrupt):
         yield
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    received(number)
+    raise KeyboardInterrupt
 
 
 @contextmanager

@@ -214,7 +214,9 @@ def _open(original: Original, folder: Path) -> Mapped:
 
 def _open_split(original: Original, split: str, folder: Path) -> Images:
     # "c" (copy on write): a write by mistake stays in this process; after "r" it would crash it
-    pixels, labels = (np.load(file, mmap_mode="c") for file in _files(split, folder))
+    pixels, labels = (
+        np.load(file, mmap_mode="c", allow_pickle=False) for file in _files(split, folder)
+    )
     count = original.counts[split]
     if pixels.shape != (count, *original.info.shape) or labels.shape != (count,):
         raise ValueError(f"{split} arrays of shapes {pixels.shape} and {labels.shape}")

@@ -14,8 +14,8 @@ from dpbench.core.errors import (
     UserError,
     contained,
     described,
-    listed,
     out_of_memory,
+    were_done,
 )
 from dpbench.core.files import cache_path, check_writable
 from dpbench.core.progress import Progress, Silent
@@ -96,7 +96,7 @@ def execute(
                 return record, folder
             prepare(planned.device)
             if record.done:
-                progress.note(f"resuming: {listed(record.done)} were done")
+                progress.note(f"resuming: {were_done(record.done)}")
             run = RunSteps(planned, dataset, public, record, folder, progress)
             _carry_out(run, debug, remeasure or ())
     return record, folder
