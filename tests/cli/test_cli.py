@@ -252,7 +252,7 @@ def test_an_error_nobody_thought_of_is_one_line_too(
     monkeypatch.setattr("dpbench.runs.execute.load", full)
     ended = dpbench(*SMOKE, "--method", "real")
     assert ended.code == 1
-    assert "No space left on device (--debug shows where)" in one_error(ended.err)
+    assert "no space left on device: make room (--debug shows where)" in one_error(ended.err)
 
 
 def test_a_broken_evaluator_is_a_row_with_a_reason(
