@@ -122,7 +122,8 @@ class Place:
         name: How messages call it.
         folders: Where to look, in order.
         advice: What to do about a bad file.
-        filled_by_us: Whether missing files can be downloaded, so are no mistake of the user's.
+        filled_by_us: Whether missing and damaged files can be downloaded, so are no mistake of the
+            user's.
     """
 
     name: str
@@ -161,6 +162,10 @@ def find(wanted: IdxSet, data_root: Path | None, progress: Progress) -> tuple[Ar
                 return read_folder(folder, wanted), str(folder)
             tried.append(f"{place.name}: not there")
         except BadIdx as error:
+            if place.filled_by_us:
+                tried.append(f"{place.name}: {error}")
+                progress.note(f"{error}: it is downloaded again")
+                continue
             raise UserError(f"{error}; {place.advice}") from None
         except OSError as error:
             tried.append(f"{place.name}: {error.strerror}")
@@ -238,7 +243,7 @@ def _places(wanted: IdxSet, data_root: Path | None) -> list[Place]:
         advice = f"replace it with an intact copy, or name another folder in {root.told_by}"
         places.append(Place(f"{root.told_by} {root.folder}", folders, advice))
     cache = _cache(wanted)
-    places.append(Place(f"cache {cache}", (cache,), "delete it to have it downloaded again", True))
+    places.append(Place(f"cache {cache}", (cache,), "", True))
     if wanted.debian_folder is not None:
         advice = f"reinstall the package {wanted.debian_package}"
         places.append(Place(f"system {wanted.debian_folder}", (wanted.debian_folder,), advice))
@@ -283,5 +288,7 @@ def _install(attempt: Callable[[Path], Path], wanted: IdxSet, cache: Path) -> Ar
         for name in FILES:
             file = present(folder, name)
             assert file is not None  # read_folder has read it
+            for damaged in (cache / name, cache / f"{name}.gz"):
+                damaged.unlink(missing_ok=True)
             file.replace(cache / file.name)
     return arrays

@@ -59,6 +59,19 @@ def test_an_incomplete_cache_is_filled_again(mirror: IdxSet, tiny_cache: Path) -
     assert present(tiny_cache, TRAIN_LABELS) is not None
 
 
+@pytest.mark.parametrize("name", [TRAIN_LABELS, f"{TRAIN_LABELS}.gz"])
+@pytest.mark.parametrize("content", [b"", b"rubbish", b"\x1f\x8b"])
+def test_a_damaged_cache_is_downloaded_again(
+    name: str, content: bytes, mirror: IdxSet, tiny_cache: Path
+) -> None:
+    found, _ = find(mirror, None, Silent())
+    (tiny_cache / name).write_bytes(content)
+    again, where = find(mirror, None, Silent())
+    assert "127.0.0.1" in where
+    assert all((again[each] == found[each]).all() for each in FILES)
+    assert find(replace(mirror, mirrors=()), None, Silent())[1] == str(tiny_cache)
+
+
 def test_a_download_with_the_wrong_md5_is_not_kept(mirror: IdxSet, tiny_cache: Path) -> None:
     wrong = dict.fromkeys(mirror.md5, "0" * 32)
     with pytest.raises(UserError, match="127.0.0.1:[0-9]+: .* has MD5 .* expected 000000000000"):
