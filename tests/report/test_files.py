@@ -81,8 +81,12 @@ print(heavy | methods | ({"dpbench.runs.execute", "dpbench.api.method"} & set(sy
 """
 
 
-def test_a_report_imports_no_torch_no_method_and_no_evaluator() -> None:
+def test_a_report_imports_no_torch_no_method_and_no_evaluator(
+    dpbench: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     keep(finished(SPEC, 1.0), finished(replace(SPEC, seed=1), 2.0))
+    assert dpbench("report").code == 0  # new events are given to all accountants, one with torch
     ended = subprocess.run(
         [sys.executable, "-c", REPORT], capture_output=True, text=True, env=dict(os.environ)
     )
@@ -123,3 +127,37 @@ def test_the_check_compares_the_tables_of_curves_and_no_figures(dpbench: Command
     file.write_text(file.read_text().replace("20.0", "21.0"))
     ended = dpbench("report", "--check")
     assert ended.code == 1 and str(file) in ended.err
+
+
+def test_what_a_killed_report_was_writing_is_removed_by_the_next(dpbench: Command) -> None:
+    keep(finished(SPEC, 1.0))
+    assert dpbench("report").code == 0
+    left = [
+        Path("leaderboards", name) for name in (".a.csv.99.partial", "figures/.b.png.7.partial")
+    ]
+    kept = Path("leaderboards/.notes.partial")
+    for file in (*left, kept):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("half")
+    assert dpbench("report").code == 0
+    assert not any(file.exists() for file in left) and kept.exists()
+    assert not Path("leaderboards/.lock").exists()
+
+
+def test_a_report_that_cannot_write_all_writes_nothing(
+    dpbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(finished(SPEC, 1.0))
+    assert dpbench("report").code == 0
+    keep(finished(replace(SPEC, seed=1), 2.0))
+    before = {file: file.read_bytes() for file in Path("leaderboards").rglob("*.*")}
+
+    def full(descriptor: int) -> None:
+        if len([*Path("leaderboards").rglob("*.partial")]) > 3:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        ended = dpbench("report")
+    assert ended.code == 2 and "cannot write to leaderboards: No space left" in ended.err
+    assert {file: file.read_bytes() for file in Path("leaderboards").rglob("*.*")} == before

@@ -182,7 +182,6 @@ def test_what_was_set_by_hand_is_a_row_of_its_own(dpbench: Command) -> None:
 @pytest.mark.parametrize(
     ("name", "other"),
     [
-        ("dataset_hash", "11ff"),
         ("method_version", "toy 1.1"),
         ("adjacency", "replace_one"),
         ("delta", 1e-6),
