@@ -176,7 +176,8 @@ def fit(
     outputs = {
         "checkpoint": checkpoint,
         name: drawn,
-        "cost": repr((ledger.releases(), evaluations.private, evaluations.public)).encode(),
+        # a resumed fit finds its public weights made, and does not count them again
+        "cost": repr((ledger.releases(), evaluations.private)).encode(),
         "plan": _described(plan),
     }
     return Fitted(
