@@ -139,6 +139,8 @@ def _plan_json(planned: PlannedRun) -> dict[str, Any]:
         "epsilon": planned.budget.epsilon,
         "delta": planned.budget.delta,
         "adjacency": planned.budget.adjacency,
+        "warnings": list(planned.warnings),
+        "labels": planned.dataset.labels,
         "profile": planned.profile.name,
         "preset": planned.resolved.source,
         "method_args": dict(planned.resolved.arguments),
@@ -176,6 +178,9 @@ def _print_plan(planned: PlannedRun) -> None:
         ("profile", f"{planned.profile.name}: {planned.profile.description}"),
         ("preset", planned.resolved.source),
         ("guarantee", guarantee),
+        *(("warning", text) for text in planned.warnings),
+        ("images", f"{planned.dataset.description}; {planned.dataset.train:,} to train on"),
+        ("labels", planned.dataset.labels_in_words),
     ]
     if planned.plan.public != NO_PUBLIC:
         lines.append(("public images", planned.plan.public))

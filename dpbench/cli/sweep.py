@@ -124,6 +124,8 @@ def sweep(
         progress = progress_on(err)
         cells, mistakes = plan_grid(grid, runs_dir, data_root, progress)
         refuse(mistakes)
+        for text in dict.fromkeys(text for cell in cells for text in cell.planned.warnings):
+            progress.note(f"warning: {text}")
         estimates = TimeEstimates(runs_dir)
         estimated = estimated_cells("sweep", cells, estimates, progress)
         if dry_run:

@@ -29,6 +29,17 @@ class DatasetInfo:
     description: str
     validation: int = 0
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Name of each class by its label, as records keep it."""
+        return {str(label): name for label, name in enumerate(self.class_names)}
+
+    @property
+    def labels_in_words(self) -> str:
+        """Which label stands for which class, of the first and last few classes."""
+        words = [f"{label} {name}" for label, name in self.labels.items()]
+        return ", ".join(words if len(words) <= 12 else [*words[:10], "...", words[-1]])
+
 
 _DIGIT_NAMES = tuple("0123456789")
 

@@ -9,6 +9,8 @@ from typing import Literal, get_args
 from dpbench.core.errors import UserError
 
 Adjacency = Literal["add_remove", "replace_one"]
+# A guarantee that fails more often is none; PLD cuts off tails of 1e-15, which delta must exceed.
+LEAST_DELTA, MOST_DELTA = 1e-12, 0.1
 ADJACENCIES: tuple[Adjacency, ...] = get_args(Adjacency)
 
 
@@ -32,7 +34,7 @@ class PrivacyBudget:
 
     Attributes:
         epsilon: Above 0; ``inf`` for a run that is not private.
-        delta: Probability that the epsilon guarantee may fail, in (0, 1).
+        delta: Probability that the epsilon guarantee may fail, in [1e-12, 0.1].
         adjacency: ``add_remove`` (neighbours differ by one image more or less) or ``replace_one``.
             A guarantee without its adjacency means nothing: noise that gives epsilon = 1 under
             add_remove gives about 2.1 under replace_one.
@@ -57,6 +59,11 @@ class PrivacyBudget:
             raise UserError(
                 f"delta must lie strictly between 0 and 1, got {self.delta:g}: "
                 "at most 1 / (number of images) is usual, for instance --delta 1e-5"
+            )
+        if not LEAST_DELTA <= self.delta <= MOST_DELTA:
+            raise UserError(
+                f"delta = {self.delta:g} is not between {LEAST_DELTA:g} and {MOST_DELTA:g}: below, "
+                "epsilon cannot be computed; above, the guarantee fails too often; try --delta 1e-5"
             )
         if self.adjacency not in ADJACENCIES:
             raise UserError(

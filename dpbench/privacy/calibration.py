@@ -37,8 +37,13 @@ def calibrate(
         sigma, found as by ``calibrated``.
 
     Raises:
-        UserError: No noise multiplier up to 1e5 is enough.
+        UserError: The batch is larger than the set, or no noise multiplier up to 1e5 is enough.
     """
+    if sample_rate > 1:
+        raise UserError(
+            f"a batch cannot have {sample_rate:.4g} times as many images as the set: take a "
+            "smaller --set batch_size"
+        )
     # epsilon does not depend on the clipping norm
     event = DPSGDEvent(sample_rate, 1.0, 1.0, steps, "calibration")
     return smallest_noise_multiplier(event, budget, others)

@@ -15,11 +15,14 @@ from importlib.metadata import version
 from dp_accounting import pld
 
 from dpbench.privacy.budget import Adjacency
-from dpbench.privacy.events import Event, Loss, SelectionEvent
+from dpbench.privacy.events import DPSGDEvent, Event, Loss, SelectionEvent
 
 ACCOUNTANT = f"dp-accounting {version('dp-accounting')} PLD"
 # Below this noise multiplier epsilon is taken to be infinite.
 MIN_NOISE_MULTIPLIER = 0.1
+# Losses that reach far, on a grid that suits a small epsilon, would have more points than time and
+# memory: the grid is then made coarser, to about so many points for one release and for all.
+MOST_POINTS_OF_ONE, MOST_POINTS = 2**14, 2**22
 
 
 def epsilon(events: Iterable[Event], delta: float, adjacency: Adjacency = "add_remove") -> float:
@@ -49,7 +52,7 @@ def _epsilon(events: tuple[Event, ...], delta: float, adjacency: Adjacency) -> f
     if noiseless(events):
         return math.inf  # PLD would take an hour
     before, result = math.inf, 10.0
-    while result < 0.9 * before:  # the grid was chosen for an epsilon well above the true one
+    while 0 < result < 0.9 * before:  # the grid was chosen for an epsilon well above the true one
         before = result
         result = epsilon_near(before, events, delta, adjacency)
     return result
@@ -94,4 +97,23 @@ def _interval_for(target: float, events: tuple[Event, ...], adjacency: Adjacency
         interval = selections[0] / 2 ** max(0, math.ceil(math.log2(selections[0] / interval)))
     elif selections:
         interval = min(interval, 3e-4 * target / len(selections))
-    return max(interval, 1e-6)
+    return max(interval, 1e-6, *map(_coarsest_for, events))
+
+
+def _coarsest_for(event: Event) -> float:
+    """The interval at which an event's losses have about the most points that are allowed.
+
+    The loss of one Gaussian release is ``1 / (2 sigma^2)`` with a standard deviation of
+    ``1 / sigma``; of T subsampled ones about ``q T`` count. A wrong guess costs time or tightness,
+    and never makes epsilon too small.
+    """
+    if isinstance(event, SelectionEvent):
+        return 0.0
+    sigma = event.noise_multiplier
+    rate = event.sample_rate if isinstance(event, DPSGDEvent) else 1.0
+    reach = math.log1p(rate * math.expm1(1 / (2 * sigma**2) + 10 / sigma))
+    taken = event.steps * rate
+    most = min(event.steps, taken + 10 * math.sqrt(taken) + 10)
+    # with more noise the sum of many losses is about normal, and shorter than their reaches
+    total = most * reach if sigma < 0.5 else 0.0
+    return max(reach / MOST_POINTS_OF_ONE, total / MOST_POINTS)

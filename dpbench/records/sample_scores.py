@@ -76,6 +76,8 @@ class Scores:
         measurements: All that the evaluators measured.
         timings: Seconds for each evaluator.
         environment: Versions and machine.
+        classes: Name of each class by its label, for a folder of images; empty for other data sets,
+            whose classes the catalog names, and in scores made before it was kept.
     """
 
     spec: ScoresSpec
@@ -84,6 +86,7 @@ class Scores:
     measurements: list[Measurement] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     environment: dict[str, str | None] = field(default_factory=dict)
+    classes: dict[str, str] = field(default_factory=dict)
 
     def dumps(self) -> str:
         """The scores as a JSON document."""
@@ -113,7 +116,7 @@ def document_model() -> type[BaseModel]:
     return document(
         "scores.json",
         Scores,
-        later=("evaluators",),
+        later=("evaluators", "classes"),
         schema_version=(SchemaVersion, ...),
         kind=(Kind, ...),
         id=(str, ...),

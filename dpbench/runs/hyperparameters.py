@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from dpbench.api.method import Departure, Method, Preset
 from dpbench.api.profiles import PROFILES
 from dpbench.core.errors import UserError
 
+LARGEST_WHOLE = 10**8
+MOST_ITEMS = 1000
 _UNIONS = (Union, UnionType)  # Optional[X] and X | None
 _DESCRIPTIONS = {int: "a whole number", float: "a number", bool: "true or false"}
 _WORDS = {"none": None, "true": True, "false": False}
@@ -133,18 +136,23 @@ def parse(text: str, annotation: Any, where: str) -> Any:
         where: What the error message names.
 
     Raises:
-        UserError: The text is no such value.
+        UserError: The text is no such value, or a whole number too large for any purpose.
     """
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     for value in _readings(text):
         with suppress(ValidationError):
-            return adapter.validate_python(value, strict=True)
+            accepted = adapter.validate_python(value, strict=True)
+            if isinstance(accepted, int) and abs(accepted) > LARGEST_WHOLE:
+                raise UserError(f"{where} takes at most {LARGEST_WHOLE:,}, got {text[:40]}")
+            return accepted
     kinds = get_args(annotation) if get_origin(annotation) in _UNIONS else (annotation,)
     for kind in kinds:
         if get_origin(kind) is tuple:
             item, parts = get_args(kind)[0], text.strip("()").split(",")
+            if len(parts) > MOST_ITEMS:
+                raise UserError(f"{where} takes at most {MOST_ITEMS} values, got {len(parts):,}")
             return tuple(parse(part.strip(), item, where) for part in parts if part)
-    raise UserError(f"{where} takes {_wanted(kinds)}, got {text!r}")
+    raise UserError(f"{where} takes {_wanted(kinds)}, got {reprlib.repr(text)}")
 
 
 def _readings(text: str) -> Iterator[Any]:

@@ -10,11 +10,11 @@ import torch
 
 from dpbench.api.method import Method, Plan
 from dpbench.api.profiles import PROFILES, Profile
-from dpbench.core.errors import UserError, contained, unknown
+from dpbench.core.errors import UserError, contained, described, unknown
 from dpbench.core.images import ImageSpec
 from dpbench.core.registry import entries, version_of
 from dpbench.core.registry import load as load_entry
-from dpbench.data.catalog import DatasetInfo
+from dpbench.data.catalog import CATALOG, DatasetInfo
 from dpbench.data.load import find_info
 from dpbench.parallel.device import prepare, resolve_device
 from dpbench.parallel.ranks import ALONE, Ranks
@@ -26,6 +26,7 @@ from dpbench.runs.evaluation import left, named
 from dpbench.runs.hyperparameters import Resolved, hyperparameters, resolve
 from dpbench.runs.public_images import check_public
 
+MOST_PARAMETERS = 500_000_000  # six times the largest network of the papers
 PUBLIC_FIELD = "public"  # the hyper-parameter that --public sets
 
 
@@ -100,6 +101,24 @@ class PlannedRun:
         """Facts about the private images that count as public."""
         return private_set_info(self.dataset)
 
+    @property
+    def classes_of_folder(self) -> dict[str, dict[str, str]]:
+        """Which label is which class, for the record of a folder; the catalog says it of others."""
+        if self.dataset.name in CATALOG:
+            return {}
+        return {"classes": self.dataset.labels}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed, but weakens the claim; a sentence each."""
+        size, delta = self.dataset.train, self.budget.delta
+        if not self.budget.private or delta * size < 1:
+            return ()
+        return (
+            f"delta {delta:g} is not below 1 / {size:,}, the number of images: even publishing a "
+            "few images outright would meet such a guarantee",
+        )
+
     def evaluators_left(self, record: RunRecord) -> list[str]:
         """Names of the evaluators that have not measured yet, or are to be tried again."""
         return left(self.evaluators, record, self.info.spec)
@@ -163,7 +182,18 @@ def plan(request: RunRequest, ranks: Ranks = ALONE) -> PlannedRun:
             settings,
             published=request.published,
         )
-        training = resolved.method.plan(private_set_info(dataset), budget)
+        _check_least_compute(request.method, resolved, profile, dataset.train)
+        try:
+            training = resolved.method.plan(private_set_info(dataset), budget)
+        except ValueError as error:  # a library that a hyper-parameter does not suit
+            raise UserError(
+                f"{request.method} cannot be planned as asked ({described(error)}): change --set"
+            ) from error
+    if training.parameters > MOST_PARAMETERS:
+        raise UserError(
+            f"{request.method} plans a network of {training.parameters:,} parameters; expected at "
+            f"most {MOST_PARAMETERS:,}: make it smaller with --set"
+        )
     check_public(training.public, request.dataset)
     _check_compute(request.method, training, profile)
     entry = entries("method")[request.method]
@@ -207,6 +237,20 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**63:
         raise UserError(f"--seed must lie in [0, 2^63), got {seed}")
+
+
+def _check_least_compute(method: str, resolved: Resolved, profile: Profile, images: int) -> None:
+    """As ``_check_compute``, before noise is calibrated to steps that cannot be afforded."""
+    steps, batch = (resolved.arguments.get(name, 1) for name in ("steps", "batch_size"))
+    limit = profile.compute.private_evaluations
+    if not isinstance(steps, int) or not isinstance(batch, int):
+        return
+    if batch <= images and steps * batch > limit:  # a larger batch has a message of its own
+        raise UserError(
+            f"{method} plans at least {steps * batch:,} private gradient evaluations; profile "
+            f"{profile.name} allows {limit:,} to every method: lower steps or batch size with "
+            "--set, or choose a larger --profile"
+        )
 
 
 def _check_compute(method: str, training: Plan, profile: Profile) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dpbench.api.evaluator import Need
 from dpbench.api.profiles import LAPTOP, PROFILES, Profile
+from dpbench.core.checks import check_name
 from dpbench.core.errors import UserError, unknown
 from dpbench.core.files import check_writable, safe_name, sha256, write_text
 from dpbench.core.images import Images, ImageSpec, content_hash
@@ -82,6 +83,7 @@ def score(
     """
     place = request.out.parent if request.out is not None else FOLDER
     check_writable(place, "choose another --out")
+    check_name(request.name or _called(request.source), "the samples")
     run = _run(request.source)
     name = _dataset_name(request, run)
     info = find_info(name)
@@ -102,7 +104,9 @@ def score(
     progress.note(f"{dataset.info.name} from {dataset.source}")
     spec = _spec(request, run, samples, dataset, profile, seed)
     file = request.out or FOLDER / f"{safe_name(spec.name)}.json"
-    scores = _open_scores(file, spec)
+    classes = info.labels if name.startswith(folders.PREFIX) else {}
+    progress.note(f"labels: {info.labels_in_words}")
+    scores = _open_scores(file, spec, classes)
     if not left(names, scores, samples.spec):
         progress.note(f"these are measured already: {file} (remove it to measure again)")
     if len(samples) != profile.samples:
@@ -127,6 +131,13 @@ def score(
     )
     evaluate(subject, names, scores, part, debug)
     return scores, file
+
+
+def _called(source: Path) -> str:
+    try:
+        return source.resolve().name
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"there is no {source} ({error})") from None
 
 
 def _run(source: Path) -> RunRecord | None:
@@ -204,12 +215,12 @@ def _spec(
     )
 
 
-def _open_scores(file: Path, spec: ScoresSpec) -> Scores:
+def _open_scores(file: Path, spec: ScoresSpec, classes: dict[str, str]) -> Scores:
     """The scores in a file, or new ones, written to see that they can be."""
     if file.is_file():
         advice = "choose another --name or --out, or remove it"
         return read_earlier(file, read_scores, spec, f"{file} holds another evaluation", advice)
-    scores = Scores(spec, environment=environment())
+    scores = Scores(spec, environment=environment(), classes=classes)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, scores.dumps())

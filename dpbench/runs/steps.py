@@ -95,6 +95,7 @@ class RunSteps:
                 "preset": planned.resolved.source,
                 "by_hand": list(planned.resolved.by_hand),
                 "departures": list(planned.resolved.departures),
+                **planned.classes_of_folder,
                 **here,
             }
             record.environment = versions

@@ -113,6 +113,21 @@ def test_folders_may_be_called_as_the_classes_are(tmp_path: Path) -> None:
     assert read_samples(tmp_path, FASHIONMNIST, 100, Silent()).labels.tolist() == [9, 0]
 
 
+def test_which_label_is_which_class_is_said_and_kept(dpbench: Command, toy: ModuleType) -> None:
+    for number in range(24):
+        path = Path("twelve", str(number % 12), f"{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(IMAGES[number % 20, 0]).save(path)
+    mine = save(IMAGES[:12], np.arange(12))
+    ended = dpbench("evaluate", mine, "--dataset", "imagefolder:twelve", *BY_TOY[2:])
+    assert ended.code == 0 and "labels: 0 0, 1 1, 2 2, 3 3" in ended.err
+    assert list(scores()["classes"].items())[:3] == [("0", "0"), ("1", "1"), ("2", "2")]
+    ended = dpbench("run", "--method", "real", "--dataset", "imagefolder:twelve", *BY_TOY[2:])
+    assert ended.code == 0 and "2 2, 3 3" in ended.err, "the plan says it too"
+    (record,) = Path("runs").rglob("record.json")
+    assert json.loads(record.read_text())["resolved"]["classes"]["11"] == "11"
+
+
 # --- mistakes
 
 
@@ -201,6 +216,7 @@ def test_bad_folders_are_one_line(dpbench: Command, tmp_path: Path) -> None:
         (("--dataset", "digits", "--evaluators", ","), "--evaluators is empty"),
         (("--dataset", "digits", "--evaluators", "cas-predictor"), "looks at classifiers"),
         (("--dataset", "digits", "--device", "abacus"), "no device 'abacus' here"),
+        (("--dataset", "digits", "--name", "caf\udce9"), "the samples, 'caf\\udce9', is no UTF-8"),
     ],
 )
 def test_a_mistake_is_one_line(dpbench: Command, arguments: tuple[str, ...], message: str) -> None:

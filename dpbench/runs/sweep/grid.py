@@ -23,6 +23,7 @@ from dpbench.runs.public_images import open_public
 from dpbench.runs.request import PUBLIC_FIELD, PlannedRun, RunRequest, plan
 
 State = Literal["new", "resumed", "complete"]
+MOST_RUNS = 5_000  # of a sweep; planning takes time and memory for each
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,20 @@ def parse_seeds(texts: Iterable[str]) -> tuple[int, ...]:
     """Comma-separated whole numbers and ranges: ``0-2`` is 0, 1 and 2.
 
     Raises:
-        UserError: One is neither.
+        UserError: One is neither, or they are more than a sweep may have.
     """
     found: list[int] = []
     for word in parse_words(texts):
-        ends = re.fullmatch(r"(-?\d+)(?:-(\d+))?", word)
+        # of at most 19 digits, as seeds have
+        ends = re.fullmatch(r"(-?[0-9]{1,19})(?:-([0-9]{1,19}))?", word)
         if ends is None or int(ends[2] or ends[1]) < int(ends[1]):
             raise UserError(
-                f"--seeds takes whole numbers and ranges such as 0,1 or 0-2, got {word!r}"
+                f"--seeds takes whole numbers and ranges such as 0,1 or 0-2, got {word[:40]!r}"
             )
-        found += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+        seeds = range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+        if seeds.stop - seeds.start > MOST_RUNS - len(found):  # before they are expanded
+            raise UserError(f"--seeds are more than {MOST_RUNS:,}: sweep over fewer at a time")
+        found += seeds
     return tuple(found)
 
 
@@ -209,6 +214,11 @@ def _requests(grid: Grid, mistakes: _Mistakes) -> list[RunRequest]:
     ):
         if not given:
             mistakes.add(f"{option} is empty: give one or more, separated by commas")
+    for_each = {name: grid.epsilons if kinds[name].private else (None,) for name in kinds}
+    runs = len(grid.seeds) * len(grid.datasets) * sum(map(len, for_each.values()))
+    if runs > MOST_RUNS:
+        mistakes.add(f"these are {runs:,} runs; a sweep has at most {MOST_RUNS:,}: make several")
+        return []
     fields = {name: hyperparameters(kind) for name, kind in kinds.items()}
     settings = {assignment: assignment.partition("=")[0] for assignment in grid.common.settings}
     for field in settings.values():
@@ -230,7 +240,7 @@ def _requests(grid: Grid, mistakes: _Mistakes) -> list[RunRequest]:
                 public=public if PUBLIC_FIELD in fields[name] else None,
             )
             for seed, dataset, name in itertools.product(grid.seeds, grid.datasets, kinds)
-            for epsilon in (grid.epsilons if kinds[name].private else (None,))
+            for epsilon in for_each[name]
         )
     )
 

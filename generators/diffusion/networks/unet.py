@@ -19,6 +19,8 @@ from dpbench.core.images import ImageSpec
 
 from .layers import conv
 
+MOST_BLOCKS = 100
+
 
 @dataclass(frozen=True)
 class UNetSettings:
@@ -53,6 +55,8 @@ class UNetSettings:
         for name in ("blocks", "patch"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.blocks > MOST_BLOCKS:  # they are built before their parameters are counted
+            raise UserError(f"blocks must be at most {MOST_BLOCKS}, got {self.blocks}")
 
     def check(self, spec: ImageSpec) -> None:
         """Check that images of this shape can be halved at every level.

@@ -35,6 +35,23 @@ def test_what_is_no_seed_is_refused(text: str) -> None:
         grids.parse_seeds([text])
 
 
+@pytest.mark.parametrize("text", ["0-99999999", "0-4999,7-5000", "0-" + "9" * 19])
+def test_more_seeds_than_a_sweep_may_have_are_refused_before_they_are_expanded(text: str) -> None:
+    with pytest.raises(UserError, match="--seeds are more than 5,000: sweep over fewer at a time"):
+        grids.parse_seeds([text])
+    with pytest.raises(UserError, match="--seeds takes whole numbers"):
+        grids.parse_seeds(["9" * 5000])
+
+
+def test_more_runs_than_a_sweep_may_have_are_refused_before_they_are_planned(
+    toy: ModuleType, tmp_path: Path
+) -> None:
+    many = replace(GRID, epsilons=tuple(map(float, range(1, 101))), seeds=tuple(range(51)))
+    assert mistakes(many, tmp_path) == [
+        "these are 5,100 runs; a sweep has at most 5,000: make several"
+    ]
+
+
 def test_a_grid_has_every_combination_and_what_is_not_private_once(
     toy: ModuleType, tmp_path: Path
 ) -> None:
