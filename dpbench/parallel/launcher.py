@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from dpbench.core.errors import UNHEARD, RunFailed
+from dpbench.core.errors import UNHEARD, RunFailed, UserError
 from dpbench.core.signals import INTERRUPTED, handled, interruption_code, received
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # they are in the middle of something long, which is lost in any case.
 GRACE_SECONDS = 30.0
 _WATCHED = "DPBENCH_WATCHED"
+# processes that any machine may be asked for, however few cores it has
+_FEW = 16
 
 
 def is_rank() -> bool:
@@ -82,9 +84,16 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         Exit code of the first rank that failed, or 0. Errors have already been printed.
 
     Raises:
+        UserError: More processes than this machine has cores; none is started.
         RunFailed: Processes were killed, and none was left to say so.
         KeyboardInterrupt: The same, after an interruption.
     """
+    most = max(_FEW, os.cpu_count() or 1)
+    if processes > most:  # each takes half a gigabyte before it can say anything
+        raise UserError(
+            f"--processes {processes} is more than this machine can share a run among: give at "
+            f"most {most}"
+        )
     # ranks meet at a store that this process keeps, where no other machine can reach it
     listener = socket.create_server(("127.0.0.1", 0))
     loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))

@@ -170,3 +170,11 @@ def test_one_process_is_no_process_more(dpbench: Command, toy: object) -> None:
     assert dpbench(*TOY, "--processes", 1).code == 0
     ended = dpbench(*TOY, "--processes", 0)
     assert ended.code == 2 and "'--processes'" in ended.err
+
+
+def test_a_machine_is_asked_for_no_more_processes_than_it_can_bear(
+    dpbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "start", lambda *_: pytest.fail("a process was started"))
+    ended = dpbench(*TOY, "--processes", 2**40)
+    assert ended.code == 2 and "--processes 1099511627776 is more than" in ended.err
