@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from dpbench import cli
+from tests.support import chaos_table
 from tests.support.command import PLUGINS, Command, Ended
 
 torch.set_num_threads(1)
@@ -68,8 +69,23 @@ def interrupts_are_not_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    chaos_table.add_options(parser)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chaos_table.select(config, items)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the mutation matrix if its tests ran: mutant, what it breaks, detector, caught."""
+    """Print the figures of the chaos that was tried, and the mutation matrix if its tests ran."""
+    chaos_table.print_table(terminalreporter)
+    _print_mutation_matrix(terminalreporter)
+
+
+def _print_mutation_matrix(terminalreporter: pytest.TerminalReporter) -> None:
+    """Mutant, what it breaks, detector, caught."""
     rows = [("mutant", "what it breaks", "detector", "caught")]
     for outcome, caught in (("passed", "yes"), ("failed", "NO")):
         for report in terminalreporter.stats.get(outcome, []):
