@@ -16,6 +16,7 @@ from dpbench.core.progress import Silent
 from dpbench.privacy import dpsgd
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.ledger import PrivacyLedger
+from dpbench.records.run_record import read_record
 from dpbench.runs import execute, folder, steps
 from dpbench.runs.training_folder import (
     BEGUN,
@@ -225,13 +226,12 @@ def test_training_state_that_no_record_knows_is_not_continued(
 ) -> None:
     assert dpbench(*HERE, "--evaluators", "audit").code == 0
     toy.CALLS.clear()
-    fresh = json.loads((interrupted / "record.json").read_text())
+    fresh = read_record(interrupted / "record.json")
     assert BEGUN not in json.loads(Path("here/record.json").read_text())["resolved"]
-    assert fresh["resolved"].pop(BEGUN)
-    del fresh["digest"]
+    assert fresh.resolved.pop(BEGUN)
     shutil.rmtree("here")
     shutil.copytree(interrupted, "here")
-    Path("here/record.json").write_text(json.dumps(fresh))
+    Path("here/record.json").write_text(fresh.dumps())
     assert "the record knows nothing of" in one_error(dpbench(*HERE))
     assert not toy.CALLS
 
