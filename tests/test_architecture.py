@@ -160,13 +160,19 @@ def unsafe_loads(source: str) -> list[str]:
     return found
 
 
+# one such call each
+MAY_UNPICKLE = (
+    "dpbench/data/formats/pickles.py",  # CIFAR-10, by a reader of our own that knows no functions
+    "dpbench/parallel/forked.py",  # what a fork of this process has just written, for it alone
+)
+
+
 def test_no_file_is_loaded_in_a_way_that_executes_it() -> None:
     for folder in ("dpbench", *CONTRIBUTED):
         for file in sorted((ROOT / folder).rglob("*.py")):
             found = unsafe_loads(file.read_text(encoding="utf-8"))
-            # CIFAR-10 comes as pickles, which a reader of our own reads that knows no functions
-            ours = file.relative_to(ROOT).as_posix() == "dpbench/data/formats/pickles.py"
-            assert not found or (ours and len(found) == 1), f"{file}: {found}"
+            allowed = file.relative_to(ROOT).as_posix() in MAY_UNPICKLE
+            assert len(found) <= allowed, f"{file}: {found}"
 
 
 @pytest.mark.parametrize(

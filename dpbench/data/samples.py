@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dpbench.core import npz
 from dpbench.core.errors import UserError
 from dpbench.core.images import Images
+from dpbench.core.npz import Array, Header
 from dpbench.core.progress import Progress
 from dpbench.data.catalog import DatasetInfo
-from dpbench.data.formats import folders, npz
-from dpbench.data.formats.npz import Array, Header
+from dpbench.data.formats import folders
 
 IMAGES, LABELS = "images", "labels"
 

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dpbench.core.archives import read_arrays
 from dpbench.core.errors import UserError
 from dpbench.core.files import sha256
 from dpbench.core.metrics import Measurement
+from dpbench.core.npz import read_all
 from dpbench.records.run_record import KEPT, RunRecord
 from dpbench.stats.bootstrap import Correct
 
@@ -49,7 +49,7 @@ def correct_of_run(folder: Path, record: RunRecord) -> dict[str, Correct]:
         if sha256(file) != expected:
             raise UserError(f"{file} is not the file that the run wrote: restore it, or remove it")
         try:
-            arrays = read_arrays(file)
+            arrays = read_all(file)
         except ValueError as error:
             raise UserError(f"{file} holds no predictions: {error}") from error
         labels = arrays.get(LABELS)
@@ -91,7 +91,7 @@ def read_correct(file: Path, record: RunRecord, text: bytes | None = None) -> di
         return {}
     measured = _measured(record)
     try:
-        bits = read_arrays(file if text is None else text)
+        bits = read_all(file if text is None else text)
         for metric, packed in bits.items():
             if metric not in measured:
                 raise ValueError(f"{metric} was not measured")

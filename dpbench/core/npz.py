@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from dpbench.core.errors import UserError, described
 from dpbench.core.regular import open_regular
 
 SUFFIX = ".npy"
+LARGEST = 2**27  # bytes of all arrays together that ``read_all`` unpacks
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that NumPy writes
 FORMATS: dict[tuple[int, int], Callable[[IO[bytes]], Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -39,6 +42,11 @@ class Header:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Npz:
@@ -111,6 +119,28 @@ def read(
             f"{file} is not an .npz file with arrays {' and '.join(names)}: {described(error)}; "
             "make one with numpy.savez"
         ) from error
+
+
+def read_all(source: Path | bytes, largest: int = LARGEST) -> dict[str, Array]:
+    """Read all arrays of an archive that anybody may have written.
+
+    Args:
+        source: A regular file, or its content.
+        largest: Most bytes that the arrays may have together.
+
+    Raises:
+        ValueError: It is no intact archive of arrays, or they have more bytes.
+        UserError: The file cannot be read.
+    """
+    with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as handle:
+        try:
+            with zipfile.ZipFile(handle) as archive:
+                npz = Npz(archive)
+                if sum(npz.header(name).size for name in npz.names) > largest:
+                    raise ValueError(f"its arrays have more than {largest:,} bytes")
+                return {name: npz.array(name) for name in npz.names}
+        except Exception as error:  # a bad file may raise anything
+            raise ValueError(described(error)) from error
 
 
 def _header(entry: IO[bytes], name: str) -> Header:
