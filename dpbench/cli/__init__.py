@@ -59,7 +59,7 @@ def main() -> None:
 
 def _code() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="dpbench", standalone_mode=False)
     except Exception as error:
         # usage errors of typer, from whichever copy of click it uses
         if not hasattr(error, "format_message"):
