@@ -119,9 +119,10 @@ def named(asked: tuple[str, ...] | None) -> list[str]:
         return list(entries("evaluator"))
     if not asked:
         raise UserError("--evaluators is empty: `dpbench list evaluators`, or leave it out")
-    for name in asked:
+    names = list(dict.fromkeys(asked))
+    for name in names:
         load_entry("evaluator", name)
-    return list(dict.fromkeys(asked))
+    return names
 
 
 class Evaluated(Protocol):

@@ -297,3 +297,10 @@ def test_rows_have_the_version_of_their_evaluator_and_the_kind_of_their_metric(
         ("toy_missing", "reference"),
     ]
     assert {row["version"] for row in rows} == {status()["version"]} and status()["version"]
+
+
+def test_a_name_that_is_repeated_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up = []
+    monkeypatch.setattr(evaluation, "load_entry", lambda kind, name: looked_up.append(name))
+    assert evaluation.named(("cas", "audit", "cas") * 1000) == ["cas", "audit"]
+    assert looked_up == ["cas", "audit"]
