@@ -68,8 +68,14 @@ def whole_of(folder: Path, seconds: float = 0.0) -> Whole:
 
 
 def comparable(record: dict[str, Any]) -> dict[str, Any]:
-    """A record apart from what interruptions may change: times, sittings, memory, order."""
+    """A record apart from what interruptions may change: times, sittings, memory, order.
+
+    The state of the checkout is left out too, so that who edits it meanwhile breaks no case.
+    """
     content = {name: part for name, part in record.items() if name not in ("timings", "digest")}
+    content["environment"] = {**content["environment"], "git_revision": None}
+    if "code" in content["privacy"]:
+        content["privacy"] = {**content["privacy"], "code": None}
     resolved = dict(content["resolved"])
     resolved.pop("sittings", None)
     for choice in resolved.get("gradients", {}).values():
