@@ -9,8 +9,6 @@ import typer
 
 from dpbench.core.errors import UserError
 
-MOST_PROCESSES = 64  # more would not find cores or devices on one machine
-
 Method = Annotated[str, typer.Option(help="Generator or baseline; see `dpbench list methods`.")]
 DatasetName = Annotated[
     str, typer.Option(help="Data set; see `dpbench list datasets`, or imagefolder:PATH.")
@@ -68,7 +66,6 @@ Processes = Annotated[
     int | None,
     typer.Option(
         min=1,
-        max=MOST_PROCESSES,
         help="Number of processes on this machine that share private training, each with its own "
         "CUDA device or its share of the cores. For several machines use torchrun -m dpbench run.",
     ),

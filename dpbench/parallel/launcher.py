@@ -84,7 +84,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         Exit code of the first rank that failed, or 0. Errors have already been printed.
 
     Raises:
-        UserError: More processes than this machine has cores; none is started.
+        UserError: More processes than this machine has cores, and than 16; none is started.
         RunFailed: Processes were killed, and none was left to say so.
         KeyboardInterrupt: The same, after an interruption.
     """

@@ -44,7 +44,7 @@ def dinov2_extractor(file: Path, device: torch.device) -> Extractor:
             num_classes=0,
         )
     except Exception as error:  # a bad file may raise anything
-        if passing(error):
+        if passing(error) and file.is_file():
             raise
         raise Unavailable(
             f"{DINOV2_VARIABLE} names {file}, which holds no weights of {MODEL} "

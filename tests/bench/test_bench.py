@@ -161,7 +161,7 @@ def test_an_engine_that_cannot_do_a_network_is_a_row_with_the_reason(
     monkeypatch.setattr(step, "engine", lambda name: cannot if name == "vmap" else engine(name))
     options = (*SMALL, "--multiplicity", 1, "--copies", 2)
     found = {row["engine"]: row for row in rows(dpbench, *options)}
-    assert found["folded"]["reason"] == "MemoryError: not enough"
+    assert found["folded"]["reason"] == "out of memory (not enough): free some, or allow more"
     assert found["vmap"]["reason"] == "ValueError: unknown layer"
     for name in ("folded", "vmap"):
         assert found[name]["images_per_s"] is None and found[name]["ratio"] is None
