@@ -35,7 +35,7 @@ COUNTS = {
     "STOP": 4,
 }
 REPORTS, REAL = 2, 4
-SHORT = ("KILL-every-step-0", "INT-0", "TERM-0")  # also among the slow tests
+SHORT = ("KILL-every-step-0", "TERM-0")  # also among the slow tests
 
 
 def named() -> list[object]:

@@ -194,7 +194,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + check
 
 
-def cases(made: Mapping[str, object], short: int = 60) -> list[object]:
+def cases(made: Mapping[str, object], short: int = 100) -> list[object]:
     """Parameters of a test; every ``short``-th is also among the slow tests."""
     return [
         pytest.param(prepare, id=name, marks=[pytest.mark.slow] if index % short == 0 else [])
