@@ -148,19 +148,19 @@ def locked(file: Path, occupied: Callable[[], None]) -> Iterator[None]:
         lock.release()
 
 
-def sealed(content: bytes, owner: str = "") -> bytes:
-    """Content behind the SHA-256 of its owner and itself: 64 hex digits and a line break."""
-    return hashlib.sha256(owner.encode() + content).hexdigest().encode() + b"\n" + content
+def sealed(content: bytes) -> bytes:
+    """Content behind its SHA-256: 64 hex digits and a line break."""
+    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
 
-def unsealed(content: bytes, owner: str = "") -> bytes:
+def unsealed(content: bytes) -> bytes:
     """What ``sealed`` was given.
 
     Raises:
-        ValueError: The content is damaged, or of another owner.
+        ValueError: The content is damaged.
     """
     inner = content[65:]
-    if sealed(inner, owner) != content:
+    if sealed(inner) != content:
         raise ValueError("its checksum is not that of its content")
     return inner
 
