@@ -85,6 +85,7 @@ class RunContext:
         pretrained: Called with a description of the public weights that were loaded or made.
         cache: Folder that keeps these weights for other runs.
         evaluations: Counts gradient evaluations against the plan.
+        owner: What tells the training state of this run from that of others.
     """
 
     profile: Profile
@@ -97,11 +98,12 @@ class RunContext:
     pretrained: Callable[[dict[str, Any]], None] = lambda what: None
     cache: Path = field(default_factory=cache_path)
     evaluations: GradientEvaluations = field(default_factory=GradientEvaluations)
+    owner: str = ""
 
     def stage(self, name: str, label: str) -> Stage:
         """Return a resumable loop that keeps its state under ``name``."""
         file = self.folder / f"{name}.stage"
-        return Stage(label, file, self.progress, self.ranks, self.evaluations)
+        return Stage(label, file, self.progress, self.ranks, self.evaluations, self.owner)
 
     def pretraining(self, recipe: Mapping[str, object], label: str) -> Pretraining:
         """Return public training whose weights are kept for runs of this recipe and seed.

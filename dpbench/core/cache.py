@@ -1,24 +1,21 @@
 """Results that can be computed again, kept in files that prove to be what was written.
 
-A file begins with the SHA-256 of its name and of all that follows, as 64 hex digits and a line
-break. One that is cut short, was changed or has the name of another is made again. A cache that
-cannot be written is read, and what is not in it is computed: no run fails for its cache.
+A file begins with its seal, whose owner is the file's name. One that is cut short, was changed or
+has the name of another is made again. A cache that cannot be written is read, and what is not in it
+is computed: no run fails for its cache.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from dpbench.core.errors import described, out_of_memory, passing
 from dpbench.core.files import cache_path, replace_atomically
+from dpbench.core.seals import SEAL_BYTES, seal_of
 
 T = TypeVar("T")
-
-_CHECKSUM_BYTES = 65
-_READ_AT_ONCE = 1 << 20
 
 
 class Cache:
@@ -47,9 +44,9 @@ class Cache:
         file = self.folder / name
         try:
             with file.open("rb") as handle:
-                written = handle.read(_CHECKSUM_BYTES)
-                if written == _checksum(name, handle):
-                    handle.seek(_CHECKSUM_BYTES)
+                written = handle.read(SEAL_BYTES)
+                if written == seal_of(handle, name):
+                    handle.seek(SEAL_BYTES)
                     return load(handle)
             why = "its checksum does not fit"
         except FileNotFoundError:
@@ -71,10 +68,10 @@ class Cache:
 
         def write(partial: Path) -> None:
             with partial.open("w+b") as handle:
-                handle.write(b"\n" * _CHECKSUM_BYTES)
+                handle.write(b"\n" * SEAL_BYTES)
                 save(handle)
-                handle.seek(_CHECKSUM_BYTES)
-                checksum = _checksum(name, handle)
+                handle.seek(SEAL_BYTES)
+                checksum = seal_of(handle, name)
                 handle.seek(0)
                 handle.write(checksum)
 
@@ -105,11 +102,3 @@ def user_cache(note: Callable[[str], None] = lambda line: None) -> Cache:
         note: As for ``Cache``.
     """
     return Cache(cache_path(), note)
-
-
-def _checksum(name: str, handle: BinaryIO) -> bytes:
-    """Return what a file of a name begins with, given the rest of it."""
-    digest = hashlib.sha256(f"{name}\n".encode())
-    while content := handle.read(_READ_AT_ONCE):
-        digest.update(content)
-    return f"{digest.hexdigest()}\n".encode()

@@ -148,23 +148,6 @@ def locked(file: Path, occupied: Callable[[], None]) -> Iterator[None]:
         lock.release()
 
 
-def sealed(content: bytes) -> bytes:
-    """Content behind its SHA-256: 64 hex digits and a line break."""
-    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
-
-
-def unsealed(content: bytes) -> bytes:
-    """What ``sealed`` was given.
-
-    Raises:
-        ValueError: The content is damaged.
-    """
-    inner = content[65:]
-    if sealed(inner) != content:
-        raise ValueError("its checksum is not that of its content")
-    return inner
-
-
 def sha256(file: Path) -> str:
     """SHA-256 of a file's content, as 64 hex digits."""
     with file.open("rb") as handle:

@@ -27,11 +27,12 @@ from dpbench.privacy.clipping.selection import Executions
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.records.run_record import RECORD, RunRecord
 from dpbench.runs.evaluation import check_resources
+from dpbench.runs.fitting import fit_method, run_context
 from dpbench.runs.folder import locked_folder, open_record
 from dpbench.runs.identity import spec_of
 from dpbench.runs.public_images import open_public
 from dpbench.runs.request import PlannedRun
-from dpbench.runs.steps import NOTHING_TO_FIT, RunSteps, fit_method, run_context
+from dpbench.runs.steps import NOTHING_TO_FIT, RunSteps
 from dpbench.runs.training_folder import may_have_released
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from dpbench.api.evaluator import Need
-from dpbench.api.method import Predictor, RunContext, Sampler, uniform_labels
+from dpbench.api.method import Predictor, Sampler, uniform_labels
 from dpbench.api.sources import PublicSource
 from dpbench.core.cache import user_cache
 from dpbench.core.errors import RunFailed
@@ -37,12 +37,12 @@ from dpbench.privacy.audit import Mechanism
 from dpbench.privacy.certificate import Tuning, certify, events_of
 from dpbench.privacy.clipping.selection import Executions
 from dpbench.privacy.ledger import PrivacyLedger
-from dpbench.privacy.mechanisms import PrivateImages
 from dpbench.records.run_record import KEPT, RECORD, RELEASES, RunRecord
 from dpbench.runs.audited import audited_mechanism
 from dpbench.runs.environment import code, environment
 from dpbench.runs.evaluation import Subject, evaluate
 from dpbench.runs.fitted import rebuilt, stored
+from dpbench.runs.fitting import fit_method, run_context
 from dpbench.runs.folder import CHECKPOINT, GRID, SAMPLES
 from dpbench.runs.request import PlannedRun
 from dpbench.runs.resuming import timed_part
@@ -59,7 +59,6 @@ from dpbench.runs.training_folder import (
     remove,
     spent_in,
 )
-from dpbench.training.evaluations import GradientEvaluations
 
 SAMPLING_CHUNK = 1000
 NOTHING_TO_FIT = b""  # the first rank sends this in place of the key
@@ -135,8 +134,9 @@ class RunSteps:
                 self.planned.budget, training / JOURNAL, self.planned.plan.events
             )
             with self._left_clean(training), self._part("fit"):
+                owner = self.record.resolved[BEGUN]
                 context = run_context(
-                    self.planned, self.public, self.progress, training, self._pretrained
+                    self.planned, self.public, self.progress, training, owner, self._pretrained
                 )
                 executions = self._executions(self.planned.ranks)
                 fitted = fit_method(self.planned, self.dataset, key, ledger, executions, context)
@@ -340,60 +340,3 @@ class RunSteps:
 
     def _artifact(self, name: str) -> None:
         self.record.artifacts[name] = sha256(self.folder / name)
-
-
-def fit_method(
-    planned: PlannedRun,
-    dataset: Dataset,
-    key: bytes,
-    ledger: PrivacyLedger,
-    executions: Executions,
-    context: RunContext,
-) -> Sampler | Predictor:
-    """Fit the method of a planned run to its private images.
-
-    Args:
-        planned: From ``plan``.
-        dataset: The data set with the private images.
-        key: The secret key of the noise.
-        ledger: Where the method's events are spent.
-        executions: Choose how gradients are computed.
-        context: From ``run_context``.
-    """
-    streams = Streams(planned.request.seed, key)
-    private = PrivateImages(
-        dataset.splits.train, planned.info, ledger, streams, executions, context.evaluations
-    )
-    with closing(private):
-        return planned.resolved.method.fit(private, context)
-
-
-def run_context(
-    planned: PlannedRun,
-    public: PublicSource | None,
-    progress: Progress,
-    folder: Path,
-    pretrained: Callable[[dict[str, Any]], None] = lambda what: None,
-) -> RunContext:
-    """What the method of a planned run gets from the harness.
-
-    Args:
-        planned: From ``plan``.
-        public: The public images, or None.
-        progress: Receives progress updates.
-        folder: Where training state may be kept.
-        pretrained: Called with a description of the public weights that are used.
-    """
-    return RunContext(
-        profile=planned.profile,
-        device=planned.device,
-        streams=Streams(planned.request.seed),  # what a method draws by itself needs no secret
-        progress=progress,
-        folder=folder,
-        ranks=planned.ranks,
-        public=public,
-        pretrained=pretrained,
-        evaluations=GradientEvaluations(
-            planned.plan.evaluations(private=True), planned.plan.evaluations(private=False)
-        ),
-    )

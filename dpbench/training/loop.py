@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dpbench.core.errors import RunFailed, described
-from dpbench.core.files import sealed, unsealed, write_bytes
+from dpbench.core.files import write_bytes
 from dpbench.core.progress import Progress
+from dpbench.core.seals import sealed, unsealed
 from dpbench.core.signals import deferred
 from dpbench.core.state import from_bytes, to_bytes
 from dpbench.parallel.ranks import ALONE, Ranks
@@ -44,6 +45,7 @@ class Stage:
         ranks: Processes that take each step together. They start from the state of the first rank,
             which also saves, and stop after the same step when one of them is interrupted.
         evaluations: Counts the gradient evaluations of the loop; None for a count of its own.
+        owner: What tells the state of this run from that of others, which is refused.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class Stage:
         progress: Progress,
         ranks: Ranks = ALONE,
         evaluations: GradientEvaluations | None = None,
+        owner: str = "",
     ) -> None:
         """Store the arguments."""
+        self._owner = owner
         self._evaluations = evaluations or GradientEvaluations()
         self.ranks = ranks
         self._label = label
@@ -137,17 +141,17 @@ class Stage:
         """The saved state; empty if there is none.
 
         Raises:
-            RunFailed: The file is not what was saved.
+            RunFailed: The file is not what this run saved.
         """
         if not self._file.exists():
             return b""
         try:
-            return unsealed(self._file.read_bytes())
+            return unsealed(self._file.read_bytes(), self._owner)
         except ValueError as error:
-            raise RunFailed(f"{self._file} is damaged: {REPEATED}") from error
+            raise RunFailed(f"{self._file} is damaged, or of another run: {REPEATED}") from error
 
     def _write(self, content: dict[str, Any]) -> None:
-        write_bytes(self._file, sealed(to_bytes(content)), SECRET_MODE)
+        write_bytes(self._file, sealed(to_bytes(content), self._owner), SECRET_MODE)
 
 
 def _content(done: int, state: Mapping[str, Stateful]) -> dict[str, Any]:

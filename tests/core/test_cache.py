@@ -58,7 +58,7 @@ def test_what_is_not_what_was_written_is_not_found(
 def test_a_cache_that_took_files_as_they_are_would_be_noticed(
     cache: Cache, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dpbench.core.cache._checksum", lambda name, handle: handle.read()[:65])
+    monkeypatch.setattr("dpbench.core.cache.seal_of", lambda handle, owner: handle.read()[:65])
     keep(cache, "accuracy.json", b"91.1111".ljust(65))
     file = cache.folder / "accuracy.json"
     file.write_bytes(file.read_bytes()[:65] + b"91.1".ljust(65))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dpbench.core.files import replace_atomically, sealed, unsealed, write_bytes, write_text
+from dpbench.core.files import replace_atomically, write_bytes, write_text
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
@@ -35,12 +35,3 @@ def test_a_secret_file_is_secret_before_anything_is_in_it(tmp_path: Path) -> Non
     assert modes == [0o600]
     write_bytes(tmp_path / "key", b"secret", 0o600)
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
-
-
-def test_a_change_of_what_is_sealed_is_noticed() -> None:
-    content = sealed(b"content")
-    assert unsealed(content) == b"content" and unsealed(sealed(b"")) == b""
-    changed = (content[:-1], content + b" ", content[:70] + b"!" + content[71:], content[1:], b"")
-    for each in (*changed, b"content"):
-        with pytest.raises(ValueError):
-            unsealed(each)

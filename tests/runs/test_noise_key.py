@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dpbench.core.streams import KEY_BYTES, Streams
-from dpbench.runs import steps
+from dpbench.runs import fitting
 from tests.support.checks.key import (
     PURPOSE,
 )
@@ -55,6 +55,6 @@ def test_a_method_with_the_key_is_noticed(
         def __init__(self, seed: int, key: bytes | None = None) -> None:
             super().__init__(seed, key or bytes(KEY_BYTES))
 
-    monkeypatch.setattr(steps, "Streams", Generous)
+    monkeypatch.setattr(fitting, "Streams", Generous)
     with pytest.raises(AssertionError):
         check_methods_have_no_key(dpbench, toy, tmp_path / "run", monkeypatch)

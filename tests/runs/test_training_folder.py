@@ -13,6 +13,7 @@ import pytest
 
 from dpbench.core.errors import RunFailed
 from dpbench.core.progress import Silent
+from dpbench.core.seals import sealed
 from dpbench.privacy import dpsgd
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.ledger import PrivacyLedger
@@ -52,6 +53,11 @@ def write(name: str, content: bytes) -> Callable[[Path], Any]:
     return lambda training: (training / name).write_bytes(content)
 
 
+def of_another_run(training: Path) -> None:
+    content = (training / STAGE).read_bytes()[65:]
+    (training / STAGE).write_bytes(sealed(content, "the fingerprint of another key"))
+
+
 def remove(*names: str) -> Callable[[Path], Any]:
     return lambda training: [(training / name).unlink() for name in names]
 
@@ -74,6 +80,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "deep journal": (write(JOURNAL, b"[" * 100_000), f"{JOURNAL} is not a journal"),
     "stage of garbage": (write(STAGE, b"garbage"), f"{STAGE} is damaged"),
     "empty stage": (write(STAGE, b""), f"{STAGE} is damaged"),
+    "another's stage": (of_another_run, f"{STAGE} is damaged, or of another run"),
     "a bit of the stage": (lambda folder: flipped(folder / STAGE, 500), f"{STAGE} is damaged"),
 }
 
@@ -91,7 +98,7 @@ def reopened(training: Path) -> None:
     open_training(training)
     check_begun(training, kept_key(training), known)
     PrivacyLedger(PrivacyBudget(0.001), training / JOURNAL)
-    next(iter(Stage("training", training / STAGE, Silent()).steps(4, {})))
+    next(iter(Stage("training", training / STAGE, Silent(), owner=known).steps(4, {})))
 
 
 def test_training_state_that_is_damaged_is_refused(interrupted: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dpbench.core.files import unsealed
+from dpbench.core.seals import unsealed
 from dpbench.core.state import from_bytes
 from dpbench.runs.folder import CHECKPOINT, GRID, SAMPLES
+from dpbench.runs.training_folder import BEGUN
 
 PLUGINS = Path(__file__).parent.parent / "plugins"
 # a budget this small is cheap to account for, and leaves samples that are mostly noise
@@ -59,7 +61,8 @@ def interrupted_at_step(
 
 def saved(stage: Path) -> dict[str, Any]:
     """What a stage of training saved in its file."""
-    content: dict[str, Any] = from_bytes(unsealed(stage.read_bytes()))
+    record = json.loads((stage.parents[1] / "record.json").read_text())
+    content: dict[str, Any] = from_bytes(unsealed(stage.read_bytes(), record["resolved"][BEGUN]))
     return content
 
 

@@ -8,7 +8,7 @@ import time
 from dpbench.baselines.class_mean import ClassMean
 from dpbench.generators.diffusion import loss as adapter
 from dpbench.privacy import ledger
-from dpbench.runs import execute, steps
+from dpbench.runs import execute, fitting, steps
 from dpbench.training.evaluations import GradientEvaluations
 from tests.support import broken, methods
 from tests.support import detectors as see
@@ -162,7 +162,7 @@ MUTANTS_OF_RUNS = (
         "streams without the key",
         "secrecy of noise",
         see.key_attack,
-        at(steps, "Streams"),
+        at(fitting, "Streams"),
         broken.streams.SeededStreams,
     ),
     Mutant(

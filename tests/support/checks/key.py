@@ -19,7 +19,7 @@ import torch
 import dpbench
 from dpbench.core.streams import KEY_BYTES, PUBLIC_STREAMS, Streams, reproducible_key
 from dpbench.privacy import dpsgd
-from dpbench.runs import steps
+from dpbench.runs import fitting
 from tests.support.checks import expect
 from tests.support.command import TOY, Command
 from tests.support.private import Gradients, flat
@@ -108,7 +108,7 @@ def guessed_noise(folder: Path) -> Iterator[np.ndarray]:
         if guess < 2**32:
             yield np.random.RandomState(guess).standard_normal(NUMBERS).astype("float32")
     for key in dict.fromkeys(guessed_keys(folder)):
-        rng = steps.Streams(seed, key).secret("dp-noise", PURPOSE, 0)
+        rng = fitting.Streams(seed, key).secret("dp-noise", PURPOSE, 0)
         yield rng.standard_normal(NUMBERS, dtype="float32")
 
 
