@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dpbench.api.evaluator import EvaluationContext, Need
 from dpbench.core.images import Images
 from dpbench.core.metrics import Measurement, MetricKind, MetricSpec
+from dpbench.core.pixels import image_digests
 from dpbench.data.subsets import random_subset
 from dpbench.stats.proportions import wilson_interval
 
@@ -40,7 +41,6 @@ COPIES = (
 )
 # distances in memory at once: 160 MB of float32
 CHUNK_DISTANCES = 40_000_000
-IMAGES_HASHED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -136,17 +136,11 @@ def closer_to_train(
 
 def count_copies(images: Images, originals: Images) -> int:
     """Count the images that are equal to an original, bit by bit or mirrored left to right."""
-    known = set(_digests(originals))
-    mirrored = Images(images.pixels.flip(3), images.labels)
-    pairs = zip(_digests(images), _digests(mirrored), strict=True)
-    return sum(not known.isdisjoint(pair) for pair in pairs)
-
-
-def _digests(images: Images) -> Iterator[bytes]:
-    """A short digest of each image, so that no second copy of a large split is in memory."""
-    for start in range(0, len(images), IMAGES_HASHED_AT_ONCE):
-        for pixels in images[start : start + IMAGES_HASHED_AT_ONCE].pixels.contiguous().numpy():
-            yield hashlib.blake2b(pixels, digest_size=16).digest()
+    known = image_digests(originals.pixels)
+    same, mirrored = (
+        np.isin(image_digests(images.pixels, turned), known) for turned in (False, True)
+    )
+    return int((same | mirrored).sum())
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ or changed by more than an encoding or an enlargement, and few copies of the lat
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpbench.core.errors import UserError
+from dpbench.core.pixels import image_digests
 
 COMPARED_AT_ONCE = 4096
 # Near copies: of so many private images, spread over the set, the nearest public image is sought.
@@ -42,7 +42,7 @@ def check_apart(name: str, public: Iterable[Tensor], private: Tensor) -> None:
         UserError: A public image is a private one or its mirror image, or the public images hold
             near copies of the private ones.
     """
-    own = np.unique(np.concatenate([_digests(private), _digests(private, flipped=True)]))
+    own = np.unique(np.concatenate([_digests(private), _digests(private, mirrored=True)]))
     sought = _sought(private)
     near = _Nearest(torch.cat([sought, sought.flip(3)]))
     count = copies = 0
@@ -64,25 +64,19 @@ def check_apart(name: str, public: Iterable[Tensor], private: Tensor) -> None:
         )
 
 
-def _parts(images: Tensor) -> Iterator[Tensor]:
-    for start in range(0, len(images), COMPARED_AT_ONCE):
-        yield images[start : start + COMPARED_AT_ONCE]
-
-
 def _plain(images: Tensor) -> Tensor:
     """``(N,)``, bool: whether an image has one intensity only."""
     flat = images.flatten(1)
     return (flat == flat[:, :1]).all(1)
 
 
-def _digests(images: Tensor, flipped: bool = False) -> NDArray[np.uint64]:
-    """Digests of 8 bytes of the images that have more than one intensity."""
-    found = []
-    for part in _parts(images):
-        kept = part[~_plain(part)]
-        rows = (kept.flip(3) if flipped else kept).flatten(1).contiguous().numpy()
-        found += [hashlib.blake2b(row.data, digest_size=8).digest() for row in rows]
-    return np.frombuffer(b"".join(found), np.uint64)
+def _digests(images: Tensor, mirrored: bool = False) -> NDArray[np.uint64]:
+    """Digests of the images that have more than one intensity."""
+    parts = [
+        image_digests(part[~_plain(part)], mirrored)
+        for part in torch.split(images, COMPARED_AT_ONCE)
+    ]
+    return np.concatenate([np.empty(0, np.uint64), *parts])
 
 
 def _sought(private: Tensor) -> Tensor:
@@ -111,7 +105,7 @@ class _Nearest:
 
     def see(self, images: Tensor) -> None:
         """Take some images into account."""
-        for part in _parts(images):
+        for part in torch.split(images, COMPARED_AT_ONCE):
             correlations = torch.cat([self._two, self._sought @ _described(part).T], 1)
             self._two = correlations.topk(2).values
 

@@ -98,7 +98,7 @@ def test_twins_of_the_check_let_private_images_in(
 
     unmirrored = public_overlap._digests
     with monkeypatch.context() as twin:
-        twin.setattr(public_overlap, "_digests", lambda images, flipped=False: unmirrored(images))
+        twin.setattr(public_overlap, "_digests", lambda images, mirrored=False: unmirrored(images))
         assert not refused(digits[:150].flip(3), digits) and refused(digits[:150], digits)
     with monkeypatch.context() as twin:
         twin.setattr(public_overlap, "NEARER", 0.0)
