@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 UNHEARD = 3  # exit code of a rank that ends with ``Unheard``
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # what RuntimeErrors of torch and of its libraries say for a disk, memory or file at fault
 _FULL_DISK = ("unexpected pos", "PytorchStreamWriter failed")
 _NO_MEMORY = (
@@ -69,7 +69,7 @@ def described(error: BaseException) -> str:
     if (full := _full_disk(error)) is not None:
         where = f": {full.filename}" if full.filename else ""
         text = f"{str(full.strerror).lower()}{where}: make room"
-    elif isinstance(error, RuntimeError) and any(sign in str(error) for sign in _FULL_DISK):
+    elif out_of_room(error):
         text = "no space left on device: make room"
     elif out_of_memory(error):
         text = f"out of memory ({_first_sentence(error)}): free some, or allow more"
@@ -89,19 +89,26 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+def out_of_room(error: BaseException) -> bool:
+    """Whether a disk was full, whatever library says so."""
+    return _full_disk(error) is not None or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _FULL_DISK)
+    )
+
+
 def passing(error: BaseException) -> bool:
     """Whether an error says nothing about what was tried, and may be gone at the next try.
 
     That is so of memory, disks and the system, and of what else the machine refused.
     """
-    return isinstance(error, OSError) or _full_disk(error) is not None or out_of_memory(error)
+    return isinstance(error, OSError) or out_of_room(error) or out_of_memory(error)
 
 
 def _full_disk(error: BaseException) -> OSError | None:
     """The error of a full disk, also behind the one that torch makes of it."""
     each: BaseException | None = error
     while isinstance(each, OSError | RuntimeError):
-        if isinstance(each, OSError) and each.errno in FULL:
+        if isinstance(each, OSError) and each.errno in _FULL:
             return each
         each = each.__cause__ or each.__context__
     return None

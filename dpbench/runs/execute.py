@@ -9,12 +9,12 @@ from pathlib import Path
 
 from dpbench.api.sources import NO_PUBLIC, PublicSource
 from dpbench.core.errors import (
-    FULL,
     RunFailed,
     UserError,
     contained,
     described,
     out_of_memory,
+    out_of_room,
     were_done,
 )
 from dpbench.core.files import cache_path, check_writable
@@ -145,7 +145,7 @@ def in_plain_words(method: str, folder: Path) -> Iterator[None]:
                 "anew, which is a second release if the run is private"
             ) from error
         said = f"{method} failed: {described(error)}"
-        if isinstance(error, OSError) and error.errno in FULL or out_of_memory(error):
+        if out_of_room(error) or out_of_memory(error):
             raise RunFailed(f"{said}, and give the same command, which continues") from error
         raise RunFailed(f"{said} (--debug shows where; {folder / RECORD})") from error
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpbench.core.errors import UserError, described, passing
+from dpbench.core.errors import UserError, described, out_of_room, passing
 from dpbench.core.files import replace_atomically
 
 
@@ -124,6 +124,13 @@ def test_a_full_disk_under_torch_is_called_one(
     assert described(raised.value) == "no space left on device: make room"
     assert passing(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_of_which_torch_keeps_no_cause_is_one_too() -> None:
+    error = RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0")
+    assert out_of_room(error) and passing(error)
+    assert described(error) == "no space left on device: make room"
+    assert not out_of_room(ValueError("unexpected pos 64 vs 0"))
 
 
 def test_what_is_said_well_is_left_alone() -> None:
