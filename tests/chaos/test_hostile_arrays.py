@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tests.support.chaos_hostile import (
     FAMILY,
     Arguments,
     Prepare,
+    bound,
     cases,
     evaluate,
     harmless,
@@ -67,15 +67,6 @@ def special(make: Callable[[Path], object]) -> Prepare:
         return evaluate("x.npz")
 
     return prepare
-
-
-def bound(path: Path) -> None:
-    here = Path.cwd()
-    os.chdir(path.parent)  # the name of a socket is short
-    try:
-        socket.socket(socket.AF_UNIX).bind(path.name)
-    finally:
-        os.chdir(here)
 
 
 def dtypes() -> dict[str, Prepare]:

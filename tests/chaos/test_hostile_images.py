@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import socket
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.support.chaos_hostile import (
     FAMILY,
     Arguments,
     Prepare,
+    bound,
     cases,
     chunk,
     evaluate,
@@ -60,15 +60,6 @@ def content(of: bytes) -> Spoil:
 
 def link(to: str) -> Spoil:
     return lambda file: file.symlink_to(to)
-
-
-def bound(file: Path) -> None:
-    here = Path.cwd()
-    os.chdir(file.parent)  # the name of a socket is short
-    try:
-        socket.socket(socket.AF_UNIX).bind(file.name)
-    finally:
-        os.chdir(here)
 
 
 def texts(size: int) -> bytes:

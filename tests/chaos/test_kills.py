@@ -59,6 +59,14 @@ def signal_after(running: Running, seconds: float, number: int) -> bool:
     return True
 
 
+def assert_ended_in_words(number: int, code: int, err: str) -> None:
+    """A signal that can be handled ends a run with a line and the exit code of its own."""
+    assert TRACEBACK not in err, err
+    if number in CODES and code != 0:
+        assert code == CODES[number], f"exit {code}: {err}"
+        assert SAID.search(err.strip().splitlines()[-1]), f"it ended without a word: {err}"
+
+
 @pytest.mark.parametrize("kind", named())
 def test_a_run_that_gets_a_signal_continues_to_the_same_bytes(
     kind: str,
@@ -83,12 +91,9 @@ def test_a_run_that_gets_a_signal_continues_to_the_same_bytes(
         os.kill(running.child.pid, signal.SIGCONT)
     ended = running.end()
     record_property("detail", stage_of(place.work / "here"))
-    assert TRACEBACK not in ended.err, str(ended)
     if number == signal.SIGSTOP:
         assert ended.code == 0, str(ended)
-    if number in CODES and ended.code != 0:
-        assert ended.code == CODES[number], str(ended)
-        assert SAID.search(ended.last), f"it ended without a word: {ended}"
+    assert_ended_in_words(number, ended.code, ended.err)
     continued(place, lab.whole)
 
 
@@ -114,10 +119,7 @@ def test_so_does_a_process_of_its_own(
     code = process.wait(DEADLINE)
     text = (place.root / "err").read_text()
     record_property("detail", stage_of(place.work / "here"))
-    assert TRACEBACK not in text, text
-    if number in CODES and code != 0:
-        assert code == CODES[number], f"exit {code}: {text}"
-        assert SAID.search(text.strip().splitlines()[-1]), text
+    assert_ended_in_words(number, code, text)
     continued(place, lab.whole)
 
 

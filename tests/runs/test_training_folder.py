@@ -14,7 +14,6 @@ import pytest
 from dpbench.core.errors import RunFailed
 from dpbench.core.progress import Silent
 from dpbench.core.seals import sealed
-from dpbench.privacy import dpsgd
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.ledger import PrivacyLedger
 from dpbench.records.run_record import read_record
@@ -30,6 +29,7 @@ from dpbench.runs.training_folder import (
 )
 from dpbench.training.loop import Stage
 from tests.support import broken
+from tests.support.checks.runs import noise_by_step
 from tests.support.command import TOY, Command, interrupted_at_step, one_error
 
 HERE = (*TOY, "--out", "here")
@@ -131,15 +131,7 @@ def test_a_run_whose_training_state_is_damaged_releases_nothing_more(
 
 def check_each_release_has_one_noise(dpbench: Command, damage: Callable[[Path], Any]) -> None:
     """After the damage no step is released with other noise than before it."""
-    honest, drawn = dpsgd.gaussian_noise, dict[int, set[bytes]]()
-
-    def seen(like: Any, streams: Any, purpose: str, step: int) -> Any:
-        noise = honest(like, streams, purpose, step)
-        drawn.setdefault(step, set()).add(noise["mean"].numpy().tobytes())
-        return noise
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dpsgd, "gaussian_noise", seen)
+    with noise_by_step() as drawn:
         assert dpbench(*HERE).code == 130
         damage(TRAINED)
         dpbench(*HERE)

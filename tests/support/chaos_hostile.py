@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import re
+import socket
 import struct
 import zipfile
 import zlib
@@ -46,6 +47,16 @@ def load(dataset: str, *options: object) -> Arguments:
     """A run that loads a data set and releases it as it is."""
     small = ("--method", "real", "--profile", "smoke", "--evaluators", "toy", "--out", "here")
     return ("run", *small, "--dataset", dataset, *options)
+
+
+def bound(path: Path) -> None:
+    """Make a socket."""
+    here = Path.cwd()
+    os.chdir(path.parent)  # the name of a socket is short
+    try:
+        socket.socket(socket.AF_UNIX).bind(path.name)
+    finally:
+        os.chdir(here)
 
 
 def harmless(

@@ -24,8 +24,8 @@ from dpbench.core.registry import load
 from dpbench.data.catalog import CATALOG
 from dpbench.data.load import Dataset
 from dpbench.data.load import load as load_dataset
-from dpbench.privacy import dpsgd, ledger
 from dpbench.privacy import epsilon as accountant
+from dpbench.privacy import ledger
 from dpbench.privacy.clipping import engine
 from dpbench.privacy.replay.neighbours import neighbours
 from dpbench.runs import execute
@@ -195,20 +195,13 @@ labels_of_samples = Detector("labels of another private set", _labels_of_samples
 
 def _noise_of_a_resumed_run(lab: Lab) -> None:
     """A run that dies makes no release again with other noise, and no more than are paid for."""
-    honest, drawn = dpsgd.gaussian_noise, dict[int, set[bytes]]()
-
-    def seen(like: Any, streams: Any, purpose: str, step: int) -> Any:
-        noise = honest(like, streams, purpose, step)
-        drawn.setdefault(step, set()).add(noise["mean"].numpy().tobytes())
-        return noise
 
     def die(count: int) -> None:
         if count == 3:
             raise MemoryError
 
     lab.toy.HOOKS["step"] = die
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dpsgd, "gaussian_noise", seen)
+    with runs.noise_by_step() as drawn:
         assert lab.dpbench(*TOY, "--out", lab.folder / "run").code == 1
         assert sorted(drawn) == [0, 1]
         assert lab.dpbench(*TOY, "--out", lab.folder / "run").code == 0

@@ -106,8 +106,9 @@ def check_spending_of_a_resumed_run(dpbench: Command, toy: ModuleType, folder: P
     assert "and now wants to spend" in ended.err
 
 
-def check_overwriting(dpbench: Command, toy: ModuleType, folder: Path) -> None:
-    """``--overwrite`` starts from the first step with another key."""
+@contextmanager
+def noise_by_step() -> Iterator[dict[int, set[bytes]]]:
+    """The noises that the toy's steps draw inside the block, of each step as a set."""
     honest, drawn = dpsgd.gaussian_noise, dict[int, set[bytes]]()
 
     def seen(like: Any, streams: Any, purpose: str, step: int) -> Any:
@@ -117,6 +118,12 @@ def check_overwriting(dpbench: Command, toy: ModuleType, folder: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dpsgd, "gaussian_noise", seen)
+        yield drawn
+
+
+def check_overwriting(dpbench: Command, toy: ModuleType, folder: Path) -> None:
+    """``--overwrite`` starts from the first step with another key."""
+    with noise_by_step() as drawn:
         assert interrupted(dpbench, toy, folder / "run") == 1
         assert sorted(drawn) == [0, 1]
         assert dpbench(*TOY, "--out", folder / "run", "--overwrite").code == 0
