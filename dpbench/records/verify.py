@@ -89,7 +89,10 @@ def verify(file: Path, accounts: Accounts | None = None, text: bytes | None = No
     checks.parts()
     checks.artifacts()
     return Verdict(
-        *(file, record, checks.claimed, checks.recomputed),
+        file=file,
+        record=record,
+        epsilon=checks.claimed,
+        recomputed=checks.recomputed,
         contradictions=tuple(checks.wrong),
         alarms=_alarms(record),
         unchecked=tuple(checks.unchecked),

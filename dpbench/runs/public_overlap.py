@@ -72,11 +72,9 @@ def _plain(images: Tensor) -> Tensor:
 
 def _digests(images: Tensor, mirrored: bool = False) -> NDArray[np.uint64]:
     """Digests of the images that have more than one intensity."""
-    parts = [
-        image_digests(part[~_plain(part)], mirrored)
-        for part in torch.split(images, COMPARED_AT_ONCE)
-    ]
-    return np.concatenate([np.empty(0, np.uint64), *parts])
+    parts = torch.split(images, COMPARED_AT_ONCE)
+    found = [image_digests(part[~_plain(part)], mirrored) for part in parts]
+    return np.concatenate([np.empty(0, np.uint64), *found])
 
 
 def _sought(private: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Nothing is guessed: what can be read in two ways is refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dpbench.core.checks import check_name
@@ -177,9 +177,8 @@ def _number_like(name: str) -> bool:
     return name.isascii() and name.isdecimal()
 
 
-def _numbers(names: Sequence[str] | Iterable[str]) -> dict[int, int] | None:
+def _numbers(names: Sequence[str]) -> dict[int, int] | None:
     """Label by the number that a class is called, or None if not all are called by numbers."""
-    names = list(names)
     if not all(map(_number_like, names)):
         return None
     return {int(name): label for label, name in enumerate(names)}
