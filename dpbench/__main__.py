@@ -20,6 +20,10 @@ def main() -> None:
         except MemoryError:
             print("Error: out of memory at the start: allow more", file=sys.stderr)  # noqa: T201
             sys.exit(1)
+        finally:
+            # After an interruption inside exec of a string, as dataclasses have, CPython ends the
+            # process by SIGINT, whatever its exit code: unless another string was executed since.
+            exec("")
 
 
 if __name__ == "__main__":

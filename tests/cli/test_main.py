@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -38,3 +40,27 @@ def test_an_end_while_modules_are_imported_is_one_line(
     assert ended.value.code == code
     assert capsys.readouterr().err == f"{said}\n"
     assert [signal.getsignal(number) for number in (2, 15, 1)] == before
+
+
+INTERRUPTED_WITHIN_EXEC = """
+import sys, types
+
+def command_line():
+    try:
+        exec("import signal; signal.raise_signal(signal.SIGTERM)")
+    except KeyboardInterrupt:
+        sys.exit(143)
+
+sys.modules["dpbench.cli"] = types.ModuleType("dpbench.cli")
+sys.modules["dpbench.cli"].main = command_line
+from dpbench.__main__ import main
+main()
+"""
+
+
+def test_the_exit_code_holds_where_the_signal_came_while_a_string_was_executed(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED_WITHIN_EXEC)
+    ended = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, timeout=60)
+    assert ended.returncode == 143
