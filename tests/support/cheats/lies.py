@@ -133,7 +133,7 @@ class DependsOnTheTime(OneSum):
     """draws by the clock"""
 
     def fit(self, private: PrivateImages, run: RunContext) -> Shows:
-        return Shows(self.learn(private, self.rows) + time.time_ns() % 1000)
+        return Shows(self.learn(private, self.rows) + time.perf_counter() % 1)
 
 
 class DrawsFromTheGlobalGenerator(OneSum):
