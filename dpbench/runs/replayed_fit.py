@@ -84,7 +84,7 @@ class Fitted:
     """What a fit released, and what a run would publish or measure of it.
 
     Attributes:
-        releases: What was released, without noise.
+        releases: What was released, without noise; empty where it was compared already.
         comparisons: Releases and their circumstances, compared with those on D.
         outputs: By name a digest of what must not depend on private images.
         engines: The engines that were chosen, by purpose.
@@ -181,7 +181,7 @@ def fit(
         "plan": _described(plan),
     }
     return Fitted(
-        private.releases,
+        private.releases if on_d is None else (),
         private.comparisons(),
         {name: hashlib.sha256(content).digest() for name, content in outputs.items()},
         chosen,

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from types import ModuleType
 
 import numpy as np
@@ -198,6 +198,14 @@ def few_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checking, "neighbours", few)
 
 
+# As little as has all that a fit does: a step before the interruption, and two after it.
+FEW = {
+    **dict.fromkeys(("steps", "warmup_steps", "synthetic_steps", "public_steps"), 3),
+    **dict.fromkeys(("synthetic_images", "public_images"), 32),
+    **{"public_warmup_steps": 1, "generator_steps": 3, "frequencies": 36, "rank": 8},
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
@@ -210,7 +218,9 @@ def few_sets(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_private_method_learns_through_its_mechanisms_alone(
     name: str, settings: tuple[str, ...]
 ) -> None:
-    request = RunRequest(name, "digits", profile="smoke", settings=settings, device="cpu")
+    known = {each.name for each in fields(load("method", name))}
+    few = tuple(f"{each}={value}" for each, value in FEW.items() if each in known)
+    request = RunRequest(name, "digits", profile="smoke", settings=settings + few, device="cpu")
     planned = plan(request)
     dataset, public = open_images(planned, None, Silent())
     subject = replace(Subject.of(planned, public, None), engine=None)

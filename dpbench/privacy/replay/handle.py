@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -68,8 +69,9 @@ def same_or_not(what: str, neighbour: str, same: bool) -> Comparison:
     return Comparison(None, what, neighbour, 0.0 if same else math.inf, 0.0)
 
 
-# Maps the digest of each image that a mechanism read to a fingerprint of what was computed from it.
-Computed = dict[bytes, Tensor]
+# Maps the digest of each image that a mechanism read to fingerprints of what was computed from it,
+# (parts, 2). Arrays, for they pass between processes, and thousands of small tensors do so slowly.
+Computed = dict[bytes, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ class ReplayedImages(PrivateImages):
         Returns:
             ``parts``, with the rows of the added image replaced by ``Neighbour.spoiled``.
         """
-        fingerprints = torch.stack([_fingerprints(part) for part in parts], dim=1)
+        fingerprints = torch.stack([_fingerprints(part) for part in parts], dim=1).numpy()
         keys = [content + of.encode() for content in contents]
         self._computed.update(zip(keys, fingerprints, strict=True))
         if self._neighbour.spoiled is None:
@@ -306,24 +308,25 @@ class ReplayedImages(PrivateImages):
 
 def _fingerprints(rows: Tensor) -> Tensor:
     """Product of each row with a fixed vector, and its norm: ``(B, 2)``, float64."""
-    flat = rows.detach().flatten(1).double().nan_to_num(1.0, 2.0, 3.0)
+    flat = rows.detach().flatten(1).double()
+    norms = flat.norm(dim=1)
+    if not norms.isfinite().all():
+        flat = flat.nan_to_num(1.0, 2.0, 3.0)
+        norms = flat.norm(dim=1)
     direction = torch.arange(1, 1 + flat.shape[1], device=rows.device).double().cos()
-    return torch.stack([flat @ direction, flat.norm(dim=1)], dim=1).cpu()
+    return torch.stack([flat @ direction, norms], dim=1).cpu()
 
 
 def _alike(here: Computed, there: Computed) -> bool:
     """Whether the same was computed from the images that are in both sets, up to rounding."""
     both = here.keys() & there.keys()
-    if any(here[each].shape != there[each].shape for each in both):
+    if any(here[i].shape != there[i].shape for i in both):
         return False
-    return all(
-        bool(
-            (
-                (here[each] - there[each]).abs() <= ROUNDING_OF_COPIES * (1 + there[each][:, 1:])
-            ).all()
+    with np.errstate(invalid="ignore"):  # what is infinite on both sides is not the same
+        return all(
+            bool((abs(here[i] - there[i]) <= ROUNDING_OF_COPIES * (1 + there[i][:, 1:])).all())
+            for i in both
         )
-        for each in both
-    )
 
 
 def _filled(part: Tensor, rows: Tensor, value: float) -> Tensor:
