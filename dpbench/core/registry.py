@@ -70,7 +70,11 @@ class Entry:
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
-    """All entries of a kind, sorted by name; third parties cannot replace a built-in one."""
+    """All entries of a kind, sorted by name; third parties cannot replace a built-in one.
+
+    Raises:
+        UserError: What an installed package announces cannot be read.
+    """
     found: dict[str, Entry] = {}
     for family in _PACKAGES[kind]:
         # found, not imported: a package's __init__ may import torch
@@ -81,7 +85,7 @@ def entries(kind: Kind) -> dict[str, Entry]:
                 name = module.name.replace("_", "-")
                 path = f"dpbench.{family}.{module.name}"
                 found[name] = Entry(name, family, path, _LINES[kind], OURS, __version__)
-    for point in importlib.metadata.entry_points(group=_GROUPS[kind]):
+    for point in _announced(_GROUPS[kind]):
         # not point.module and point.attr, which raise if the entry point is malformed
         path, _, attribute = point.value.partition(":")
         owner = point.dist
@@ -95,6 +99,22 @@ def entries(kind: Kind) -> dict[str, Entry]:
         )
         found.setdefault(point.name, entry)
     return dict(sorted(found.items()))
+
+
+def _announced(group: str) -> importlib.metadata.EntryPoints:
+    """Entry points of a group, from all installed packages, which are read together."""
+    try:
+        return importlib.metadata.entry_points(group=group)
+    except Exception as error:
+        for package in importlib.metadata.distributions():
+            try:
+                _ = package.entry_points
+            except Exception:
+                raise UserError(
+                    f"entry_points.txt of the installed package {package.name} {package.version} "
+                    f"cannot be read ({described(error)}): mend or uninstall the package"
+                ) from error
+        raise
 
 
 def load(kind: Kind, name: str) -> Any:

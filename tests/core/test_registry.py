@@ -266,3 +266,14 @@ def test_a_name_that_is_no_part_of_a_path_is_broken(install: Install, name: str)
     assert name in entries("method")
     with pytest.raises(UserError, match="odd 2.0 is broken: .*small letters, digits"):
         load("method", name)
+
+
+@pytest.mark.parametrize("command", [("list",), ("run", "--method", "real", "--dataset", "digits")])
+def test_a_package_whose_entry_points_cannot_be_read_is_named(
+    dpbench: Command, install: Install, command: tuple[str, ...]
+) -> None:
+    install("odd", "[dpbench.generators]\nline\u2028break = odd:METHOD", "METHOD = 3")
+    ended = dpbench(*command)
+    assert ended.code == 2 and ended.err.count("\n") == 1
+    assert "entry_points.txt of the installed package odd 2.0 cannot be read (" in ended.err
+    assert "mend or uninstall the package" in ended.err
