@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,8 +12,14 @@ import pytest
 
 from dpbench.records.run_record import find_records, read_record
 from dpbench.runs.sweep import execute
-from tests.support.command import PLUGINS, TOY, Command, Ended
-from tests.support.processes import dpbench_forked, killed_at_last, wait_for
+from tests.support.command import TOY, Command, Ended
+from tests.support.processes import (
+    ForkedStart,
+    dpbench_forked,
+    hold_at_step,
+    killed_at_last,
+    wait_for,
+)
 from tests.support.sweeps import THREE, at, column, interrupt
 
 
@@ -194,21 +199,22 @@ def test_a_second_interruption_kills(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert children[0].returncode == -signal.SIGKILL
 
 
-@pytest.mark.slow
 def test_a_signal_stops_a_sweep_in_processes_and_the_same_command_ends_it(
     dpbench: Command, toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = [str(PLUGINS), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-    # long enough to be caught in the middle
-    two = (*THREE[:-1], "0,1", "--set", "steps=400", "--evaluators", "toy", "--json")
-    out, err = tmp_path / "out", tmp_path / "err"
-    # the sweep is a fork, and its runs are processes of their own
-    with killed_at_last(dpbench_forked(*two, out=out, err=err)) as process:
-        wait_for(lambda: any(tmp_path.rglob("ledger.json")), process)
+    two = (*THREE[:-1], "0,1", "--evaluators", "toy", "--json")
+    out, err, reached = tmp_path / "out", tmp_path / "err", tmp_path / "reached"
+
+    # the sweep is a fork, and its runs are forks of that
+    def patch() -> None:
+        execute.start = ForkedStart(lambda _: hold_at_step(2, reached))  # type: ignore[assignment]
+
+    with killed_at_last(dpbench_forked(*two, out=out, err=err, before=patch)) as process:
+        wait_for(reached.exists, process)
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130, err.read_text()
     assert [cell["status"] for cell in json.loads(out.read_text())] == ["interrupted", "not run"]
+    monkeypatch.setattr(execute, "start", ForkedStart())
     again = dpbench(*two)
     assert again.code == 0 and column(again, "status") == ["done", "done"]
     assert "run 1 of 2: toy on digits, epsilon 0.001, seed 0; about" in again.err
