@@ -32,7 +32,6 @@ REAL = (
     *("run", "--method", "dpsyngen", "--dataset", "digits", "--profile", "smoke"),
     *("--eps", "10", "--reproducible", "--set", "steps=10", "--evaluators", "audit"),
 )
-TORCHRUN = ("torch.distributed.run", "--nproc-per-node", "2", "-m", "dpbench")
 
 
 def weights(folder: Path) -> Tensor:
@@ -78,25 +77,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", [("dpbench",), TORCHRUN], ids=["--processes", "torchrun"])
-def test_two_processes_give_the_weights_the_certificate_and_the_record_of_one(
-    whole: Path, tmp_path: Path, command: tuple[str, ...]
-) -> None:
-    options = () if command == TORCHRUN else ("--processes", "2")
-    ended = subprocess.run(
-        [sys.executable, "-m", *command, *REAL, *options, "--out", tmp_path / "here", "--json"],
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},  # without public weights
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(ended.stdout) == record(tmp_path / "here")  # said once
-    assert ended.stderr.count("guarantee") == 1
-    assert not record(tmp_path / "here")["resolved"]["pretrained"]["reused"]
-    assert_same_run(tmp_path / "here", whole)
-
-
 def forked_ranks(
     folder: Path, before: Callable[[Mapping[str, str]], None] = lambda environment: None
 ) -> Callable[[], None]:
@@ -110,6 +90,45 @@ def forked_ranks(
         launcher.start = ForkedStart(note)  # type: ignore[assignment]
 
     return patch
+
+
+def by_this_launcher(command: tuple[object, ...], out: Path, err: Path) -> int:
+    ranks = forked_ranks(out.parent)
+    return dpbench_forked(*command, "--processes", 2, out=out, err=err, before=ranks).wait()
+
+
+def by_torchrun(command: tuple[object, ...], out: Path, err: Path) -> int:
+    torchrun = ("torch.distributed.run", "--nproc-per-node", "2", "-m", "dpbench")
+    with out.open("w") as stdout, err.open("w") as stderr:
+        started = [sys.executable, "-m", *torchrun, *map(str, command)]
+        return subprocess.run(started, stdout=stdout, stderr=stderr).returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [by_this_launcher, by_torchrun])
+def test_two_processes_give_the_weights_the_certificate_and_the_record_of_one(
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[[tuple[object, ...], Path, Path], int],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # without public weights
+    here, out, err = (tmp_path / name for name in ("here", "out", "err"))
+    assert run((*REAL, "--out", here, "--json"), out, err) == 0, err.read_text()
+    assert json.loads(out.read_text()) == record(here)  # said once
+    assert err.read_text().count("guarantee") == 1
+    assert not record(here)["resolved"]["pretrained"]["reused"]
+    assert_same_run(here, whole)
+
+
+def test_what_is_started_is_a_process_of_its_own_with_an_end_to_watch(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with out.open("w") as stdout:
+        started = launcher.start(("list", "profiles", "--json"), {"COLUMNS": "80"}, stdout.fileno())
+        assert started.stdin is not None  # open until this process ends
+        assert started.wait(60) == 0
+        started.stdin.close()
+    assert {"smoke", "claims"} <= {each["name"] for each in json.loads(out.read_text())}
 
 
 @pytest.mark.slow
