@@ -55,21 +55,29 @@ class Rgb(torch.utils.data.Dataset[Tensor]):
         return self.pixels[index]
 
 
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights' file, as both pipelines take it."""
+    file = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save(inception_state(), file)
+    return file
+
+
 @pytest.mark.slow
 def test_inception_metrics_are_those_of_torch_fidelity_through_the_whole_pipeline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "inception.pth"
-    torch.save(inception_state(), file)
     monkeypatch.setenv("DPBENCH_INCEPTION", str(file))
-    synthetic, test = DIGITS.train[:12], DIGITS.test[:12]
+    count = 6  # precision has 5 neighbours
+    synthetic, test = DIGITS.train[:count], DIGITS.test[:count]
     # the same images as both real splits, so that their features are taken once, then cached
     sets = {"synthetic": synthetic, "train": test, "test": test}
     # one split of all images, so that their order does not matter
     monkeypatch.setattr(metrics, "INCEPTION_SCORE_SPLITS", 1)
     extractor = inception_extractor(file, CPU, clean=False)
     assert extractor.id.startswith("inception-v3-tf2015-bilinear299-")
-    of_few = [replace(c, more_than=1) for c in metrics.IN_INCEPTION[:2]]
+    distances, score = metrics.IN_INCEPTION[:2], metrics.IN_INCEPTION[-1]
+    of_few = [replace(each, more_than=1) for each in (*distances, score)]
     measured = fidelity.measure(
         evaluation(synthetic, tmp_path),
         sets,
@@ -84,7 +92,7 @@ def test_inception_metrics_are_those_of_torch_fidelity_through_the_whole_pipelin
         input2=Rgb(test),
         fid=True,
         kid=True,
-        kid_subset_size=12,
+        kid_subset_size=count,
         kid_subsets=2,
         isc=True,
         isc_splits=1,
@@ -116,17 +124,15 @@ def test_inception_metrics_are_those_of_torch_fidelity_through_the_whole_pipelin
 @pytest.mark.slow
 @pytest.mark.usefixtures("clean_fid_with_this_scipy")
 def test_fid_clean_is_that_of_clean_fid_through_the_whole_pipeline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Image files, clean-fid's resize, its feature extraction and its distance against ours.
 
     Two things are not clean-fid's own. The weights are made for the test, so that its wrapper of
-    Inception finds them in place of the file that it would download. Of the features the first 8
+    Inception finds them in place of the file that it would download. Of the features the first 4
     are compared, since all 2048 would need more than 2048 images.
     """
-    kept, count = 8, 20
-    file = tmp_path / "inception.pth"
-    torch.save(inception_state(), file)
+    kept, count = 4, 10
     sets = {"synthetic": DIGITS.train[:count], "test": DIGITS.test[:count]}
     for name, images in sets.items():
         (tmp_path / name).mkdir()
