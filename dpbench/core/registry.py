@@ -15,10 +15,12 @@ import inspect
 import pkgutil
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -102,7 +104,21 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 
 def _announced(group: str) -> importlib.metadata.EntryPoints:
-    """Entry points of a group, from all installed packages, which are read together."""
+    """Entry points of a group, from all installed packages."""
+    return _installed(group, tuple((path, _changed(Path(path))) for path in sys.path))
+
+
+def _changed(folder: Path) -> int:
+    """When something was put into a folder, or taken out of it, in ns; 0 if it cannot be read."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=len(_GROUPS))  # of a hundred files, which a run would read dozens of times
+def _installed(group: str, folders: tuple[tuple[str, int], ...]) -> importlib.metadata.EntryPoints:
+    """Entry points in the folders that Python searches, as long as these do not change."""
     try:
         return importlib.metadata.entry_points(group=group)
     except Exception as error:
