@@ -1,7 +1,7 @@
 """The command line, the only package that prints.
 
-``--help`` and ``list`` must start instantly, so commands import torch, and whatever needs it, when
-they are called.
+``--help`` and ``list`` must start instantly, so a command is imported when it is asked for, and
+imports torch, and whatever needs it, when it is called.
 """
 
 from __future__ import annotations
@@ -11,36 +11,8 @@ import sys
 
 import typer
 
-from dpbench.cli import (
-    audit,
-    bench,
-    check,
-    claims,
-    evaluate,
-    listing,
-    pretrain,
-    report,
-    run,
-    sweep,
-    verify,
-)
 from dpbench.cli.app import app, say_error
 from dpbench.core.signals import INTERRUPTED, interrupting
-
-# in the order in which --help lists them
-app.command()(run.run)
-app.command()(sweep.sweep)
-app.command()(pretrain.pretrain)
-app.command()(evaluate.evaluate)
-app.command()(audit.audit)
-app.command("list")(listing.list_)
-app.command()(check.check)
-app.command()(report.report)
-app.command()(claims.claims)
-app.command()(verify.verify)
-app.add_typer(
-    bench.bench_app, name="bench", help="Time the parts of a run against their yardsticks."
-)
 
 
 def main() -> None:

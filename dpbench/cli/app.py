@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 import dpbench
+from dpbench.cli.commands import Commands
 from dpbench.cli.plain import PlainConsole, PlainTable
 from dpbench.cli.standard_error import Heedless
 from dpbench.core.errors import UNHEARD, RunFailed, Unheard, UserError, described
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 out, err = PlainConsole(), PlainConsole(file=cast(TextIO, Heedless()))
 app = typer.Typer(
     name="dpbench",
+    cls=Commands,
     help="A benchmark of differentially private image generation.",
     no_args_is_help=True,
     add_completion=False,

@@ -11,7 +11,13 @@ import typer
 from dpbench.cli.app import err, new_table, out, outcome, print_json
 from dpbench.cli.options import AsJson, Debug, Device
 
-bench_app = typer.Typer(no_args_is_help=True)
+bench = typer.Typer(
+    name="bench",
+    help="Time the parts of a run against their yardsticks.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 Repeats = Annotated[int, typer.Option(min=1, help="Timed repeats, after one warm-up.")]
 Networks = Annotated[
     list[str] | None,
@@ -25,7 +31,7 @@ Precisions = Annotated[
 ]
 
 
-@bench_app.command("step")
+@bench.command("step")
 def bench_step(
     networks: Networks = None,
     multiplicities: Annotated[
@@ -82,7 +88,7 @@ def bench_step(
         )
 
 
-@bench_app.command("sample")
+@bench.command("sample")
 def bench_sample(
     networks: Networks = None,
     precisions: Precisions = None,
@@ -117,7 +123,7 @@ def bench_sample(
         )
 
 
-@bench_app.command("accounting")
+@bench.command("accounting")
 def bench_accounting(
     epsilons: Annotated[
         list[float] | None,
@@ -153,7 +159,7 @@ def bench_accounting(
         )
 
 
-@bench_app.command("startup")
+@bench.command("startup")
 def bench_startup(repeats: Repeats = 5, as_json: AsJson = False, debug: Debug = False) -> None:
     """Time how long the command line takes to start."""
     with outcome(debug):

@@ -39,6 +39,8 @@ class PlainConsole(Console):
         self.print(Text(visible(text), style), soft_wrap=True)
 
     def _shown(self, text: str) -> str:
+        if text.isascii() and text.isprintable():  # as most is, and a table has thousands of pieces
+            return text
         shown = visible(text, breaks=True)
         return shown.encode(self.encoding, "backslashreplace").decode(self.encoding)
 

@@ -103,9 +103,9 @@ def entries(kind: Kind) -> dict[str, Entry]:
     return dict(sorted(found.items()))
 
 
-def _announced(group: str) -> importlib.metadata.EntryPoints:
+def _announced(group: str) -> tuple[importlib.metadata.EntryPoint, ...]:
     """Entry points of a group, from all installed packages."""
-    return _installed(group, tuple((path, _changed(Path(path))) for path in sys.path))
+    return _installed(tuple((path, _changed(Path(path))) for path in sys.path))[group]
 
 
 def _changed(folder: Path) -> int:
@@ -116,11 +116,14 @@ def _changed(folder: Path) -> int:
         return 0
 
 
-@lru_cache(maxsize=len(_GROUPS))  # of a hundred files, which a run would read dozens of times
-def _installed(group: str, folders: tuple[tuple[str, int], ...]) -> importlib.metadata.EntryPoints:
-    """Entry points in the folders that Python searches, as long as these do not change."""
+@lru_cache(maxsize=1)  # a hundred files, which a run would read dozens of times
+def _installed(
+    folders: tuple[tuple[str, int], ...],
+) -> dict[str, tuple[importlib.metadata.EntryPoint, ...]]:
+    """Entry points by group, as long as the folders that Python searches do not change."""
     try:
-        return importlib.metadata.entry_points(group=group)
+        every = importlib.metadata.entry_points()
+        return {group: tuple(every.select(group=group)) for group in _GROUPS.values()}
     except Exception as error:
         for package in importlib.metadata.distributions():
             try:
