@@ -114,6 +114,8 @@ def test_without_its_public_images_it_says_how_to_go_on(tmp_path):
 def test_each_seed_has_public_weights_of_its_own(dpbench, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     common = ("--method", "dp-ddpm", "--dataset", "digits", "--profile", "smoke")
+    short = ("public_images=32", "public_steps=3", "public_warmup_steps=1", "steps=3")
+    common = (*common, *(part for each in short for part in ("--set", each)))
     common = (*common, "--public", "salt-and-pepper")
     assert dpbench("pretrain", *common).code == 0
     records = []
