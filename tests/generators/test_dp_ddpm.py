@@ -42,7 +42,8 @@ class Greys:
 
 
 def pretrained(public: Greys | None, folder: Path, *settings: str) -> Denoiser:
-    assignments = ("public=greys", *settings)
+    few = ("public_images=32", "public_steps=2", "public_warmup_steps=1")
+    assignments = ("public=greys", *few, *settings)
     method = resolve(load("method", "dp-ddpm"), "dp-ddpm", "smoke", "digits", 1.0, assignments)
     run = RunContext(
         profile=SMOKE,
