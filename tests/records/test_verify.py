@@ -30,12 +30,6 @@ SIZE = CATALOG["digits"].train
 TUNING = Tuning(preset="nothing was tuned", from_preset=[], by_hand=[], accounted=False)
 
 
-@pytest.fixture
-def run(dpbench: Command, toy: ModuleType, tmp_path: Path) -> Path:
-    assert dpbench(*TOY, "--out", "here").code == 0
-    return tmp_path / "here"
-
-
 def rewrite_counters(folder: Path, released: int, forge: bool) -> None:
     """Edit the file of counters; a forger writes its hash into the record."""
     file = folder / "releases.json"

@@ -6,22 +6,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-
-import pytest
 
 from dpbench.records.contradictions import EARLIER_CERTIFICATE, EARLIER_RECORD
 from dpbench.records.verify import verify
-from tests.support.command import TOY, Command
+from tests.support.command import Command
 from tests.support.edited_records import Record, event, rewrite
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture
-def run(dpbench: Command, toy: ModuleType, tmp_path: Path) -> Path:
-    assert dpbench(*TOY, "--out", "here").code == 0
-    return tmp_path / "here"
 
 
 def test_committed_records_are_verified_as_far_as_they_go(dpbench: Command) -> None:

@@ -235,7 +235,11 @@ def test_a_key_that_cannot_be_destroyed_is_no_complete_run(
 
 
 def test_only_reproducible_runs_repeat_themselves(
-    dpbench: Command, toy: ModuleType, tmp_path: Path, whole: dict[str, bytes]
+    dpbench: Command,
+    toy: ModuleType,
+    tmp_path: Path,
+    whole: dict[str, bytes],
+    uninterrupted: Path,
 ) -> None:
     def samples(*options: object) -> bytes:
         assert dpbench(*TOY, *options, "--out", "again", "--overwrite").code == 0
@@ -247,7 +251,7 @@ def test_only_reproducible_runs_repeat_themselves(
     assert secret != whole[SAMPLES]
     assert samples() != secret
     assert record(tmp_path / "again")["privacy"]["release"] == "valid"
-    assert record(tmp_path / "whole")["privacy"]["release"].startswith("void for release")
+    assert record(uninterrupted)["privacy"]["release"].startswith("void for release")
 
 
 # --- runs that are complete, and runs under way
