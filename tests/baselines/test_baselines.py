@@ -18,7 +18,6 @@ from dpbench.api.method import RunContext
 from dpbench.api.profiles import SMOKE
 from dpbench.baselines._classification import Classification
 from dpbench.baselines._networks import NETWORKS, StandardisedConvolution, wide_resnet
-from dpbench.baselines.dp_merf import fourier_features
 from dpbench.core.errors import UserError
 from dpbench.core.images import Images, ImageSpec, Splits
 from dpbench.core.progress import Silent
@@ -26,6 +25,7 @@ from dpbench.core.registry import entries, load
 from dpbench.core.streams import Streams, reproducible_key
 from dpbench.data.catalog import CATALOG
 from dpbench.data.load import load as load_dataset
+from dpbench.generators._matching import fourier_features
 from dpbench.generators.diffusion.model import pick
 from dpbench.generators.diffusion.networks.unet import UNetSettings
 from dpbench.privacy.budget import PrivacyBudget
