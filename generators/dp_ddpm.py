@@ -103,6 +103,7 @@ class DPDDPM:
         clipping_norm: C.
         average_decay: Decay of the weights' exponential moving average.
         sampling_steps: Noise levels when sampling.
+        last_time_step: The last of them, at which the denoised image is the sample; 0 to 999.
         precision: Precision of the network's activations, ``float32`` or ``bfloat16``. Norms, sums
             and noise are float32 in any case.
         embedding: How time and class enter a block: ``adaptive`` (GroupNorm's scale and shift) or
@@ -178,6 +179,7 @@ class DPDDPM:
     clipping_norm: float = 1e-3
     average_decay: float = 0.9999
     sampling_steps: int = 1000
+    last_time_step: int = 0
     precision: Precision = "float32"
     embedding: EmbeddingName = "adaptive"
     mixture_weights: tuple[float, ...] = (0.05, 0.9, 0.05)
@@ -217,7 +219,10 @@ class DPDDPM:
             network=functools.partial(network, settings=pick(UNetSettings, self)),
             parameterization=DDPM(self.mixture_weights, self.mixture_breakpoints),
             sampling=SamplerSettings(
-                solver=self.solver, steps=self.sampling_steps, levels=ddpm_levels, clip=True
+                solver=self.solver,
+                steps=self.sampling_steps,
+                levels=functools.partial(ddpm_levels, last=self.last_time_step),
+                clip=True,
             ),
             precision=self.precision,
             average_decay=self.average_decay,

@@ -24,7 +24,7 @@ from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
 from .diffusion.model import DiffusionModel, continuous_model, pick
 from .diffusion.presets import CENTRED, CENTRES, TUNED, laptop, smoke
-from .diffusion.samplers import SolverName
+from .diffusion.samplers import SIGMA_MIN, SolverName
 from .diffusion.training import PrivateTraining
 from .diffusion.workloads import WORKLOADS
 
@@ -52,6 +52,7 @@ class DPDM:
         clipping_norm: C.
         average_decay: Decay of the weights' exponential moving average.
         sampling_steps: Noise levels when sampling.
+        sigma_min: The last of them, at which the denoised image is the sample.
         precision: Precision of the network's activations, ``float32`` or ``bfloat16``. Norms, sums
             and noise are float32 in any case.
         parameterization: ``edm`` or ``v``.
@@ -128,6 +129,7 @@ class DPDM:
     clipping_norm: float = 1.0
     average_decay: float = 0.999
     sampling_steps: int = 50
+    sigma_min: float = SIGMA_MIN
     precision: Precision = "float32"
     parameterization: str = "edm"
     label_dropout: float = 0.1

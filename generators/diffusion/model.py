@@ -28,7 +28,7 @@ from .loss import DenoisingObjective
 from .networks.ddpmpp import DDPMPP
 from .networks.unet import UNetSettings
 from .preconditioning import CONTINUOUS, EVERYWHERE, Interval, Parameterization
-from .samplers import DiffusionSampler, SamplerSettings
+from .samplers import DiffusionSampler, SamplerSettings, karras_levels
 
 _Settings = TypeVar("_Settings")
 
@@ -156,6 +156,7 @@ def continuous_model(method: Any) -> DiffusionModel:
         sampling=SamplerSettings(
             solver=method.solver,
             steps=method.sampling_steps,
+            levels=functools.partial(karras_levels, sigma_min=method.sigma_min),
             churn=method.churn,
             churn_min=method.churn_min,
             guidance=method.guidance,

@@ -25,28 +25,37 @@ from .preconditioning import SIGMA, STEPS
 
 SolverName = Literal["ddim", "ddim-stochastic", "heun"]
 DDPMSolverName = Literal["ancestral", "ddim"]
+SIGMA_MIN = 0.002  # of Karras et al. 2022
 SOLVERS = frozenset(get_args(SolverName) + get_args(DDPMSolverName))
 
 
-def karras_levels(steps: int) -> list[float]:
+def karras_levels(steps: int, sigma_min: float = SIGMA_MIN) -> list[float]:
     """Noise levels of Karras et al. 2022, equation 5: ``steps`` values of sigma, falling.
 
-    They are evenly spaced in sigma^(1 / rho), from 80 to 0.002 in units of [-1, 1] images.
+    They are evenly spaced in sigma^(1 / rho), from 80 to ``sigma_min`` in units of [-1, 1] images.
+
+    Raises:
+        UserError: ``sigma_min`` is not between 0 and 80.
     """
-    sigma_min, sigma_max, rho = 0.002, 80.0, 7.0
+    sigma_max, rho = 80.0, 7.0
+    if not 0 < sigma_min < sigma_max:
+        raise UserError(f"sigma_min must lie between 0 and {sigma_max:g}, got {sigma_min:g}")
     top, bottom = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return [(top + i / (steps - 1) * (bottom - top)) ** rho for i in range(steps)]
 
 
-def ddpm_levels(steps: int) -> list[float]:
-    """Noise levels of DDPM: sigma at ``steps`` evenly spaced time steps, falling.
+def ddpm_levels(steps: int, last: int = 0) -> list[float]:
+    """Noise levels of DDPM: sigma at ``steps`` evenly spaced time steps, falling to ``last``.
 
     Raises:
-        UserError: The schedule has fewer time steps.
+        UserError: The schedule has fewer time steps down to ``last``.
     """
-    if steps > STEPS:
-        raise UserError(f"the schedule has {STEPS} time steps, got {steps} sampling steps")
-    places = torch.linspace(STEPS - 1, 0, steps, dtype=torch.float64).round().long()
+    if last < 0 or steps > STEPS - last:
+        raise UserError(
+            f"the schedule has the time steps 0 to {STEPS - 1}: {steps} sampling steps cannot end "
+            f"at {last}"
+        )
+    places = torch.linspace(STEPS - 1, last, steps, dtype=torch.float64).round().long()
     return [float(sigma) for sigma in SIGMA[places]]
 
 

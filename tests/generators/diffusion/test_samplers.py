@@ -9,9 +9,16 @@ from torch import Tensor, nn
 
 from dpbench.core.errors import UserError
 from dpbench.core.images import ImageSpec
+from dpbench.core.registry import load
 from dpbench.generators.diffusion.denoiser import Denoiser
-from dpbench.generators.diffusion.preconditioning import ALPHA_BAR, DDPM, STEPS
-from dpbench.generators.diffusion.samplers import DiffusionSampler, SamplerSettings, ddpm_levels
+from dpbench.generators.diffusion.preconditioning import ALPHA_BAR, DDPM, SIGMA, STEPS
+from dpbench.generators.diffusion.samplers import (
+    DiffusionSampler,
+    SamplerSettings,
+    ddpm_levels,
+    karras_levels,
+)
+from dpbench.runs.hyperparameters import resolve
 from tests.support.private import rng
 
 
@@ -167,5 +174,26 @@ def test_sampling_steps_are_spread_over_the_whole_schedule():
     assert places[0] == STEPS - 1 and places[-1] == 0
     assert (places[:-1] - places[1:]).unique().numel() <= 2
     assert len(SamplerSettings("ddim", STEPS, ddpm_levels).noise_levels()) == STEPS
-    with pytest.raises(UserError, match="has 1000 time steps"):
+    with pytest.raises(UserError, match="1001 sampling steps cannot end at 0"):
         SamplerSettings("ddim", STEPS + 1, ddpm_levels)
+
+
+def test_sampling_ends_where_it_is_told():
+    assert karras_levels(25, sigma_min=0.2)[-1] == pytest.approx(0.2)
+    assert karras_levels(25, sigma_min=0.2)[0] == karras_levels(25)[0] == pytest.approx(80)
+    assert ddpm_levels(25, last=100)[-1] == float(SIGMA[100])
+    for wrong in (0.0, 80.0):
+        with pytest.raises(UserError, match="sigma_min must lie between 0 and 80"):
+            karras_levels(25, sigma_min=wrong)
+    for wrong in (-1, STEPS - 24):
+        with pytest.raises(UserError, match=f"25 sampling steps cannot end at {wrong}"):
+            ddpm_levels(25, last=wrong)
+
+
+@pytest.mark.parametrize(
+    "method, setting, last",
+    [("dpdm", "sigma_min=0.2", 0.2), ("dp-ddpm", "last_time_step=100", float(SIGMA[100]))],
+)
+def test_methods_end_sampling_there(method, setting, last):
+    resolved = resolve(load("method", method), method, "smoke", "digits", 1.0, (setting,))
+    assert resolved.method.model().sampling.noise_levels()[-1] == pytest.approx(last)
