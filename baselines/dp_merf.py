@@ -41,7 +41,7 @@ _LAPTOP = (
 _SMALL = {"features": 1000, "generator_steps": 2400}
 
 
-class ConvCondGen(ClassGenerator):
+class ConvCondGen(ClassGenerator):  # type: ignore[misc]  # the type checker cannot follow the import
     """The generator of that name in the published code.
 
     Args:
@@ -76,7 +76,7 @@ class ConvCondGen(ClassGenerator):
 
 
 @dataclass(frozen=True)
-class DPMERF(Matching):
+class DPMERF(Matching):  # type: ignore[misc]
     """DP-MERF; defaults are those of the published code.
 
     The published kernel variances, 105 for MNIST and 127 for Fashion-MNIST, are squares of the
@@ -172,7 +172,7 @@ class DPMERF(Matching):
         classes = generator.classes
         labels = torch.randint(classes, (count,), generator=rng, device=rng.device)
         codes = torch.randn((count, generator.code_size), generator=rng, device=rng.device)
-        rows = embedding(generator(codes, labels))
+        rows: Tensor = embedding(generator(codes, labels))
         mean = F.one_hot(labels, classes).float().T @ rows / count
         return (mean - target).square().sum()
 

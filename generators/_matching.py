@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
@@ -228,9 +228,7 @@ class Matching(ABC):
 
     def _generator(self, info: PrivateSetInfo, streams: Streams) -> ClassGenerator:
         seed = streams.seed("initial", "generator")
-        built: Any = initialised(self.network, info.spec, info.classes, seed=seed)
-        generator: ClassGenerator = built
-        return generator
+        return initialised(self.network, info.spec, info.classes, seed=seed)
 
     def _speed(self, info: PrivateSetInfo, device: torch.device) -> float:
         """Measure gradient evaluations per second, with a target of 0."""

@@ -67,7 +67,7 @@ def longest(features: Tensor) -> float:
 
 
 def test_no_image_adds_more_than_the_clipping_norm_to_the_mean_embedding() -> None:
-    images = digits().train.pixels.float() / 255
+    images = digits().train.pixels.flatten(1).float() / 255
     frequencies = torch.randn(100, math.prod(INFO.spec.shape))
     assert longest(fourier_features(images, frequencies)) == pytest.approx(1, abs=1e-4)
     unnormalised = fourier_features(images, frequencies) * math.sqrt(len(frequencies))
