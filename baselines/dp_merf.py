@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from dpbench.api.method import Preset
 from dpbench.core.checks import check_positive
-from dpbench.core.images import Images, ImageSpec
+from dpbench.core.images import ImageSpec
 from dpbench.core.streams import Streams
 from dpbench.generators._matching import ClassGenerator, Embedding, Matching, fourier_features
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.calibration import calibrated
 from dpbench.privacy.events import GaussianEvent
-from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
 HIDDEN = 200
 CHANNELS = (16, 8)
@@ -53,9 +53,7 @@ class ConvCondGen(ClassGenerator):  # type: ignore[misc]  # the type checker can
     def __init__(self, spec: ImageSpec, classes: int, code_size: int) -> None:
         """Draw the initial weights."""
         super().__init__(classes, code_size)
-        half, quarter = (
-            (math.ceil(spec.height / part), math.ceil(spec.width / part)) for part in (2, 4)
-        )
+        half, quarter = spec.shrunk(2), spec.shrunk(4)
         first, second = CHANNELS
         size = first * math.prod(quarter)
         self.layers = nn.Sequential(
@@ -140,14 +138,10 @@ class DPMERF(Matching):  # type: ignore[misc]
     def release(self, private: PrivateImages, embedding: Embedding) -> Tensor:
         """The mean over all images of the features at the place of their class."""
         info = private.info
-
-        def features(images: Images) -> Tensor:
-            rows = embedding(images.pixels.float() / 255)
-            return by_class(rows, images.labels, info.classes)
-
-        total = private.gaussian_sum(features, *self.events(info, private.budget))
+        total = self.summed(private, embedding, *self.events(info, private.budget))
         # the true number of images is private
-        return (total / info.nominal_size).float().view(info.classes, self.features)
+        mean: Tensor = (total / info.nominal_size).float()
+        return mean
 
     def network(self, spec: ImageSpec, classes: int) -> ConvCondGen:
         """The published generator."""
@@ -160,20 +154,13 @@ class DPMERF(Matching):  # type: ignore[misc]
         epoch = max(1, info.nominal_size // self.generator_batch_size)
         return torch.optim.lr_scheduler.StepLR(optimizer, epoch, self.learning_rate_decay)
 
-    def mismatch(
-        self,
-        generator: ClassGenerator,
-        target: Tensor,
-        embedding: Embedding,
-        count: int,
-        rng: torch.Generator,
-    ) -> Tensor:
-        """The squared distance of ``target`` to the mean embedding of ``count`` images."""
-        classes = generator.classes
-        labels = torch.randint(classes, (count,), generator=rng, device=rng.device)
-        codes = torch.randn((count, generator.code_size), generator=rng, device=rng.device)
-        rows: Tensor = embedding(generator(codes, labels))
-        mean = F.one_hot(labels, classes).float().T @ rows / count
+    def labels(self, count: int, classes: int, rng: torch.Generator) -> Tensor:
+        """Drawn uniformly."""
+        return torch.randint(classes, (count,), generator=rng, device=rng.device)
+
+    def mismatch(self, rows: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+        """The squared distance of ``target`` to the mean embedding."""
+        mean = F.one_hot(labels, len(target)).float().T @ rows / len(rows)
         return (mean - target).square().sum()
 
 

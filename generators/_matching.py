@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from dpbench.api.method import Plan, PlannedStage, RunContext, Sampler
 from dpbench.core.checks import check_positive
 from dpbench.core.errors import UserError
-from dpbench.core.images import ImageSpec
+from dpbench.core.images import Images, ImageSpec
 from dpbench.core.pixels import to_pixels
 from dpbench.core.state import State
 from dpbench.core.streams import Streams, initialised
 from dpbench.privacy.budget import PrivacyBudget
-from dpbench.privacy.events import Event
-from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
+from dpbench.privacy.events import Event, GaussianEvent
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 from dpbench.privacy.throughput import examples_per_second
 from dpbench.training.loop import Stateful
 
@@ -160,7 +160,29 @@ class Matching(ABC):
         """The schedule of the learning rate, which moves after every step."""
 
     @abstractmethod
-    def mismatch(
+    def labels(self, count: int, classes: int, rng: torch.Generator) -> Tensor:
+        """The classes of the images that a step generates: ``(count,)``, int64."""
+
+    @abstractmethod
+    def mismatch(self, rows: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+        """How far the features of generated images are from what was released.
+
+        Args:
+            rows: ``(N, D)``, the features, each of norm 1.
+            labels: ``(N,)``, the classes.
+            target: ``(classes, D)``, what ``release`` returns.
+        """
+
+    def summed(self, private: PrivateImages, embedding: Embedding, event: GaussianEvent) -> Tensor:
+        """Release the sums of the classes' features: ``(classes, D)``, float64."""
+        classes = private.info.classes
+
+        def features(images: Images) -> Tensor:
+            return by_class(embedding(images.pixels.float() / 255), images.labels, classes)
+
+        return private.gaussian_sum(features, event).view(classes, self.features)
+
+    def loss(
         self,
         generator: ClassGenerator,
         target: Tensor,
@@ -168,15 +190,10 @@ class Matching(ABC):
         count: int,
         rng: torch.Generator,
     ) -> Tensor:
-        """The loss of a step, on images that are generated for it.
-
-        Args:
-            generator: In training mode.
-            target: ``(classes, D)``, what ``release`` returns.
-            embedding: The features.
-            count: Number of images to generate.
-            rng: Source of randomness, on the device to compute on.
-        """
+        """The mismatch of ``count`` images that are generated for it."""
+        labels = self.labels(count, generator.classes, rng)
+        codes = torch.randn((count, generator.code_size), generator=rng, device=rng.device)
+        return self.mismatch(embedding(generator(codes, labels)), labels, target)
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """Releases, then a generator trained to match them, without images."""
@@ -214,8 +231,8 @@ class Matching(ABC):
         for step in stage.steps(self.generator_steps, state, per_step=self.generator_batch_size):
             rng = run.streams.public("public-data", "codes", step, device=run.device)
             optimizer.zero_grad()
-            count = self.generator_batch_size
-            torch.autograd.backward(self.mismatch(generator, target, embedding, count, rng))
+            loss = self.loss(generator, target, embedding, self.generator_batch_size, rng)
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
         return GeneratorSampler(generator.eval())
@@ -238,8 +255,8 @@ class Matching(ABC):
         rng = torch.Generator(device).manual_seed(0)
 
         def step(count: int) -> None:
-            mismatch = self.mismatch(generator, target, embedding, count, rng)
-            torch.autograd.backward(mismatch)
-            mismatch.item()  # waits for the device
+            loss = self.loss(generator, target, embedding, count, rng)
+            torch.autograd.backward(loss)
+            loss.item()  # waits for the device
 
         return examples_per_second(step, self.generator_batch_size)

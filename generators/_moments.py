@@ -30,14 +30,14 @@ from dpbench.privacy.calibration import calibrated
 from dpbench.privacy.events import GaussianEvent, HistogramEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 
+from ._class_sizes import SIZES_SHARE, class_sizes, sizes_event
+
 Releases = tuple[HistogramEvent, GaussianEvent, GaussianEvent, GaussianEvent]
 # The common subspace is scaled by its variances to minus this power before the classes' covariances
 # are released: 0 gives equal noise in all directions, 0.5 noise in proportion to their deviations.
 WHITENING = 0.25
 # Variances of intensities below this are negligible.
 _NEGLIGIBLE = 1e-6
-# Share of the class sizes in inverse squares of noise multipliers: a few images of noise on each.
-_SIZES_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ class MomentReleases:
         """
         check_counts(self, "frequencies", "rank")
         check_positive(self, "mean_norm", "spread_norm", "class_norm", "mean_share", "common_share")
-        if self.mean_share + self.common_share + _SIZES_SHARE >= 1:
+        if self.mean_share + self.common_share + SIZES_SHARE >= 1:
             raise UserError(
-                f"mean_share and common_share must add up to less than {1 - _SIZES_SHARE:g}, got "
+                f"mean_share and common_share must add up to less than {1 - SIZES_SHARE:g}, got "
                 f"{self.mean_share:g} and {self.common_share:g}"
             )
 
@@ -121,8 +121,7 @@ class MomentReleases:
         """Calibrate the four releases, which spend the budget together."""
         whole = calibrated(GaussianEvent(1.0, 1.0, "class moments"), budget).noise_multiplier
         values = math.prod(info.spec.shape)
-        # a histogram's noise is in images, and replacing one moves it by less than a sum: cheaper
-        sizes = HistogramEvent(whole / math.sqrt(_SIZES_SHARE), "class sizes")
+        sizes = sizes_event(whole)
         means = GaussianEvent(
             whole / math.sqrt(self.mean_share), self.mean_norm * math.sqrt(values), "class means"
         )
@@ -139,9 +138,7 @@ class MomentReleases:
         for_sizes, for_means, for_common, for_classes = events
         # in float64 an image's coefficients do not depend on the images beside it
         waves = low_frequencies(info.spec, self.frequencies).double()
-        # a class that the noise makes all but empty counts as a tenth of an equal share
-        least = info.nominal_size / info.classes / 10
-        sizes = private.label_histogram(for_sizes).clamp(min=least)
+        sizes = class_sizes(private, for_sizes)
 
         def coefficients(images: Images) -> Tensor:
             return images.pixels.flatten(1).double() / 255 @ waves.T

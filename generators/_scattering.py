@@ -56,21 +56,16 @@ def coefficients(images: Tensor, filters: Tensor) -> Tensor:
     Returns:
         ``(N, M)`` with M as ``count_coefficients`` tells.
     """
-    half, quarter = _sizes(images.shape[2], images.shape[3])
-    small = F.adaptive_avg_pool2d(images, half)
+    spec = ImageSpec(*images.shape[1:])
+    small, quarter = F.adaptive_avg_pool2d(images, spec.shrunk(2)), spec.shrunk(4)
     energies = (F.adaptive_avg_pool2d(_energy(each, filters), quarter) for each in (images, small))
     return torch.cat([part.flatten(1) for part in (OF_INTENSITIES * small, *energies)], dim=1)
 
 
 def count_coefficients(spec: ImageSpec) -> int:
     """The number of an image's coefficients."""
-    half, quarter = _sizes(spec.height, spec.width)
-    return spec.channels * (math.prod(half) + 2 * ORIENTATIONS * math.prod(quarter))
-
-
-def _sizes(height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    half, quarter = ((math.ceil(height / part), math.ceil(width / part)) for part in (2, 4))
-    return half, quarter
+    energies = 2 * ORIENTATIONS * math.prod(spec.shrunk(4))
+    return spec.channels * (math.prod(spec.shrunk(2)) + energies)
 
 
 def _energy(images: Tensor, filters: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ import torch.nn.functional as F  # noqa: N812 (its customary name)
 
 from dpbench.api.method import Plan, Preset, RunContext, Sampler
 from dpbench.core.checks import check_counts, check_parts, check_positive
-from dpbench.core.images import Images, ImageSpec
+from dpbench.core.images import Images
 from dpbench.core.pixels import to_pixels
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.calibration import calibrated
@@ -103,7 +103,7 @@ class DPFETA(DPDM):
     def _events(
         self, info: PrivateSetInfo, budget: PrivacyBudget
     ) -> tuple[GaussianEvent, DPSGDEvent]:
-        values = info.spec.channels * math.prod(_half(info.spec))
+        values = info.spec.channels * math.prod(info.spec.shrunk(2))
         event = GaussianEvent(1.0, self.central_norm * math.sqrt(values), "central images")
         central = calibrated(event, budget.part(self.central_share))
         return central, self.training().event(info, budget, (central,))
@@ -128,7 +128,7 @@ class DPFETA(DPDM):
     def _central_images(self, private: PrivateImages, event: GaussianEvent) -> Images:
         """Release the mean of each class at half the resolution, enlarged to an image."""
         info = private.info
-        half = _half(info.spec)
+        half = info.spec.shrunk(2)
 
         def features(images: Images) -> torch.Tensor:
             small = F.adaptive_avg_pool2d(images.pixels.float() / 255, half).flatten(1)
@@ -139,10 +139,6 @@ class DPFETA(DPDM):
         small = means.float().view(info.classes, info.spec.channels, *half).clamp(0, 1)
         large = F.interpolate(small, info.spec.shape[1:], mode="bilinear", align_corners=False)
         return Images(to_pixels(2 * large - 1), torch.arange(info.classes))
-
-
-def _half(spec: ImageSpec) -> tuple[int, int]:
-    return math.ceil(spec.height / 2), math.ceil(spec.width / 2)
 
 
 METHOD = DPFETA

@@ -22,19 +22,18 @@ from torch import Tensor, nn
 from dpbench.api.method import Preset
 from dpbench.core.checks import check_counts
 from dpbench.core.errors import UserError
-from dpbench.core.images import Images, ImageSpec
+from dpbench.core.images import ImageSpec
 from dpbench.core.streams import Streams
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.calibration import calibrated
 from dpbench.privacy.events import GaussianEvent, HistogramEvent
-from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
+from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
+from ._class_sizes import class_sizes, sizes_event
 from ._matching import ClassGenerator, Embedding, Matching, fourier_features
 from ._scattering import coefficients, count_coefficients, morlet_filters
 
 HIDDEN = 256
-# Share of the class sizes in inverse squares of noise multipliers: a few images of noise on each.
-_SIZES_SHARE = 0.02
 _WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 
@@ -51,8 +50,7 @@ class ConvolutionalGenerator(ClassGenerator):
     def __init__(self, spec: ImageSpec, classes: int, code_size: int, channels: int) -> None:
         """Draw the initial weights."""
         super().__init__(classes, code_size)
-        whole = (spec.height, spec.width)
-        half, quarter = (tuple(math.ceil(side / part) for side in whole) for part in (2, 4))
+        half, quarter = spec.shrunk(2), spec.shrunk(4)
         size, fewer = channels * math.prod(quarter), max(1, channels // 2)
         self.layers = nn.Sequential(
             nn.Linear(code_size + classes, HIDDEN),
@@ -66,7 +64,7 @@ class ConvolutionalGenerator(ClassGenerator):
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.BatchNorm2d(channels),
             nn.ReLU(),
-            nn.Upsample(whole, mode="bilinear"),
+            nn.Upsample((spec.height, spec.width), mode="bilinear"),
             nn.Conv2d(channels, fewer, 3, padding=1),
             nn.BatchNorm2d(fewer),
             nn.ReLU(),
@@ -122,10 +120,8 @@ class DPScattering(Matching):
             raise UserError(
                 f"kernel_widths must be one number or more, all above 0, got {self.kernel_widths}"
             )
-        if self.features // 2 < len(self.kernel_widths):
-            raise UserError(
-                f"features must be at least {2 * len(self.kernel_widths)}, two a kernel"
-            )
+        if self.features < (fewest := 2 * len(self.kernel_widths)):
+            raise UserError(f"features must be at least {fewest}, two for each kernel")
 
     def events(
         self, info: PrivateSetInfo, budget: PrivacyBudget
@@ -133,7 +129,7 @@ class DPScattering(Matching):
         """The class sizes, then the sums of features, whose norm is 1."""
         embedding = GaussianEvent(1.0, 1.0, "mean embeddings")
         whole = calibrated(embedding, budget).noise_multiplier
-        sizes = HistogramEvent(whole / math.sqrt(_SIZES_SHARE), "class sizes")
+        sizes = sizes_event(whole)
         return sizes, calibrated(embedding, budget, (sizes,))
 
     def embedding(self, spec: ImageSpec, streams: Streams, device: torch.device) -> Embedding:
@@ -148,18 +144,9 @@ class DPScattering(Matching):
 
     def release(self, private: PrivateImages, embedding: Embedding) -> Tensor:
         """The mean embedding of each class."""
-        info = private.info
-        for_sizes, for_means = self.events(info, private.budget)
-        # a class that the noise makes all but empty counts as a tenth of an equal share
-        least = info.nominal_size / info.classes / 10
-        sizes = private.label_histogram(for_sizes).clamp(min=least)
-
-        def features(images: Images) -> Tensor:
-            rows = embedding(images.pixels.float() / 255)
-            return by_class(rows, images.labels, info.classes)
-
-        total = private.gaussian_sum(features, for_means).view(info.classes, self.features)
-        return (total / sizes[:, None]).float()
+        for_sizes, for_means = self.events(private.info, private.budget)
+        sizes = class_sizes(private, for_sizes)
+        return (self.summed(private, embedding, for_means) / sizes[:, None]).float()
 
     def network(self, spec: ImageSpec, classes: int) -> ConvolutionalGenerator:
         """The generator."""
@@ -176,23 +163,17 @@ class DPScattering(Matching):
             pct_start=_WARM_UP,
         )
 
-    def mismatch(
-        self,
-        generator: ClassGenerator,
-        target: Tensor,
-        embedding: Embedding,
-        count: int,
-        rng: torch.Generator,
-    ) -> Tensor:
+    def labels(self, count: int, classes: int, rng: torch.Generator) -> Tensor:
+        """Equally many of each class."""
+        return torch.arange(count, device=rng.device) % classes
+
+    def mismatch(self, rows: Tensor, labels: Tensor, target: Tensor) -> Tensor:
         """Squared distances of the classes' mean embeddings to ``target``, without bias.
 
         Rows have norm 1, so the products of different rows of a class, of which it has n, average
         to (n |mean|^2 - 1) / (n - 1). The mean of that is the squared norm of the expectation.
         """
-        labels = torch.arange(count, device=rng.device) % generator.classes
-        codes = torch.randn((count, generator.code_size), generator=rng, device=rng.device)
-        rows = embedding(generator(codes, labels))
-        of_class = F.one_hot(labels, generator.classes).float()
+        of_class = F.one_hot(labels, len(target)).float()
         sizes = of_class.sum(0)
         means = of_class.T @ rows / sizes.clamp(min=1)[:, None]
         products = (sizes * means.square().sum(1) - 1) / (sizes - 1).clamp(min=1)

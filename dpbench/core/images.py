@@ -6,6 +6,7 @@ This module imports no torch at run time, so that records can be read without it
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -36,6 +37,10 @@ class ImageSpec:
     def shape(self) -> tuple[int, int, int]:
         """``(channels, height, width)``."""
         return (self.channels, self.height, self.width)
+
+    def shrunk(self, factor: int) -> tuple[int, int]:
+        """Height and width divided by ``factor``, rounded up."""
+        return math.ceil(self.height / factor), math.ceil(self.width / factor)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def convolutions(channels: int) -> list[nn.Module]:
 
 def small_cnn(spec: ImageSpec, classes: int) -> nn.Module:
     """Return ``convolutions``, one more pooling and a linear layer, for images of any size."""
-    places = math.ceil(spec.height / 8) * math.ceil(spec.width / 8)
+    places = math.prod(spec.shrunk(8))
     return nn.Sequential(
         *convolutions(spec.channels),
         nn.MaxPool2d(2, ceil_mode=True),

@@ -111,7 +111,7 @@ def test_the_mismatch_of_a_perfect_generator_is_0_in_the_mean():
         return sum(estimate(rng(seed)).item() for seed in range(400)) / 400
 
     generator = Fixed(images)
-    unbiased = average(lambda r: SMALL.mismatch(generator, target, embedding, 4, r))
+    unbiased = average(lambda r: SMALL.loss(generator, target, embedding, 4, r))
 
     def biased(r: torch.Generator) -> Tensor:
         """The estimate of DP-MERF, which counts the chance of a batch of 4."""
