@@ -59,6 +59,7 @@ class NonPrivate(DPDM):  # type: ignore[misc]  # the type checker cannot follow 
         return Plan(
             parameters=model.parameters(info),
             stages=(self._plain().stage(model, info, private=True),),
+            sampling=model.sampling_probe(info),
         )
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:

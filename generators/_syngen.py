@@ -223,6 +223,7 @@ class SynGen(ABC):
             ),
             events=(self.training().event(info, budget),),
             public=self.synthetic,
+            sampling=model.sampling_probe(info),
         )
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:

@@ -262,6 +262,7 @@ class DPDDPM:
             stages=tuple(stages),
             events=(self.training().event(info, budget),),
             public=self.public,
+            sampling=self.model().sampling_probe(info),
         )
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:

@@ -98,6 +98,7 @@ class DPFETA(DPDM):
             parameters=model.parameters(info),
             stages=(self._warmup().stage(model, info), self.training().stage(model, info)),
             events=self._events(info, budget),
+            sampling=model.sampling_probe(info),
         )
 
     def _events(

@@ -161,6 +161,7 @@ class DPDM:
             parameters=self.model().parameters(info),
             stages=(self.training().stage(self.model(), info),),
             events=(self.training().event(info, budget),),
+            sampling=self.model().sampling_probe(info),
         )
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:

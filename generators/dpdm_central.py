@@ -118,6 +118,7 @@ class DPDMCentral(DPDM, MomentReleases):
             parameters=self.model().parameters(info),
             stages=(self.training().stage(self.model(), info),),
             events=(*moments, training),
+            sampling=self.model().sampling_probe(info),
         )
 
     def _events(self, info: PrivateSetInfo, budget: PrivacyBudget) -> tuple[Releases, DPSGDEvent]:

@@ -57,12 +57,15 @@ class Plan:
         events: Every privacy event the method will spend, in order.
         parameters: Number of trainable parameters of the largest network.
         public: Name of the public images that the method trains on.
+        sampling: Draws images from random weights on a device and returns images per second; None
+            if the method draws none, or draws them in no time.
     """
 
     stages: tuple[PlannedStage, ...] = ()
     events: tuple[Event, ...] = ()
     parameters: int = 0
     public: str = NO_PUBLIC
+    sampling: Callable[[torch.device], float] | None = None
 
     def evaluations(self, private: bool) -> int:
         """Sum of the gradient evaluations of all private, or of all public, stages."""

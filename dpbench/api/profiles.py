@@ -150,12 +150,15 @@ class EvaluationSettings:
         realism: Discriminator of private and public images.
         scaling: Accuracy against the number of images.
         model_selection: Grid of configurations to select from.
+        seconds: Time of an evaluator on the reference machine, on average over the built-in ones,
+            until runs show how long each takes; None if it was never measured.
     """
 
     cas: CasSettings
     realism: RealismSettings
     scaling: ScalingSettings
     model_selection: ModelSelectionSettings
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,7 @@ SMOKE = Profile(
         realism=RealismSettings("small-cnn", steps=60, images=500),
         scaling=ScalingSettings(steps=20, sizes=(50, 200), ensemble=False),
         model_selection=ModelSelectionSettings("tiny", steps=20),
+        seconds=1,
     ),
     description="does it run at all: under a minute on the digits; its scores mean nothing",
 )
@@ -202,6 +206,7 @@ CLAIMS = Profile(
         # an ensemble would be five CNNs at every size
         scaling=ScalingSettings(steps=100, sizes=(250, 2500), ensemble=False),
         model_selection=ModelSelectionSettings("small", steps=100),
+        seconds=8,
     ),
     description="two CPU cores, at most 3 minutes a run: many seeds and small differences",
     presets="laptop",  # made smaller by the settings of each claim's runs
@@ -222,6 +227,7 @@ LAPTOP = Profile(
         # fewer steps would not pass over the largest set twice, and its accuracy would be lowest
         scaling=ScalingSettings(steps=200, sizes=(1000, 3000, 10_000), ensemble=False),
         model_selection=ModelSelectionSettings("small", steps=100),
+        seconds=25,
     ),
     description="two CPU cores, at most 20 minutes a run",
 )

@@ -116,7 +116,7 @@ def _run(
 ) -> list[Outcome] | None:
     """Execute the missing runs; None if only the plan was asked for."""
     from dpbench.cli.console import progress_on
-    from dpbench.runs.sweep.estimates import TimeEstimates
+    from dpbench.runs.estimates import TimeEstimates
     from dpbench.runs.sweep.execute import execute_cells
     from dpbench.runs.sweep.grid import plan_cells
 

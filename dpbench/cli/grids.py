@@ -15,7 +15,7 @@ from dpbench.core.text import visible
 
 if TYPE_CHECKING:
     from dpbench.core.progress import Progress
-    from dpbench.runs.sweep.estimates import TimeEstimate, TimeEstimates
+    from dpbench.runs.estimates import TimeEstimate, TimeEstimates
     from dpbench.runs.sweep.execute import Outcome
     from dpbench.runs.sweep.grid import Cell, State
 
@@ -37,7 +37,7 @@ def estimated_cells(
     found = []
     with progress.task("estimating", len(cells), "runs") as task:
         for cell in cells:
-            found.append(estimates.of(cell))
+            found.append(estimates.of(cell.planned, cell.earlier))
             task.advance(1)
     _print_plan(title, cells, found)
     return found
@@ -60,7 +60,7 @@ def _print_plan(title: str, cells: Sequence[Cell], estimated: Sequence[TimeEstim
         time, by = "", ""
         if cell.state != "complete":
             time = duration(estimate.seconds)
-            by = f"{estimate.runs} like it" if estimate.runs else "training only"
+            by = f"{estimate.runs} like it" if estimate.runs else "a few steps"
         table.add_row(*_name(cell), STATES[cell.state], time, by)
     err.print(table)
     states = [cell.state for cell in cells]

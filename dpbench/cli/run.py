@@ -41,6 +41,7 @@ from dpbench.core.errors import RunFailed
 
 if TYPE_CHECKING:
     from dpbench.records.run_record import RunRecord
+    from dpbench.runs.estimates import TimeEstimate
     from dpbench.runs.request import PlannedRun
 
 
@@ -81,6 +82,7 @@ def run(
         end_with_launcher()
         from dpbench.cli.console import progress_on
         from dpbench.parallel.ranks import joined
+        from dpbench.runs.estimates import TimeEstimates
         from dpbench.runs.evaluation import failures
         from dpbench.runs.execute import assist, execute
         from dpbench.runs.request import RunRequest, plan
@@ -107,10 +109,11 @@ def run(
                 if not dry_run:
                     assist(planned, data_root)
                 return
-            _print_plan(planned)
+            estimate = TimeEstimates(runs_dir).of(planned)
+            _print_plan(planned, estimate)
             if dry_run:
                 if as_json:
-                    print_json(_plan_json(planned))
+                    print_json(_plan_json(planned, estimate))
                 return
             record, folder = execute(
                 planned,
@@ -130,8 +133,9 @@ def run(
             raise RunFailed(f"not all was measured ({failed}): the same command tries again")
 
 
-def _plan_json(planned: PlannedRun) -> dict[str, Any]:
+def _plan_json(planned: PlannedRun, estimate: TimeEstimate) -> dict[str, Any]:
     from dpbench.privacy.events import event_to_json
+    from dpbench.runs.estimates import SAMPLING, TRAINING
 
     return {
         "method": planned.request.method,
@@ -158,14 +162,17 @@ def _plan_json(planned: PlannedRun) -> dict[str, Any]:
         ],
         "private_evaluations": planned.plan.evaluations(private=True),
         "public_evaluations": planned.plan.evaluations(private=False),
-        "estimated_train_seconds": planned.estimated_seconds,
+        "estimated_train_seconds": estimate.parts[TRAINING],
+        "estimated_sample_seconds": estimate.parts[SAMPLING],
+        "estimated_evaluation_seconds": estimate.evaluation,
     }
 
 
-def _print_plan(planned: PlannedRun) -> None:
+def _print_plan(planned: PlannedRun, estimate: TimeEstimate) -> None:
     from dpbench.api.sources import NO_PUBLIC
     from dpbench.core.progress import duration
     from dpbench.privacy.events import DPSGDEvent
+    from dpbench.runs.estimates import TRAINING
 
     budget, compute = planned.budget, planned.profile.compute
     guarantee = (
@@ -204,16 +211,30 @@ def _print_plan(planned: PlannedRun) -> None:
                 (False, "public", compute.public_evaluations),
             )
         ]
-        seconds = planned.estimated_seconds
         lines.append(("compute", ", ".join(used) + " evaluations"))
-        lines.append(("training time", f"about {duration(seconds)} on this machine"))
-        if seconds > 1.5 * compute.train_seconds:
-            text = f"longer than the profile's {duration(compute.train_seconds)}"
+        training = estimate.parts[TRAINING]
+        if training > 1.5 * compute.train_seconds:
+            text = f"training takes longer than the profile's {duration(compute.train_seconds)}"
             lines.append(("note", text))
+    lines.append(("time", _time_in_words(planned, estimate)))
     table = Table.grid(padding=(0, 2))
     for name, text in lines:
         table.add_row(Text(name, "bold"), text)
     err.print(table)
+
+
+def _time_in_words(planned: PlannedRun, estimate: TimeEstimate) -> str:
+    from dpbench.core.progress import duration
+    from dpbench.runs.estimates import SAMPLING, TRAINING
+
+    parts = [f"{duration(estimate.parts[TRAINING])} of training"]
+    if estimate.parts[SAMPLING] >= 1:
+        parts.append(f"{duration(estimate.parts[SAMPLING])} of sampling")
+    unknown = [name for name in planned.evaluators if name not in estimate.parts]
+    if len(unknown) < len(planned.evaluators):
+        parts.append(f"{duration(estimate.evaluation)} of evaluation")
+    text = f"about {duration(estimate.seconds)} on this machine: {', '.join(parts)}"
+    return text + (f"; without {', '.join(unknown)}" if unknown else "")
 
 
 def _print_result(record: RunRecord, folder: Path) -> None:

@@ -93,8 +93,8 @@ def sweep(
     with outcome(debug, "Interrupted: the same command continues where this one stopped."):
         from dpbench.cli.console import progress_on
         from dpbench.core.files import check_writable
+        from dpbench.runs.estimates import TimeEstimates
         from dpbench.runs.request import RunRequest
-        from dpbench.runs.sweep.estimates import TimeEstimates
         from dpbench.runs.sweep.execute import execute_cells
         from dpbench.runs.sweep.grid import Grid, parse_numbers, parse_seeds, parse_words, plan_grid
 

@@ -128,7 +128,15 @@ class PlannedRun:
         return record.status == "complete" and not self.evaluators_left(record)
 
     @functools.cached_property
-    def estimated_seconds(self) -> float:
+    def sampling_seconds(self) -> float:
+        """Time to draw the samples in seconds, from drawing a few with random weights here."""
+        if self.plan.sampling is None:
+            return 0.0
+        prepare(self.device)
+        return self.profile.samples / self.plan.sampling(self.device)
+
+    @functools.cached_property
+    def training_seconds(self) -> float:
         """Training time in seconds, from timing one step of each stage on black images here."""
         prepare(self.device)
         return sum(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -18,8 +18,10 @@ from dpbench.core.errors import UserError
 from dpbench.core.images import ImageSpec, Precision
 from dpbench.core.state import State
 from dpbench.core.streams import Streams, initialised
+from dpbench.parallel.cores import core_count
 from dpbench.privacy.dpsgd import Learner
 from dpbench.privacy.mechanisms import PrivateSetInfo
+from dpbench.privacy.throughput import examples_per_second
 from dpbench.training.augmentation import PLAIN, Augmentation
 from dpbench.training.averaging import ExponentialAverage
 
@@ -31,6 +33,8 @@ from .preconditioning import CONTINUOUS, EVERYWHERE, Interval, Parameterization
 from .samplers import DiffusionSampler, SamplerSettings, karras_levels
 
 _Settings = TypeVar("_Settings")
+_PROBED = 3  # noise levels of the draws that are timed
+_PROBED_BATCH = 32  # images, so that there is work for every core
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,26 @@ class DiffusionModel:
     def sampler(self, info: PrivateSetInfo, denoiser: nn.Module) -> DiffusionSampler:
         """Draws images from a trained denoiser."""
         return DiffusionSampler(denoiser, info.spec, info.classes, self.sampling)
+
+    def sampling_probe(self, info: PrivateSetInfo) -> Callable[[torch.device], float]:
+        """What measures on a device how many images are drawn in a second, for a plan."""
+
+        def images_per_second(device: torch.device) -> float:
+            denoiser = self.denoiser(info, Streams(0), "probe")
+            sampler = replace(
+                self.sampler(info, denoiser),
+                settings=replace(self.sampling, steps=_PROBED),
+                batch_size=_PROBED_BATCH,
+            )
+
+            def draw(count: int) -> None:
+                labels = torch.arange(count) % info.classes
+                sampler.sample(labels, torch.Generator(device).manual_seed(0))
+
+            speed = examples_per_second(draw, core_count() * 4 * _PROBED_BATCH)
+            return speed * _PROBED / self.sampling.steps
+
+        return images_per_second
 
     def blank(self, info: PrivateSetInfo) -> Denoiser:
         """A denoiser whose weights are yet to be loaded."""

@@ -274,7 +274,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(dpbench: Command, tmp_path
     assert ended.code == 0
     for words in ("noise multiplier", "sample rate 0.04454, 6 steps", "768 of 8,000 private"):
         assert words in " ".join(ended.err.split())
-    assert "training time" in ended.err
+    assert "s of training" in ended.err and "of evaluation" in " ".join(ended.err.split())
     assert not ended.out
     assert not list(tmp_path.iterdir())
 

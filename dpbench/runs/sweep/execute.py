@@ -18,9 +18,9 @@ from dpbench.core.errors import UserError
 from dpbench.core.signals import INTERRUPTED, deferred
 from dpbench.parallel.launcher import start
 from dpbench.records.run_record import RECORD, read_record
+from dpbench.runs.estimates import TimeEstimates
 from dpbench.runs.evaluation import failures
 from dpbench.runs.request import RunRequest
-from dpbench.runs.sweep.estimates import TimeEstimates
 from dpbench.runs.sweep.grid import Cell, earlier_record
 
 STANDARD_ERROR = 2  # its descriptor
@@ -82,7 +82,7 @@ def execute_cells(
                 number + 1,
                 len(todo),
                 cell,
-                sum(estimates.of(each).seconds for each in todo[number:]),
+                sum(estimates.of(each.planned, each.earlier).seconds for each in todo[number:]),
             )
             outcome = _run(
                 cell, run_command(cell.planned.request, runs_dir, data_root, debug), interrupted

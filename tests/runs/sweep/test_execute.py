@@ -47,7 +47,7 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(
     ended = dpbench(*THREE, "--dry-run")
     assert ended.code == 0 and not ended.out
     assert "3 to run, 0 to resume, 0 complete; about" in ended.err
-    assert ended.err.count("training only") == 3
+    assert ended.err.count("a few steps") == 3
     plan = dpbench(*THREE, "--dry-run", "--json")
     assert column(plan, "state") == ["new"] * 3 and column(plan, "measured_runs") == [0] * 3
     assert not ends and not list(tmp_path.iterdir())

@@ -12,10 +12,10 @@ import pytest
 from dpbench.core.errors import UserError
 from dpbench.core.progress import Silent
 from dpbench.data.load import load
+from dpbench.runs.estimates import TimeEstimates
 from dpbench.runs.request import PlannedRun, RunRequest, plan
 from dpbench.runs.sweep import execute
 from dpbench.runs.sweep import grid as grids
-from dpbench.runs.sweep.estimates import TimeEstimates
 from dpbench.runs.sweep.grid import Grid
 from tests.support.command import Command
 from tests.support.datasets import encoded, put
