@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from dpbench.api.method import Plan, Preset, RunContext, Sampler
-from dpbench.generators.diffusion.presets import laptop, smoke
+from dpbench.generators.diffusion.presets import SAMPLER, laptop, smoke
 from dpbench.generators.diffusion.training import PublicTraining
 from dpbench.generators.dpdm import DPDM
 from dpbench.privacy.budget import PrivacyBudget
@@ -34,6 +34,7 @@ class NonPrivate(DPDM):  # type: ignore[misc]  # the type checker cannot follow 
         laptop(
             "all of the profile's private evaluations, in small batches because there is no noise "
             "to drown; nothing was tuned",
+            **SAMPLER,
             batch_size=128,
             steps=1953,
             average_decay=0.999,
@@ -41,7 +42,9 @@ class NonPrivate(DPDM):  # type: ignore[misc]  # the type checker cannot follow 
         smoke(),
     )
 
-    clipping_norm: float = field(default=1.0, init=False)  # no hyper-parameter of this method
+    # no hyper-parameters of this method
+    clipping_norm: float = field(default=1.0, init=False)
+    statistics_share: float = field(default=0.0, init=False)
 
     def _plain(self) -> PublicTraining:
         return PublicTraining(

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from dpbench.api.method import Departure, Plan, Preset, RunContext, Sampler
-from dpbench.core.checks import check_counts, check_positive
+from dpbench.core.checks import check_counts, check_not_negative, check_positive, check_shares
 from dpbench.core.errors import UserError
 from dpbench.core.images import Precision
 from dpbench.core.registry import load
@@ -23,10 +23,11 @@ from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
+from ._statistics import release_statistics, statistics_and_training, statistics_of
 from .diffusion.denoiser import Denoiser, Experts
 from .diffusion.model import DiffusionModel, continuous_model, pick
 from .diffusion.preconditioning import EVERYWHERE, Interval
-from .diffusion.presets import CENTRED, CENTRES, TUNED, laptop, smoke
+from .diffusion.presets import CENTRES, GIVEN, SAMPLER, STATISTICS, TUNED, laptop, smoke
 from .diffusion.samplers import SIGMA_MIN, SolverName
 from .diffusion.training import PrivateTraining, PublicTraining, opened_once, public_recipe
 
@@ -46,11 +47,14 @@ def syngen_presets(**laptop_only: object) -> tuple[Preset, ...]:
         ),
         laptop(
             TUNED,
-            **CENTRED,
+            **GIVEN,
+            **SAMPLER | {"sigma_min": 0.3},
+            label_dropout=0.0,
             synthetic="class-recipes",
             synthetic_labels="recipe",
+            synthetic_classes=400,
             synthetic_images=20_000,
-            synthetic_steps=400,
+            synthetic_steps=1000,
             synthetic_multiplicity=1,
             synthetic_learning_rate=1e-3,
             **laptop_only,
@@ -118,8 +122,13 @@ class SynGen(ABC):
         churn: S_churn of ``heun``.
         churn_min: S_min of ``heun``.
         guidance: Classifier-free guidance weight w.
+        statistics_share: Share of epsilon spent on noisy means and deviations of the classes'
+            pixels, which denoising starts from and the network sees in place of the label
+            (``diffusion.denoiser.Statistics``); 0: there are none.
         synthetic: Programmatic source of the public images.
         synthetic_labels: ``recipe`` (the source's own classes) or ``random`` (uniform).
+        synthetic_classes: Number of their classes; 0: as many as the private set has. Another
+            number needs class statistics, which tell the network what a class is.
         synthetic_images: Number of programmatic images. The paper does not say; as many as there
             are private images is our choice.
         synthetic_steps: Optimizer steps on them.
@@ -131,6 +140,9 @@ class SynGen(ABC):
     private: ClassVar[bool] = True
     departures: ClassVar[tuple[Departure, ...]] = (
         *CENTRES,
+        STATISTICS,
+        Departure("class statistics", "label_dropout", 0.1, lambda value: value == 0),
+        Departure("class statistics", "synthetic_classes", 0, bool),
         Departure("class recipes", "synthetic", "dead-leaves", lambda v: v == "class-recipes"),
         Departure("class recipes", "synthetic_labels", "random", lambda v: v == "recipe"),
     )
@@ -157,8 +169,10 @@ class SynGen(ABC):
     churn: float = 0.0
     churn_min: float = 0.0
     guidance: float = 0.0
+    statistics_share: float = 0.0
     synthetic: str = "dead-leaves"
     synthetic_labels: Literal["random", "recipe"] = "random"
+    synthetic_classes: int = 0
     synthetic_images: int = 60_000
     synthetic_steps: int = 140_625
     synthetic_batch_size: int = 128
@@ -181,6 +195,10 @@ class SynGen(ABC):
             "synthetic_multiplicity",
         )
         check_positive(self, "synthetic_learning_rate")
+        check_shares(self, "statistics_share")
+        check_not_negative(self, "synthetic_classes")
+        if self.synthetic_classes and not self.statistics_share:
+            raise UserError("synthetic_classes needs class statistics: --set statistics_share=0.3")
         labelled = load("source", self.synthetic).labelled
         if self.synthetic_labels == "recipe" and not labelled:
             raise UserError(
@@ -215,13 +233,15 @@ class SynGen(ABC):
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """A public stage on programmatic images, then a private one."""
         model = self.model()
+        share, training = self.statistics_share, self.training()
+        releases, event = statistics_and_training(share, training, info, budget)
         return Plan(
             parameters=model.parameters(info),
             stages=(
                 self.public_training().stage(model, info),
-                self.training().stage(model, info),
+                training.stage(model, info),
             ),
-            events=(self.training().event(info, budget),),
+            events=(*(releases or ()), event),
             public=self.synthetic,
             sampling=model.sampling_probe(info),
         )
@@ -229,10 +249,15 @@ class SynGen(ABC):
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Train on programmatic images, then on private ones."""
         info, model, training = private.info, self.model(), self.training()
-        event = training.event(info, private.budget)
+        share = self.statistics_share
+        releases, event = statistics_and_training(share, training, info, private.budget)
         synthetic = denoiser = self.pretrain(info, run)
         if self.stages.experts:
             denoiser = model.denoiser(info, run.streams, "private denoiser").to(run.device)
+        if releases:
+            statistics = release_statistics(private, releases)
+            synthetic = model.given(synthetic, statistics)
+            denoiser = model.given(denoiser, statistics) if self.stages.experts else synthetic
         training.train(model, denoiser, private, event, run, self.stages.private)
         return model.sampler(info, self.stages.combine(synthetic, denoiser))
 
@@ -254,26 +279,34 @@ class SynGen(ABC):
             source,
             ("parameterization", "label_dropout", *names),
             method="dpsyngen",
+            statistics=bool(self.statistics_share),
             interval=self.stages.synthetic,
         )
         pretraining = run.pretraining(recipe, training.label)
         denoiser = model.denoiser(info, pretraining.streams, "denoiser").to(run.device)
-        if not pretraining.load(denoiser):
+        # statistics are not of the network, and those of programmatic classes serve training alone
+        kept = denoiser.network if self.statistics_share else denoiser
+        if not pretraining.load(kept):
+            classes = self.synthetic_classes or info.classes
+            images = opened_once(
+                source,
+                count=self.synthetic_images,
+                classes=classes,
+                labelled=self.synthetic_labels == "recipe",
+                streams=pretraining.streams,
+                progress=run.progress,
+            )
+            trained = denoiser
+            if self.statistics_share:
+                trained = model.given(denoiser, statistics_of(images(), classes))
             training.train(
                 model,
-                denoiser,
-                images=opened_once(
-                    source,
-                    count=self.synthetic_images,
-                    classes=info.classes,
-                    labelled=self.synthetic_labels == "recipe",
-                    streams=pretraining.streams,
-                    progress=run.progress,
-                ),
+                trained,
+                images=images,
                 streams=pretraining.streams,
                 stage=pretraining.stage,
-                classes=info.classes,
+                classes=classes,
                 interval=self.stages.synthetic,
             )
-            pretraining.save(denoiser)
+            pretraining.save(kept)
         return denoiser

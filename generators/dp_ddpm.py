@@ -36,20 +36,22 @@ import torch
 
 from dpbench.api.method import Departure, Plan, Preset, RunContext, Sampler, Workload
 from dpbench.api.sources import NO_PUBLIC, PublicSource
-from dpbench.core.checks import check_counts, check_not_negative, check_positive
+from dpbench.core.checks import check_counts, check_not_negative, check_positive, check_shares
 from dpbench.core.errors import UserError
 from dpbench.core.images import Precision
+from dpbench.core.registry import entries
 from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from dpbench.training.augmentation import PLAIN, Augmentation
 
+from ._statistics import release_statistics, statistics_and_training, statistics_of
 from .diffusion.denoiser import STATE_OF_CLASSES, Denoiser
 from .diffusion.model import DiffusionModel, pick
 from .diffusion.networks.ddpm import BY_EMBEDDING, EmbeddingName
 from .diffusion.networks.unet import UNetSettings
 from .diffusion.preconditioning import DDPM
-from .diffusion.presets import CENTRED, CENTRES, TUNED, laptop, smoke
+from .diffusion.presets import CENTRES, GIVEN, STATISTICS, TUNED, laptop, smoke
 from .diffusion.samplers import DDPMSolverName, SamplerSettings, ddpm_levels
 from .diffusion.training import PrivateTraining, PublicTraining, opened_once, public_recipe
 from .diffusion.workloads import DDPM_WORKLOADS
@@ -113,8 +115,13 @@ class DPDDPM:
         flip: Whether each copy is mirrored with probability 1/2.
         crop: Largest shift of each copy, in pixels.
         solver: ``ancestral`` or ``ddim``.
+        statistics_share: Share of epsilon spent on noisy means and deviations of the classes'
+            pixels, which denoising starts from and the network sees in place of the label
+            (``diffusion.denoiser.Statistics``); 0: there are none.
         public: Public images to pre-train on: a data set, imagefolder:PATH or a programmatic
             source; none: from scratch.
+        public_classes: Number of classes of a programmatic source; 0: as many as the private set
+            has. Another number needs class statistics, which tell the network what a class is.
         public_images: Number of public images, at most.
         public_steps: Optimizer steps on them.
         public_batch_size: Images in a step.
@@ -141,15 +148,17 @@ class DPDDPM:
         *_paper("camelyon17", "section 5.4 and table 3", _FINE_TUNED),
         laptop(
             TUNED,
-            **CENTRED,
+            **GIVEN,
             channels=32,
+            solver="ancestral",
+            last_time_step=20,
             public="class-recipes",
+            public_classes=400,
             public_images=20_000,
-            public_steps=400,
+            public_steps=1000,
             public_batch_size=128,
             public_learning_rate=1e-3,
             public_warmup_steps=50,
-            solver="ddim",
         ),
         smoke(
             average_decay=0.9,
@@ -161,6 +170,8 @@ class DPDDPM:
     )
     departures: ClassVar[tuple[Departure, ...]] = (
         *CENTRES,
+        STATISTICS,
+        Departure("class statistics", "public_classes", 0, bool),
         Departure("class recipes", "public", NO_PUBLIC, lambda value: value == "class-recipes"),
     )
     workloads: ClassVar[tuple[Workload, ...]] = DDPM_WORKLOADS
@@ -187,7 +198,9 @@ class DPDDPM:
     flip: bool = False
     crop: int = 0
     solver: DDPMSolverName = "ancestral"
+    statistics_share: float = 0.0
     public: str = NO_PUBLIC
+    public_classes: int = 0
     public_images: int = 1_281_167
     public_steps: int = 200_000
     public_batch_size: int = 1024
@@ -210,6 +223,13 @@ class DPDDPM:
         )
         check_positive(self, "public_learning_rate")
         check_not_negative(self, "crop", "public_warmup_steps")
+        check_shares(self, "statistics_share")
+        check_not_negative(self, "public_classes")
+        if self.public_classes and not (self.statistics_share and self.public in entries("source")):
+            raise UserError(
+                "public_classes needs class statistics and a programmatic source: "
+                "--set statistics_share=0.3"
+            )
         self.public_model()
 
     def model(self) -> DiffusionModel:
@@ -229,6 +249,7 @@ class DPDDPM:
             centre_learning_rate=self.centre_learning_rate,
             centre_widths=self.centre_widths,
             augmentation=Augmentation(self.flip, self.crop),
+            statistics=bool(self.statistics_share),
         )
 
     def public_model(self) -> DiffusionModel:
@@ -254,13 +275,15 @@ class DPDDPM:
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """A public stage where there are public images, then a private one."""
+        share, training = self.statistics_share, self.training()
+        releases, event = statistics_and_training(share, training, info, budget)
         stages = [self.training().stage(self.model(), info)]
         if self._pretrains:
             stages.insert(0, self.public_training().stage(self.public_model(), info))
         return Plan(
             parameters=self.model().parameters(info),
             stages=tuple(stages),
-            events=(self.training().event(info, budget),),
+            events=(*(releases or ()), event),
             public=self.public,
             sampling=self.model().sampling_probe(info),
         )
@@ -268,8 +291,11 @@ class DPDDPM:
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Pre-train, or start from scratch, and train privately."""
         info, model, training = private.info, self.model(), self.training()
-        event = training.event(info, private.budget)
+        share = self.statistics_share
+        releases, event = statistics_and_training(share, training, info, private.budget)
         denoiser = self.pretrain(info, run) if self._pretrains else self._scratch(info, run)
+        if releases:
+            denoiser = model.given(denoiser, release_statistics(private, releases))
         training.train(model, denoiser, private, event, run)
         return model.sampler(info, denoiser)
 
@@ -293,30 +319,38 @@ class DPDDPM:
                 f"public={self.public} needs public images, and this run has none: "
                 f"--set public={NO_PUBLIC} trains from scratch"
             )
-        classes = source.classes or info.classes
+        classes = self.public_classes or source.classes or info.classes
         model, training = self.public_model(), self.public_training()
         pretraining = run.pretraining(
             self._recipe(info, source, classes), f"public training on {source.name}"
         )
         public_info = replace(info, classes=classes)
         denoiser = model.denoiser(public_info, pretraining.streams, "denoiser").to(run.device)
-        if not pretraining.load(denoiser):
+        # statistics are not of the network, and those of public classes serve training alone
+        kept = denoiser.network if self.statistics_share else denoiser
+        if not pretraining.load(kept):
+            images = opened_once(
+                source,
+                count=self.public_images,
+                classes=classes,
+                labelled=source.classes is not None,
+                streams=pretraining.streams,
+                progress=run.progress,
+            )
+            trained = denoiser
+            if self.statistics_share:
+                trained = model.given(denoiser, statistics_of(images(), classes))
             training.train(
                 model,
-                denoiser,
-                images=opened_once(
-                    source,
-                    count=self.public_images,
-                    classes=classes,
-                    labelled=source.classes is not None,
-                    streams=pretraining.streams,
-                    progress=run.progress,
-                ),
+                trained,
+                images=images,
                 streams=pretraining.streams,
                 stage=pretraining.stage,
                 classes=classes,
             )
-            pretraining.save(denoiser)
+            pretraining.save(kept)
+        if self.statistics_share:
+            return denoiser
         own = self._scratch(info, run)
         learned = denoiser.state_dict()
         if source.classes != info.classes:
@@ -346,6 +380,7 @@ class DPDDPM:
             ("embedding", *names),
             method="dp-ddpm",
             labelled=source.classes is not None,
+            statistics=bool(self.statistics_share),
         )
 
 

@@ -14,7 +14,7 @@ images; here that is 160 steps.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -29,7 +29,7 @@ from dpbench.privacy.calibration import calibrated
 from dpbench.privacy.events import DPSGDEvent, GaussianEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 
-from .diffusion.presets import laptop, smoke
+from .diffusion.presets import SAMPLER, laptop, smoke
 from .diffusion.training import PublicTraining
 from .dpdm import DPDM
 
@@ -56,7 +56,13 @@ class DPFETA(DPDM):
             "images is our choice, for theirs come from other queries",
             datasets=("mnist", "fashionmnist"),
         ),
-        laptop("nothing was tuned", clipping_norm=0.5, warmup_steps=400, warmup_learning_rate=1e-3),
+        laptop(
+            "nothing was tuned on the method itself",
+            **SAMPLER,
+            clipping_norm=0.5,
+            warmup_steps=400,
+            warmup_learning_rate=1e-3,
+        ),
         smoke(warmup_steps=10),
     )
 
@@ -64,6 +70,7 @@ class DPFETA(DPDM):
     attention_resolutions: tuple[int, ...] = (14,)
     steps: int = 2197
     clipping_norm: float = 0.001
+    statistics_share: float = field(default=0.0, init=False)  # central images are in their place
     central_share: float = 0.1
     central_norm: float = 1.0
     warmup_steps: int = 160

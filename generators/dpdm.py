@@ -17,13 +17,15 @@ from typing import ClassVar
 import torch
 
 from dpbench.api.method import Departure, Plan, Preset, RunContext, Sampler, Workload
+from dpbench.core.checks import check_shares
 from dpbench.core.images import Precision
 from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
+from ._statistics import release_statistics, statistics_and_training
 from .diffusion.model import DiffusionModel, continuous_model, pick
-from .diffusion.presets import CENTRED, CENTRES, TUNED, laptop, smoke
+from .diffusion.presets import CENTRED, CENTRES, SAMPLER, STATISTICS, TUNED, laptop, smoke
 from .diffusion.samplers import SIGMA_MIN, SolverName
 from .diffusion.training import PrivateTraining
 from .diffusion.workloads import WORKLOADS
@@ -61,6 +63,9 @@ class DPDM:
         churn: S_churn of ``heun``.
         churn_min: S_min of ``heun``.
         guidance: Classifier-free guidance weight w.
+        statistics_share: Share of epsilon spent on noisy means and deviations of the classes'
+            pixels, which denoising starts from and the network sees in place of the label
+            (``diffusion.denoiser.Statistics``); 0: there are none.
     """
 
     version: ClassVar[int] = 1
@@ -109,10 +114,10 @@ class DPDM:
             datasets=("fashionmnist",),
             epsilons=(1.0, float("inf")),
         ),
-        laptop(TUNED, **CENTRED, centre_widths=True),
+        laptop(TUNED, **CENTRED, **SAMPLER, centre_widths=True),
         smoke(),
     )
-    departures: ClassVar[tuple[Departure, ...]] = CENTRES
+    departures: ClassVar[tuple[Departure, ...]] = (*CENTRES, STATISTICS)
     workloads: ClassVar[tuple[Workload, ...]] = WORKLOADS
 
     channels: int = 32
@@ -137,6 +142,7 @@ class DPDM:
     churn: float = 0.0
     churn_min: float = 0.0
     guidance: float = 0.0
+    statistics_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Check what can be checked without images.
@@ -146,6 +152,7 @@ class DPDM:
         """
         self.model()
         self.training()
+        check_shares(self, "statistics_share")
 
     def model(self) -> DiffusionModel:
         """The hyper-parameters of the model, grouped."""
@@ -156,21 +163,26 @@ class DPDM:
         return pick(PrivateTraining, self)
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
-        """One private stage."""
+        """Releases of class statistics, where there are any, and a private stage."""
+        share, training = self.statistics_share, self.training()
+        releases, event = statistics_and_training(share, training, info, budget)
         return Plan(
             parameters=self.model().parameters(info),
-            stages=(self.training().stage(self.model(), info),),
-            events=(self.training().event(info, budget),),
+            stages=(training.stage(self.model(), info),),
+            events=(*(releases or ()), event),
             sampling=self.model().sampling_probe(info),
         )
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
-        """Train the denoiser."""
-        model, training = self.model(), self.training()
-        denoiser = model.denoiser(private.info, run.streams, "denoiser").to(run.device)
-        event = training.event(private.info, private.budget)
+        """Release the statistics, and train the denoiser."""
+        info, model, training = private.info, self.model(), self.training()
+        share = self.statistics_share
+        releases, event = statistics_and_training(share, training, info, private.budget)
+        denoiser = model.denoiser(info, run.streams, "denoiser").to(run.device)
+        if releases:
+            denoiser = model.given(denoiser, release_statistics(private, releases))
         training.train(model, denoiser, private, event, run)
-        return model.sampler(private.info, denoiser)
+        return model.sampler(info, denoiser)
 
     def restore(self, state: State, info: PrivateSetInfo, device: torch.device) -> Sampler:
         """Rebuild the denoiser."""

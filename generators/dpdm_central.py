@@ -23,7 +23,7 @@ from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from ._moments import ClassGaussians, MomentReleases, Releases
 from .class_gaussian import TUNED
 from .diffusion.denoiser import Denoiser
-from .diffusion.presets import laptop, smoke
+from .diffusion.presets import SAMPLER, laptop, smoke
 from .dpdm import DPDM
 
 
@@ -90,6 +90,7 @@ class DPDMCentral(DPDM, MomentReleases):
         laptop(
             f"{TUNED}; one trial of the training at epsilon 1 and one at 10 were looked at on the "
             "same images",
+            **SAMPLER,
             clipping_norm=0.5,
         ),
         smoke(),
@@ -98,6 +99,7 @@ class DPDMCentral(DPDM, MomentReleases):
     # not hyper-parameters of this method: images start from the means of the Gaussians
     centre_learning_rate: float = field(default=0.0, init=False)
     centre_widths: bool = field(default=False, init=False)
+    statistics_share: float = field(default=0.0, init=False)
     label_dropout: float = 0.0
     central_share: float = 0.5
 

@@ -35,12 +35,14 @@ class PublicSource(Protocol):
     def classes(self) -> int | None:
         """See the class."""
 
-    def images(self, count: int, progress: Progress) -> Images:
+    def images(self, count: int, progress: Progress, classes: int | None = None) -> Images:
         """Up to ``count`` images: fewer where the source has no more.
 
         Args:
             count: At least 1; fewer images are a prefix of more.
             progress: Receives progress updates.
+            classes: Number of classes that a program draws, if its labels mean something; None for
+                as many as the private set has.
 
         Returns:
             Images of the private set's shape, with labels in [0, classes) where they mean

@@ -11,6 +11,14 @@ PROFILE = "claims"
 SEEDS = (0, 1, 2, 3, 4)
 # These show that something runs, not how well.
 DECIDE_NOTHING = {"profile": "smoke", "dataset": "digits"}
+# What runs did that were made before their method had the hyper-parameter; a switch was off.
+BEFORE = {
+    "sigma_min": 0.002,
+    "last_time_step": 0,
+    "statistics_share": 0.0,
+    "synthetic_classes": 0,
+    "public_classes": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -71,9 +79,8 @@ class Arm:
             and spec.seed in self.seeds
             # values may also come from a preset, as those of the base once did
             and set(record.resolved.get("by_hand", [])) <= self.values.keys()
-            # a switch that the method did not have yet was off
             and all(
-                to_json(spec.method_args.get(name, False)) == to_json(value)
+                to_json(spec.method_args.get(name, BEFORE.get(name, False))) == to_json(value)
                 for name, value in self.values.items()
             )
         )

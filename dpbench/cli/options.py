@@ -74,7 +74,8 @@ Published = Annotated[
     bool,
     typer.Option(
         "--published",
-        help="Leave out what presets add to a published method: class centres, class recipes.",
+        help="Leave out what presets add to a published method: class centres, class statistics, "
+        "class recipes.",
     ),
 ]
 Reproducible = Annotated[

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dpbench.records.run_record import RunRecord, RunSpec
 
 CENTRES = "class centres"
+STATISTICS = "class statistics"
 RECIPES = "class recipes"
 # one line for each, with what the paper has in its place
 MEANINGS = {
     CENTRES: "denoised images start from a learnt image of each class; in the papers of these "
     "methods they start from the noisy image alone",
+    STATISTICS: "denoised images start from released means and deviations of each class's pixels, "
+    "which the network sees in place of the label; in the papers it is told the label",
     RECIPES: "public images are drawn by a program of ours that tells the classes apart; the "
     "papers have programs that know no classes (DP-SynGen) or photographs (DP-DDPM)",
 }
@@ -40,6 +43,7 @@ def of_spec(spec: RunSpec) -> tuple[str, ...]:
     public = (str(spec.public), str(spec.method_args.get("synthetic")))
     found = {
         CENTRES: float(spec.method_args.get("centre_learning_rate", 0.0)) > 0,
+        STATISTICS: float(spec.method_args.get("statistics_share", 0.0)) > 0,
         RECIPES: any(source.split("@")[0] == _RECIPES for source in public),
     }
     return tuple(name for name in MEANINGS if found[name])

@@ -42,11 +42,11 @@ class _Source:
     name: str
     identity: str
     classes: int | None
-    draw: Callable[[int, Progress], Images]
+    draw: Callable[[int, Progress, int | None], Images]
 
-    def images(self, count: int, progress: Progress) -> Images:
+    def images(self, count: int, progress: Progress, classes: int | None = None) -> Images:
         """Implements ``dpbench.api.sources.PublicSource``."""
-        return self.draw(count, progress)
+        return self.draw(count, progress, classes)
 
 
 def check_public(name: str, private: str) -> None:
@@ -111,7 +111,7 @@ def open_public(
     if private is not None:
         check_apart(name, _in_shape(dataset, info.spec, progress), private.pixels)
 
-    def draw(count: int, progress: Progress) -> Images:
+    def draw(count: int, progress: Progress, classes: int | None) -> Images:
         rng = Streams(seed).public("public-data", "order")
         chosen = torch.randperm(len(train), generator=rng)[:count]
         pixels = torch.empty(len(chosen), *info.spec.shape, dtype=torch.uint8)
@@ -140,7 +140,7 @@ def _in_shape(dataset: Dataset, spec: ImageSpec, progress: Progress) -> Iterator
 def unread(name: str) -> PublicSource | None:
     """A source of that name for fits that leave public training out: it has no images to give."""
 
-    def refuse(count: int, progress: Progress) -> Images:
+    def refuse(count: int, progress: Progress, classes: int | None) -> Images:
         raise RunFailed(f"{name} was asked for images where public training is left out")
 
     return None if name == NO_PUBLIC else _Source(name, _hash(name), None, refuse)
@@ -153,9 +153,10 @@ def _hash(text: str) -> str:
 def _program(name: str, info: PrivateSetInfo, seed: int) -> PublicSource:
     program: Source = load_entry("source", name)()
 
-    def draw(count: int, progress: Progress) -> Images:
+    def draw(count: int, progress: Progress, classes: int | None) -> Images:
         images_seed = Streams(seed).seed("public-data", "images")
-        return programmatic_images(name, count, info.spec, info.classes, images_seed, progress)
+        asked = classes or info.classes
+        return programmatic_images(name, count, info.spec, asked, images_seed, progress)
 
     identity = _hash(f"{program!r} {version_of(entries('source')[name])}")
     return _Source(name, identity, info.classes if program.labelled else None, draw)

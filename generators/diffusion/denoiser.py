@@ -6,6 +6,7 @@ Images are floats in [-1, 1]; ``x`` is an image plus Gaussian noise of standard 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -68,6 +69,53 @@ class Centres(nn.Module):
         return means, (2 * log_widths.clamp(*self.LIMITS)).exp()
 
 
+@dataclass(frozen=True)
+class ClassStatistics:
+    """Means and variances of the pixels of each class, intensities in [0, 1].
+
+    Attributes:
+        means: ``(classes, C, H, W)``, float32.
+        variances: Of the same shape, above 0.
+    """
+
+    means: Tensor
+    variances: Tensor
+
+
+class Statistics(nn.Module):
+    """A normal distribution for each class, given: where denoising starts from.
+
+    The network sees it too, in place of the label. So what it learns of some classes holds for
+    others, of which it sees other images: a network of many programmatic classes knows what to do
+    with private ones.
+
+    Args:
+        means: ``(classes, C, H, W)``, in [-1, 1].
+        variances: Of the same shape, of pixels in [-1, 1], above 0.
+        data_variance: That of the parameterization's data.
+    """
+
+    SEEN: ClassVar[int] = 3  # images that the network sees: the noisy one and these two
+    means: Tensor
+    variances: Tensor
+
+    def __init__(self, means: Tensor, variances: Tensor, data_variance: float) -> None:
+        """Keep the distributions; the null class gets that of all classes together."""
+        super().__init__()
+        self.data_variance = data_variance
+        of_all = variances.mean(0) + means.var(0, correction=0)
+        self.register_buffer("means", torch.cat([means, means.mean(0, keepdim=True)]))
+        self.register_buffer("variances", torch.cat([variances, of_all[None]]))
+
+    def forward(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return means, and variances as multiples of the data's, as ``Centres``."""
+        return self.means[labels], self.variances[labels] / self.data_variance
+
+    def shown(self, labels: Tensor) -> Tensor:
+        """Return means and deviations side by side, ``(B, 2 * C, H, W)``."""
+        return torch.cat([self.means[labels], self.variances[labels].sqrt()], dim=1)
+
+
 class Denoiser(nn.Module):
     """A network with its preconditioning, and optionally centres.
 
@@ -77,7 +125,8 @@ class Denoiser(nn.Module):
     the network sees, which for EDM and v is 1 - c_skip.
 
     Args:
-        network: F: ``(x (B, C, H, W), c_noise (B,), labels (B,)) -> (B, C, H, W)``.
+        network: F: ``(x (B, C, H, W), c_noise (B,), labels (B,)) -> (B, C, H, W)``. With given
+            centres it sees ``Statistics.SEEN`` images side by side, and no label.
         parameterization: Gives the coefficients.
         precision: Precision of the network's activations; weights and the rest are float32.
         centres: Normal distributions of classes, or None.
@@ -88,7 +137,7 @@ class Denoiser(nn.Module):
         network: nn.Module,
         parameterization: Parameterization,
         precision: Precision = "float32",
-        centres: Centres | None = None,
+        centres: Centres | Statistics | None = None,
     ) -> None:
         """Keep the parts."""
         super().__init__()
@@ -109,10 +158,14 @@ class Denoiser(nn.Module):
             ``(B, C, H, W)``.
         """
         _, c_out, c_in, c_noise = self.parameterization.coefficients(sigma)
-        scaled = c_in[:, None, None, None] * x
+        seen = c_in[:, None, None, None] * x
+        told = labels
+        if isinstance(self.centres, Statistics):
+            seen = torch.cat([seen, self.centres.shown(labels)], dim=1)
+            told = torch.zeros_like(labels)
         lower = self.precision == "bfloat16"
         with torch.autocast(x.device.type, torch.bfloat16, enabled=lower):
-            out: Tensor = self.network(scaled, c_noise, labels)
+            out: Tensor = self.network(seen, c_noise, told)
         estimate, scale = self.untrained(x, sigma, labels)
         return estimate + c_out[:, None, None, None] * scale * out.float()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dpbench.core.checks import check_not_negative, check_shares
 from dpbench.core.errors import UserError
@@ -25,7 +25,7 @@ from dpbench.privacy.throughput import examples_per_second
 from dpbench.training.augmentation import PLAIN, Augmentation
 from dpbench.training.averaging import ExponentialAverage
 
-from .denoiser import Centres, Denoiser
+from .denoiser import Centres, ClassStatistics, Denoiser, Statistics
 from .loss import DenoisingObjective
 from .networks.ddpmpp import DDPMPP
 from .networks.unet import UNetSettings
@@ -34,6 +34,7 @@ from .samplers import DiffusionSampler, SamplerSettings, karras_levels
 
 _Settings = TypeVar("_Settings")
 _PROBED = 3  # noise levels of the draws that are timed
+_NO_NOISE = 1e-3  # a sigma at which the network's input has the variance of the data
 _PROBED_BATCH = 32  # images, so that there is work for every core
 
 
@@ -51,9 +52,10 @@ class DiffusionModel:
         average_decay: Decay of the weights' exponential moving average.
         centre_learning_rate: Adam's learning rate of the classes' centres; 0: there are none.
         centre_widths: Whether each pixel of a centre has a learnt variance.
+        statistics: Whether centres are given in place of learnt.
     """
 
-    network: Callable[[ImageSpec, int], nn.Module]
+    network: Callable[..., nn.Module]
     parameterization: Parameterization
     sampling: SamplerSettings
     precision: Precision
@@ -62,6 +64,7 @@ class DiffusionModel:
     centre_widths: bool
     label_dropout: float = 0.0
     augmentation: Augmentation = PLAIN
+    statistics: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -73,6 +76,10 @@ class DiffusionModel:
         check_not_negative(self, "centre_learning_rate")
         if self.centre_widths and not self.centre_learning_rate:
             raise UserError("centre_widths needs centres: --set centre_learning_rate=0.004")
+        if self.statistics and self.centre_learning_rate:
+            raise UserError(
+                "centres are learnt or given: --set centre_learning_rate=0 or statistics_share=0"
+            )
         if self.sampling.guidance and not self.label_dropout:
             raise UserError(
                 "guidance needs images without label, which label_dropout = 0 never trains: "
@@ -82,8 +89,18 @@ class DiffusionModel:
     def denoiser(self, info: PrivateSetInfo, streams: Streams, name: str) -> Denoiser:
         """Build a denoiser whose initial weights are drawn from the stream of that name."""
         seed = streams.seed("initial", name)
-        network = initialised(self.network, info.spec, info.classes, seed=seed)
+        network = initialised(self._network, info.spec, info.classes, seed=seed)
         return Denoiser(network, self.parameterization, self.precision, self._centres(info))
+
+    def given(self, denoiser: Denoiser, statistics: ClassStatistics) -> Denoiser:
+        """The same network with centres that are given."""
+        device = next(denoiser.parameters()).device
+        centres = self._statistics(2 * statistics.means - 1, 4 * statistics.variances).to(device)
+        return Denoiser(denoiser.network, self.parameterization, self.precision, centres)
+
+    def _statistics(self, means: Tensor, variances: Tensor) -> Statistics:
+        _, _, c_in, _ = self.parameterization.coefficients(torch.tensor([_NO_NOISE], device="cpu"))
+        return Statistics(means, variances, data_variance=1 / c_in.item() ** 2)
 
     def parameters(self, info: PrivateSetInfo) -> int:
         """Count the parameters of a denoiser.
@@ -92,11 +109,19 @@ class DiffusionModel:
             UserError: The network does not fit the images.
         """
         with torch.device("meta"):
-            network = self.network(info.spec, info.classes)
+            network = self._network(info.spec, info.classes)
             denoiser = Denoiser(network, self.parameterization, centres=self._centres(info))
         return sum(parameter.numel() for parameter in denoiser.parameters())
 
-    def _centres(self, info: PrivateSetInfo) -> Centres | None:
+    def _network(self, spec: ImageSpec, classes: int) -> nn.Module:
+        if self.statistics:
+            return self.network(spec, 1, seen=Statistics.SEEN)  # which it is told of all
+        return self.network(spec, classes)
+
+    def _centres(self, info: PrivateSetInfo) -> Centres | Statistics | None:
+        if self.statistics:
+            blank = torch.zeros(info.classes, *info.spec.shape)
+            return self._statistics(blank, torch.ones_like(blank))
         if not self.centre_learning_rate:
             return None
         return Centres(info.spec, info.classes, self.centre_widths)
@@ -117,7 +142,7 @@ class DiffusionModel:
     def learner(self, denoiser: Denoiser, learning_rate: float) -> Learner:
         """Adam and a moving average of the weights; centres have their own learning rate."""
         groups = [{"params": list(denoiser.network.parameters()), "lr": learning_rate}]
-        if denoiser.centres is not None:
+        if isinstance(denoiser.centres, Centres):
             centres = list(denoiser.centres.parameters())
             groups.append({"params": centres, "lr": self.centre_learning_rate})
         return Learner(
@@ -190,6 +215,7 @@ def continuous_model(method: Any) -> DiffusionModel:
         centre_learning_rate=method.centre_learning_rate,
         centre_widths=method.centre_widths,
         label_dropout=method.label_dropout,
+        statistics=bool(method.statistics_share),
     )
 
 

@@ -19,23 +19,36 @@ LAPTOP: Mapping[str, Any] = {
     "multiplicity": 1,
     "learning_rate": 1e-3,
     "average_decay": 0.9,
-    "sampling_steps": 25,
+    "sampling_steps": 16,
 }
-# The same with a centre for each class, half the steps and half the noise levels.
+# What samplers over sigma need beside ``sampling_steps``. On held-out images of Fashion-MNIST a CNN
+# learns 10 points more from a model at epsilon 1 than by DDIM down to sigma 0.002.
+SAMPLER: dict[str, Any] = {"solver": "ddim-stochastic", "sigma_min": 0.1}
+# The same with a centre for each class, and half the steps.
 CENTRED: Mapping[str, Any] = {
     "steps": 50,
     "clipping_norm": 0.5,
     "centre_learning_rate": 0.004,
-    "sampling_steps": 12,
+}
+# The same with class statistics that are released, in place of learnt centres. The network was
+# trained on many programmatic classes and knows what to do with a class that it is shown, so that
+# private training changes it little.
+GIVEN: Mapping[str, Any] = {
+    "batch_size": 2048,
+    "steps": 50,
+    "learning_rate": 3e-4,
+    "clipping_norm": 0.5,
+    "statistics_share": 0.3,
 }
 # No paper has them: a learnt image for each class, from which denoised images start.
 CENTRES = (
     Departure("class centres", "centre_learning_rate", published=0.0, ours=bool),
     Departure("class centres", "centre_widths", published=False, ours=bool),
 )
+STATISTICS = Departure("class statistics", "statistics_share", published=0.0, ours=bool)
 TUNED = (
-    "chosen in a dozen trials at epsilon 1 and 10 on 5000 images held out of Fashion-MNIST's train "
-    "split, which is not accounted for"
+    "chosen in two dozen trials at epsilon 1 and 10 on 5000 images held out of Fashion-MNIST's "
+    "train split, which is not accounted for"
 )
 _SMOKE: Mapping[str, Any] = {
     "patch": 4,

@@ -201,7 +201,7 @@ def opened_once(
 
     @functools.cache
     def images() -> Images:
-        opened = source.images(count, progress)
+        opened = source.images(count, progress, classes if labelled else None)
         if labelled:
             return opened
         rng = streams.public("public-data", "labels")

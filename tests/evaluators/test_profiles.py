@@ -46,7 +46,7 @@ SEEN = {
 class Public:
     name, identity, classes = "quarters", "0123456789abcdef", CLASSES
 
-    def images(self, count: int, progress: Progress) -> Images:
+    def images(self, count: int, progress: Progress, classes: int | None = None) -> Images:
         return images(count, 5)
 
 

@@ -45,7 +45,7 @@ class Public:
 
     classes: int | None = None
 
-    def images(self, count: int, progress: Progress) -> Images:
+    def images(self, count: int, progress: Progress, classes: int | None = None) -> Images:
         self.asked.append(count)
         return labelled(self.draw(7, min(count, self.size)))
 

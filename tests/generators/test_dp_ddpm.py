@@ -35,7 +35,7 @@ class Greys:
     name: str = "greys"
     identity: str = "0" * 64
 
-    def images(self, count: int, progress: Progress) -> Images:
+    def images(self, count: int, progress: Progress, classes: int | None = None) -> Images:
         labels = torch.arange(count) % 3
         pixels = (100 * labels)[:, None, None, None].expand(-1, *INFO.spec.shape)
         return Images(pixels.to(torch.uint8), labels)

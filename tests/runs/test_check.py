@@ -203,7 +203,14 @@ FEW = {
     **dict.fromkeys(("steps", "warmup_steps", "synthetic_steps", "public_steps"), 3),
     **dict.fromkeys(("synthetic_images", "public_images"), 32),
     **{"public_warmup_steps": 1, "generator_steps": 3, "frequencies": 36, "rank": 8},
+    "labeller_steps": 3,
 }
+STATISTICS = (
+    "synthetic=class-recipes",
+    "synthetic_labels=recipe",
+    "statistics_share=0.3",
+    "synthetic_classes=4",
+)
 
 
 @pytest.mark.slow
@@ -213,6 +220,8 @@ FEW = {
         *((name, ()) for name in sorted(entries("method")) if load("method", name).private),
         ("dp-ddpm", ("public=salt-and-pepper", "flip=True", "crop=1")),
         ("dpdm", ("centre_learning_rate=0.004", "centre_widths=True")),
+        ("dpsyngen", STATISTICS),
+        ("dp-ddpm", ("public=class-recipes", "statistics_share=0.3", "public_classes=4")),
     ],
 )
 def test_every_private_method_learns_through_its_mechanisms_alone(

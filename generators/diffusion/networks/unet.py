@@ -83,6 +83,7 @@ class UNet(nn.Module, ABC):
         spec: Shape of the images.
         classes: Number of classes; label ``classes`` is the null class, where there is one.
         settings: Size of the network.
+        seen: Images of this shape that the network sees side by side, as channels.
 
     Attributes:
         attends_to_all: Whether attention follows every block on the way up, not only the last one
@@ -94,7 +95,9 @@ class UNet(nn.Module, ABC):
 
     attends_to_all: ClassVar[bool]
 
-    def __init__(self, spec: ImageSpec, classes: int, settings: UNetSettings) -> None:
+    def __init__(
+        self, spec: ImageSpec, classes: int, settings: UNetSettings, seen: int = 1
+    ) -> None:
         """Build the layers."""
         super().__init__()
         settings.check(spec)
@@ -104,7 +107,7 @@ class UNet(nn.Module, ABC):
         resolution = spec.height // settings.patch
         self.patch = settings.patch
         self.embedding = self._embedding(classes, width)
-        self.first = conv(pixels, width, 3)
+        self.first = conv(seen * pixels, width, 3)
 
         self.down = nn.ModuleList()
         skips, channels = [width], width
@@ -165,7 +168,7 @@ class UNet(nn.Module, ABC):
         """Apply the network.
 
         Args:
-            x: ``(B, C, H, W)``.
+            x: ``(B, seen * C, H, W)``.
             noise_level: ``(B,)``, c_noise.
             labels: ``(B,)``, int64 in [0, classes].
 
