@@ -7,6 +7,7 @@ smooth as what they show.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
@@ -17,11 +18,14 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.calibration import calibrated
 from dpbench.privacy.events import DPSGDEvent, GaussianEvent, HistogramEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
+from dpbench.training.pretraining import Pretraining
 
 from ._class_sizes import class_sizes, sizes_event
 from ._moments import low_frequencies
-from .diffusion.denoiser import ClassStatistics
-from .diffusion.training import PrivateTraining
+from .diffusion.denoiser import ClassStatistics, Denoiser
+from .diffusion.model import DiffusionModel
+from .diffusion.preconditioning import EVERYWHERE, Interval
+from .diffusion.training import PrivateTraining, PublicTraining
 
 Releases = tuple[HistogramEvent, GaussianEvent, GaussianEvent]
 # Share of an image's values that are released: half the resolution.
@@ -95,6 +99,47 @@ def statistics_of(images: Images, classes: int) -> ClassStatistics:
     squares = of_class.T @ (pixels - means[images.labels]).square() / sizes.clamp(min=1)
     variances = torch.where(sizes > 0, squares, pixels.var(0, correction=0))
     return _shaped(means, variances, images.spec.shape)
+
+
+def pretrain(
+    model: DiffusionModel,
+    denoiser: Denoiser,
+    training: PublicTraining,
+    pretraining: Pretraining,
+    images: Callable[[], Images],
+    classes: int,
+    interval: Interval = EVERYWHERE,
+) -> None:
+    """Load the public weights of a denoiser, or train and keep them.
+
+    A model with class statistics trains with those of the public classes, and keeps its network
+    alone: private classes have others.
+
+    Args:
+        model: Gives the loss and the optimizer.
+        denoiser: Trained in place.
+        training: How it is trained.
+        pretraining: Keeps the weights.
+        images: Gives the public images; called only if weights are to be trained.
+        classes: Number of their classes.
+        interval: Range of ln sigma that is trained.
+    """
+    kept = denoiser.network if model.statistics else denoiser
+    if pretraining.load(kept):
+        return
+    trained = denoiser
+    if model.statistics:
+        trained = model.given(denoiser, statistics_of(images(), classes))
+    training.train(
+        model,
+        trained,
+        images=images,
+        streams=pretraining.streams,
+        stage=pretraining.stage,
+        classes=classes,
+        interval=interval,
+    )
+    pretraining.save(kept)
 
 
 def _shaped(means: Tensor, variances: Tensor, shape: tuple[int, ...]) -> ClassStatistics:

@@ -23,7 +23,7 @@ from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
-from ._statistics import release_statistics, statistics_and_training, statistics_of
+from ._statistics import pretrain, release_statistics, statistics_and_training
 from .diffusion.denoiser import Denoiser, Experts
 from .diffusion.model import DiffusionModel, continuous_model, pick
 from .diffusion.preconditioning import EVERYWHERE, Interval
@@ -198,7 +198,10 @@ class SynGen(ABC):
         check_shares(self, "statistics_share")
         check_not_negative(self, "synthetic_classes")
         if self.synthetic_classes and not self.statistics_share:
-            raise UserError("synthetic_classes needs class statistics: --set statistics_share=0.3")
+            raise UserError(
+                "synthetic_classes needs class statistics: --set synthetic_classes=0, or "
+                "statistics_share=0.3"
+            )
         labelled = load("source", self.synthetic).labelled
         if self.synthetic_labels == "recipe" and not labelled:
             raise UserError(
@@ -284,29 +287,21 @@ class SynGen(ABC):
         )
         pretraining = run.pretraining(recipe, training.label)
         denoiser = model.denoiser(info, pretraining.streams, "denoiser").to(run.device)
-        # statistics are not of the network, and those of programmatic classes serve training alone
-        kept = denoiser.network if self.statistics_share else denoiser
-        if not pretraining.load(kept):
-            classes = self.synthetic_classes or info.classes
-            images = opened_once(
+        classes = self.synthetic_classes or info.classes
+        pretrain(
+            model,
+            denoiser,
+            training,
+            pretraining,
+            images=opened_once(
                 source,
                 count=self.synthetic_images,
                 classes=classes,
                 labelled=self.synthetic_labels == "recipe",
                 streams=pretraining.streams,
                 progress=run.progress,
-            )
-            trained = denoiser
-            if self.statistics_share:
-                trained = model.given(denoiser, statistics_of(images(), classes))
-            training.train(
-                model,
-                trained,
-                images=images,
-                streams=pretraining.streams,
-                stage=pretraining.stage,
-                classes=classes,
-                interval=self.stages.synthetic,
-            )
-            pretraining.save(kept)
+            ),
+            classes=classes,
+            interval=self.stages.synthetic,
+        )
         return denoiser

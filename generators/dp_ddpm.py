@@ -45,7 +45,7 @@ from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from dpbench.training.augmentation import PLAIN, Augmentation
 
-from ._statistics import release_statistics, statistics_and_training, statistics_of
+from ._statistics import pretrain, release_statistics, statistics_and_training
 from .diffusion.denoiser import STATE_OF_CLASSES, Denoiser
 from .diffusion.model import DiffusionModel, pick
 from .diffusion.networks.ddpm import BY_EMBEDDING, EmbeddingName
@@ -120,8 +120,9 @@ class DPDDPM:
             (``diffusion.denoiser.Statistics``); 0: there are none.
         public: Public images to pre-train on: a data set, imagefolder:PATH or a programmatic
             source; none: from scratch.
-        public_classes: Number of classes of a programmatic source; 0: as many as the private set
-            has. Another number needs class statistics, which tell the network what a class is.
+        public_classes: Number of classes of a programmatic source that tells them apart; 0: as
+            many as the private set has. Another number needs class statistics, which tell the
+            network what a class is.
         public_images: Number of public images, at most.
         public_steps: Optimizer steps on them.
         public_batch_size: Images in a step.
@@ -225,10 +226,10 @@ class DPDDPM:
         check_not_negative(self, "crop", "public_warmup_steps")
         check_shares(self, "statistics_share")
         check_not_negative(self, "public_classes")
-        if self.public_classes and not (self.statistics_share and self.public in entries("source")):
+        if self.public_classes and not self.statistics_share:
             raise UserError(
-                "public_classes needs class statistics and a programmatic source: "
-                "--set statistics_share=0.3"
+                "public_classes needs class statistics: --set public_classes=0, or "
+                "statistics_share=0.3"
             )
         self.public_model()
 
@@ -277,7 +278,7 @@ class DPDDPM:
         """A public stage where there are public images, then a private one."""
         share, training = self.statistics_share, self.training()
         releases, event = statistics_and_training(share, training, info, budget)
-        stages = [self.training().stage(self.model(), info)]
+        stages = [training.stage(self.model(), info)]
         if self._pretrains:
             stages.insert(0, self.public_training().stage(self.public_model(), info))
         return Plan(
@@ -319,36 +320,28 @@ class DPDDPM:
                 f"public={self.public} needs public images, and this run has none: "
                 f"--set public={NO_PUBLIC} trains from scratch"
             )
-        classes = self.public_classes or source.classes or info.classes
+        classes = self._classes_of(source, info)
         model, training = self.public_model(), self.public_training()
         pretraining = run.pretraining(
             self._recipe(info, source, classes), f"public training on {source.name}"
         )
         public_info = replace(info, classes=classes)
         denoiser = model.denoiser(public_info, pretraining.streams, "denoiser").to(run.device)
-        # statistics are not of the network, and those of public classes serve training alone
-        kept = denoiser.network if self.statistics_share else denoiser
-        if not pretraining.load(kept):
-            images = opened_once(
+        pretrain(
+            model,
+            denoiser,
+            training,
+            pretraining,
+            images=opened_once(
                 source,
                 count=self.public_images,
                 classes=classes,
                 labelled=source.classes is not None,
                 streams=pretraining.streams,
                 progress=run.progress,
-            )
-            trained = denoiser
-            if self.statistics_share:
-                trained = model.given(denoiser, statistics_of(images(), classes))
-            training.train(
-                model,
-                trained,
-                images=images,
-                streams=pretraining.streams,
-                stage=pretraining.stage,
-                classes=classes,
-            )
-            pretraining.save(kept)
+            ),
+            classes=classes,
+        )
         if self.statistics_share:
             return denoiser
         own = self._scratch(info, run)
@@ -365,6 +358,12 @@ class DPDDPM:
     @property
     def _pretrains(self) -> bool:
         return self.public != NO_PUBLIC
+
+    def _classes_of(self, source: PublicSource, info: PrivateSetInfo) -> int:
+        """The number of public classes: as many as asked of programs that tell them apart."""
+        if self.public_classes and source.classes and self.public in entries("source"):
+            return self.public_classes
+        return source.classes or info.classes
 
     def _scratch(self, info: PrivateSetInfo, run: RunContext) -> Denoiser:
         return self.model().denoiser(info, run.streams, "denoiser").to(run.device)

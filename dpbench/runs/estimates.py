@@ -38,7 +38,7 @@ class TimeEstimate:
     @property
     def evaluation(self) -> float:
         """Wall time of the evaluators."""
-        return sum(self.parts.values()) - sum(self.parts.get(p, 0.0) for p in (TRAINING, SAMPLING))
+        return sum(time for part, time in self.parts.items() if part not in (TRAINING, SAMPLING))
 
 
 class TimeEstimates:

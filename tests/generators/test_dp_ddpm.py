@@ -87,6 +87,23 @@ def test_classes_are_embedded_anew_where_public_ones_are_others(tmp_path):
     assert len(files) == 3  # what labels mean is a part of the recipe
 
 
+@pytest.mark.parametrize("public", ["none", "cifar10", "dead-leaves"])
+def test_the_laptop_preset_takes_any_public_images(public):
+    kind = load("method", "dp-ddpm")
+    found = resolve(kind, "dp-ddpm", "laptop", "fashionmnist", 1.0, (f"public={public}",))
+    assert found.arguments["public"] == public
+
+
+@pytest.mark.parametrize("classes", [3, None])
+def test_the_number_of_classes_that_is_asked_of_programs_is_asked_of_no_other_images(
+    tmp_path, classes
+):
+    """Labels up to 2 would have no place among the statistics of 2 classes."""
+    asked = ("statistics_share=0.3", "public_classes=2")
+    denoiser = pretrained(Greys(classes), tmp_path, *asked)
+    assert len(denoiser.centres.means) == 1 + (classes or INFO.classes)
+
+
 def test_labels_that_mean_nothing_are_drawn_anew(tmp_path):
     """Greys would otherwise teach the network what it must not know."""
     meant, unmeant = (

@@ -150,7 +150,7 @@ def test_the_papers_algorithm_is_one_option_away(name: str) -> None:
     kind = load("method", name)
     ours = resolve(kind, name, "laptop", "fashionmnist", 10.0, ())
     theirs = resolve(kind, name, "laptop", "fashionmnist", 10.0, (), published=True)
-    assert {"class centres", "class statistics"} & set(ours.departures)
+    assert ("class centres" if name == "dpdm" else "class statistics") in ours.departures
     assert theirs.departures == theirs.by_hand == ()
     differing = {
         field for field in ours.arguments if ours.arguments[field] != theirs.arguments[field]

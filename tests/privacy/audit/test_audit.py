@@ -175,10 +175,12 @@ def test_an_alarm_counts_only_if_a_second_audit_repeats_it(
 
 @pytest.mark.slow
 def test_the_laptop_plan_of_a_real_method_is_audited_without_an_alarm() -> None:
-    planned = plan(RunRequest("dpdm", "fashionmnist", 1.0, device="cpu"))
+    planned = plan(RunRequest("dpsyngen", "fashionmnist", 1.0, device="cpu"))
     found = audit(audited_mechanism(planned, planned.plan.events, Executions()), 0, Silent())
     assert alarms(found) == set()
-    assert 0.99 < found.sigma_low < 1 < found.sigma_high < 1.01
+    # a histogram of ten classes has too few values for 1%
+    training = next(each for each in found.checks if each.of == "denoiser weights")
+    assert 0.99 < training.low < 1 < training.high < 1.01
     # every tensor of the method's network was looked at, and its image was really clipped
     assert found.checks[-2].low == pytest.approx(1, abs=1e-3)
 
