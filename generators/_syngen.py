@@ -27,7 +27,16 @@ from ._statistics import pretrain, release_statistics, statistics_and_training
 from .diffusion.denoiser import Denoiser, Experts
 from .diffusion.model import DiffusionModel, continuous_model, pick
 from .diffusion.preconditioning import EVERYWHERE, Interval
-from .diffusion.presets import CENTRES, GIVEN, SAMPLER, STATISTICS, TUNED, laptop, smoke
+from .diffusion.presets import (
+    CENTRES,
+    GIVEN,
+    SAMPLED_LEVELS,
+    SAMPLER,
+    STATISTICS,
+    TUNED,
+    laptop,
+    smoke,
+)
 from .diffusion.samplers import SIGMA_MIN, SolverName
 from .diffusion.training import PrivateTraining, PublicTraining, opened_once, public_recipe
 
@@ -48,7 +57,7 @@ def syngen_presets(**laptop_only: object) -> tuple[Preset, ...]:
         laptop(
             TUNED,
             **GIVEN,
-            **SAMPLER | {"sigma_min": 0.3},
+            **{**SAMPLER, **laptop_only},
             label_dropout=0.0,
             synthetic="class-recipes",
             synthetic_labels="recipe",
@@ -57,7 +66,6 @@ def syngen_presets(**laptop_only: object) -> tuple[Preset, ...]:
             synthetic_steps=1000,
             synthetic_multiplicity=1,
             synthetic_learning_rate=1e-3,
-            **laptop_only,
         ),
         smoke(
             synthetic_images=256,
@@ -114,11 +122,13 @@ class SynGen(ABC):
         average_decay: Decay of the weights' exponential moving average.
         sampling_steps: Noise levels when sampling.
         sigma_min: The last of them, at which the denoised image is the sample.
+        trained_sigma_min: Lowest sigma that is trained; 0: all are. Levels below ``sigma_min`` take
+            part in the gradient, but in no sample.
         precision: Precision of the network's activations, ``float32`` or ``bfloat16``. Norms, sums
             and noise are float32 in any case.
         parameterization: ``edm`` or ``v``.
         label_dropout: Probability of training an image without its label.
-        solver: ``ddim``, ``ddim-stochastic`` or ``heun``.
+        solver: ``ddim``, ``ddim-stochastic``, ``ancestral``, ``ancestral-2m`` or ``heun``.
         churn: S_churn of ``heun``.
         churn_min: S_min of ``heun``.
         guidance: Classifier-free guidance weight w.
@@ -141,6 +151,7 @@ class SynGen(ABC):
     departures: ClassVar[tuple[Departure, ...]] = (
         *CENTRES,
         STATISTICS,
+        SAMPLED_LEVELS,
         Departure("class statistics", "label_dropout", 0.1, lambda value: value == 0),
         Departure("class statistics", "synthetic_classes", 0, bool),
         Departure("class recipes", "synthetic", "dead-leaves", lambda v: v == "class-recipes"),
@@ -162,6 +173,7 @@ class SynGen(ABC):
     average_decay: float = 0.999
     sampling_steps: int = 50
     sigma_min: float = SIGMA_MIN
+    trained_sigma_min: float = 0.0
     precision: Precision = "float32"
     parameterization: str = "edm"
     label_dropout: float = 0.1
@@ -283,7 +295,7 @@ class SynGen(ABC):
             ("parameterization", "label_dropout", *names),
             method="dpsyngen",
             statistics=bool(self.statistics_share),
-            interval=self.stages.synthetic,
+            interval=model.trained(self.stages.synthetic),
         )
         pretraining = run.pretraining(recipe, training.label)
         denoiser = model.denoiser(info, pretraining.streams, "denoiser").to(run.device)

@@ -114,7 +114,7 @@ class DPDDPM:
         mixture_breakpoints: Bounds of the mixture's parts, from 0 to 1000.
         flip: Whether each copy is mirrored with probability 1/2.
         crop: Largest shift of each copy, in pixels.
-        solver: ``ancestral`` or ``ddim``.
+        solver: ``ancestral``, ``ancestral-2m`` or ``ddim``.
         statistics_share: Share of epsilon spent on noisy means and deviations of the classes'
             pixels, which denoising starts from and the network sees in place of the label
             (``diffusion.denoiser.Statistics``); 0: there are none.

@@ -25,7 +25,16 @@ from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
 from ._statistics import release_statistics, statistics_and_training
 from .diffusion.model import DiffusionModel, continuous_model, pick
-from .diffusion.presets import CENTRED, CENTRES, SAMPLER, STATISTICS, TUNED, laptop, smoke
+from .diffusion.presets import (
+    CENTRED,
+    CENTRES,
+    SAMPLED_LEVELS,
+    SAMPLER,
+    STATISTICS,
+    TUNED,
+    laptop,
+    smoke,
+)
 from .diffusion.samplers import SIGMA_MIN, SolverName
 from .diffusion.training import PrivateTraining
 from .diffusion.workloads import WORKLOADS
@@ -55,11 +64,13 @@ class DPDM:
         average_decay: Decay of the weights' exponential moving average.
         sampling_steps: Noise levels when sampling.
         sigma_min: The last of them, at which the denoised image is the sample.
+        trained_sigma_min: Lowest sigma that is trained; 0: all are. Levels below ``sigma_min`` take
+            part in the gradient, but in no sample.
         precision: Precision of the network's activations, ``float32`` or ``bfloat16``. Norms, sums
             and noise are float32 in any case.
         parameterization: ``edm`` or ``v``.
         label_dropout: Probability of training an image without its label.
-        solver: ``ddim``, ``ddim-stochastic`` or ``heun``.
+        solver: ``ddim``, ``ddim-stochastic``, ``ancestral``, ``ancestral-2m`` or ``heun``.
         churn: S_churn of ``heun``.
         churn_min: S_min of ``heun``.
         guidance: Classifier-free guidance weight w.
@@ -117,7 +128,7 @@ class DPDM:
         laptop(TUNED, **CENTRED, **SAMPLER, centre_widths=True),
         smoke(),
     )
-    departures: ClassVar[tuple[Departure, ...]] = (*CENTRES, STATISTICS)
+    departures: ClassVar[tuple[Departure, ...]] = (*CENTRES, STATISTICS, SAMPLED_LEVELS)
     workloads: ClassVar[tuple[Workload, ...]] = WORKLOADS
 
     channels: int = 32
@@ -135,6 +146,7 @@ class DPDM:
     average_decay: float = 0.999
     sampling_steps: int = 50
     sigma_min: float = SIGMA_MIN
+    trained_sigma_min: float = 0.0
     precision: Precision = "float32"
     parameterization: str = "edm"
     label_dropout: float = 0.1

@@ -28,7 +28,8 @@ class DPSynGenCleaning(SynGen):
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "the lowest noise levels from programmatic images, the rest DP-SGD"
-    presets: ClassVar[tuple[Preset, ...]] = syngen_presets()
+    # sampling ends below tau1: the cleaning stage would not take part otherwise
+    presets: ClassVar[tuple[Preset, ...]] = syngen_presets(sigma_min=0.01, trained_sigma_min=0.0)
 
     experts: bool = True
     tau1: float = -3.0

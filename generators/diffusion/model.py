@@ -6,6 +6,7 @@ Methods keep their hyper-parameters as flat fields, for ``--set``; this toolkit 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -53,6 +54,7 @@ class DiffusionModel:
         centre_learning_rate: Adam's learning rate of the classes' centres; 0: there are none.
         centre_widths: Whether each pixel of a centre has a learnt variance.
         statistics: Whether centres are given in place of learnt.
+        trained_sigma_min: Lowest sigma that is trained; 0: all are.
     """
 
     network: Callable[..., nn.Module]
@@ -65,6 +67,7 @@ class DiffusionModel:
     label_dropout: float = 0.0
     augmentation: Augmentation = PLAIN
     statistics: bool = False
+    trained_sigma_min: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -73,7 +76,7 @@ class DiffusionModel:
             UserError: A value is out of its range.
         """
         check_shares(self, "average_decay", "label_dropout")
-        check_not_negative(self, "centre_learning_rate")
+        check_not_negative(self, "centre_learning_rate", "trained_sigma_min")
         if self.centre_widths and not self.centre_learning_rate:
             raise UserError("centre_widths needs centres: --set centre_learning_rate=0.004")
         if self.statistics and self.centre_learning_rate:
@@ -129,15 +132,21 @@ class DiffusionModel:
     def objective(
         self, classes: int, multiplicity: int, interval: Interval = EVERYWHERE
     ) -> DenoisingObjective:
-        """The loss at ``multiplicity`` noise levels with ln sigma in ``interval``."""
+        """The loss at ``multiplicity`` noise levels with ln sigma in ``interval``, if trained."""
         return DenoisingObjective(
             parameterization=self.parameterization,
             multiplicity=multiplicity,
             null_label=classes,
             label_dropout=self.label_dropout,
-            interval=interval,
+            interval=self.trained(interval),
             augmentation=self.augmentation,
         )
+
+    def trained(self, interval: Interval) -> Interval:
+        """The part of a range of ln sigma that is trained."""
+        if not self.trained_sigma_min:
+            return interval
+        return max(interval[0], math.log(self.trained_sigma_min)), interval[1]
 
     def learner(self, denoiser: Denoiser, learning_rate: float) -> Learner:
         """Adam and a moving average of the weights; centres have their own learning rate."""
@@ -216,6 +225,7 @@ def continuous_model(method: Any) -> DiffusionModel:
         centre_widths=method.centre_widths,
         label_dropout=method.label_dropout,
         statistics=bool(method.statistics_share),
+        trained_sigma_min=method.trained_sigma_min,
     )
 
 

@@ -1,8 +1,8 @@
-"""From noise to images: DDIM, ancestral sampling, Heun and Heun with churn.
+"""From noise to images: DDIM, ancestral sampling, its second order, Heun and Heun with churn.
 
 Source: Karras et al. 2022, algorithm 2, and the DPDM code; Ho et al. 2020, algorithm 2, and Song et
 al. 2021 (DDIM, arXiv 2010.02502), equation 12, in terms of x / sqrt(abar) and sigma: see
-``preconditioning.DDPM``.
+``preconditioning.DDPM``; Lu et al. 2022 (DPM-Solver++, arXiv 2211.01095), SDE-DPM-Solver++(2M).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from dpbench.parallel.cores import map_on_cores
 
 from .preconditioning import SIGMA, STEPS
 
-SolverName = Literal["ddim", "ddim-stochastic", "heun"]
-DDPMSolverName = Literal["ancestral", "ddim"]
+SolverName = Literal["ddim", "ddim-stochastic", "ancestral", "ancestral-2m", "heun"]
+DDPMSolverName = Literal["ancestral", "ancestral-2m", "ddim"]
 SIGMA_MIN = 0.002  # of Karras et al. 2022
 SOLVERS = frozenset(get_args(SolverName) + get_args(DDPMSolverName))
 
@@ -65,8 +65,9 @@ class SamplerSettings:
 
     Attributes:
         solver: ``ddim`` (Euler), ``ddim-stochastic`` (a step of twice the length, and noise),
-            ``ancestral`` (DDPM's posterior) or ``heun`` (second order, two network evaluations a
-            step).
+            ``ancestral`` (DDPM's posterior), ``ancestral-2m`` (the same in second order, which
+            takes the denoised image's change from the step before) or ``heun`` (second order, two
+            network evaluations a step).
         steps: Number of noise levels.
         levels: From their number to the noise levels, values of sigma, falling.
         churn: S_churn of ``heun``: 0 is deterministic.
@@ -163,23 +164,29 @@ class DiffusionSampler:
         x = noise() * self.settings.noise_levels()[0]
         if self.settings.solver == "heun":
             return self._heun(x, denoise, noise)
-        return self._first_order(x, denoise, noise)
+        return self._one_evaluation(x, denoise, noise)
 
-    def _first_order(
+    def _one_evaluation(
         self, x: Tensor, denoise: Callable[[Tensor, float], Tensor], noise: Callable[[], Tensor]
     ) -> Tensor:
-        levels = self.settings.noise_levels()
+        solver, levels = self.settings.solver, self.settings.noise_levels()
+        before: tuple[Tensor, float] | None = None
         for sigma, following in zip(levels[:-1], levels[1:], strict=True):
             denoised = denoise(x, sigma)
             slope = (x - denoised) / sigma
-            if self.settings.solver == "ddim":
+            if solver == "ddim":
                 x = x + (following - sigma) * slope
-            elif self.settings.solver == "ancestral":  # given x, and the clean image as denoised
-                kept = (following / sigma) ** 2
-                x = denoised + kept * (x - denoised) + following * math.sqrt(1 - kept) * noise()
-            else:  # twice the step, and the noise that makes up for it
+            elif solver == "ddim-stochastic":  # twice the step, and noise that makes up for it
                 x = x + 2 * (following - sigma) * slope
                 x = x + math.sqrt(2 * (sigma - following) * sigma) * noise()
+            else:  # from the posterior of DDPM, given x and the clean image
+                clean = denoised
+                if solver == "ancestral-2m" and before:  # as it will be halfway, in ln sigma
+                    steps = math.log(sigma / following) / math.log(before[1] / sigma)
+                    clean = denoised + steps / 2 * (denoised - before[0])
+                kept = (following / sigma) ** 2
+                x = clean + kept * (x - clean) + following * math.sqrt(1 - kept) * noise()
+            before = denoised, sigma
         return denoise(x, levels[-1])
 
     def _heun(

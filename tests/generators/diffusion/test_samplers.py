@@ -39,6 +39,8 @@ class GaussianDenoiser(nn.Module):
     [
         SamplerSettings("ddim", 50),
         SamplerSettings("ddim-stochastic", 200),
+        SamplerSettings("ancestral", 200),
+        SamplerSettings("ancestral-2m", 30),
         SamplerSettings("heun", 30),
         SamplerSettings("heun", 60, churn=20.0, churn_min=0.05),
     ],
@@ -52,14 +54,16 @@ def test_every_solver_draws_the_distribution_that_its_denoiser_knows(settings):
         assert own.std().item() == pytest.approx(0.2, abs=0.03)
 
 
-def test_heun_is_more_accurate_than_ddim_at_the_same_number_of_noise_levels():
+@pytest.mark.parametrize(("second", "first"), [("heun", "ddim"), ("ancestral-2m", "ancestral")])
+def test_the_second_order_is_more_accurate_at_the_same_number_of_noise_levels(second, first):
     def spread_error(settings: SamplerSettings) -> float:
         sampler = DiffusionSampler(GaussianDenoiser(), ImageSpec(1, 8, 8), 2, settings)
         images = sampler.sample(torch.zeros(400, dtype=torch.int64), rng()).float() / 127.5 - 1
         return abs(images.std().item() - 0.2)
 
-    heun, ddim = (spread_error(SamplerSettings(name, 20)) for name in ("heun", "ddim"))
-    assert heun < 0.5 * ddim
+    assert spread_error(SamplerSettings(second, 20)) < 0.5 * spread_error(
+        SamplerSettings(first, 20)
+    )
 
 
 def test_guidance_moves_away_from_the_unconditional_mean():
@@ -116,9 +120,10 @@ def ddpm_moments(settings: SamplerSettings) -> list[tuple[float, float]]:
     [
         SamplerSettings("ddim", 250, ddpm_levels, clip=True),
         SamplerSettings("ancestral", 1000, ddpm_levels, clip=True),
+        SamplerSettings("ancestral-2m", 250, ddpm_levels, clip=True),
     ],
 )
-def test_both_solvers_draw_the_distribution_whose_noise_is_known(settings):
+def test_every_solver_draws_the_distribution_whose_noise_is_known(settings):
     for (mean, std), expected in zip(ddpm_moments(settings), (-0.4, 0.4), strict=True):
         assert mean == pytest.approx(expected, abs=0.02)
         assert std == pytest.approx(0.2, abs=0.02)
@@ -197,3 +202,20 @@ def test_sampling_ends_where_it_is_told():
 def test_methods_end_sampling_there(method, setting, last):
     resolved = resolve(load("method", method), method, "smoke", "digits", 1.0, (setting,))
     assert resolved.method.model().sampling.noise_levels()[-1] == pytest.approx(last)
+
+
+@pytest.mark.parametrize("name", ["dpsyngen-coarse", "dpsyngen-cleaning"])
+def test_both_stages_of_a_laptop_preset_take_part_in_its_samples(name):
+    method = resolve(load("method", name), name, "laptop", "fashionmnist", 1.0, ()).method
+    levels = [math.log(level) for level in method.model().sampling.noise_levels()]
+    for low, high in (method.stages.synthetic, method.stages.private):
+        assert any(low < level < high for level in levels)
+
+
+@pytest.mark.parametrize(("lowest", "share"), [(0.1, 0.0), (0.0, 0.179)])
+def test_levels_that_no_sample_needs_can_be_left_untrained(lowest, share):
+    setting = (f"trained_sigma_min={lowest}",)
+    model = resolve(load("method", "dpdm"), "dpdm", "smoke", "digits", 1.0, setting).method.model()
+    images = torch.zeros(2000, 1, 8, 8, dtype=torch.uint8), torch.zeros(2000, dtype=torch.int64)
+    _, _, sigma, _ = model.objective(classes=10, multiplicity=1).draw(*images, rng())
+    assert (sigma < 0.1).float().mean().item() == pytest.approx(share, abs=0.03)
