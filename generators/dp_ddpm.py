@@ -151,7 +151,7 @@ class DPDDPM:
             TUNED,
             **GIVEN,
             channels=32,
-            solver="ancestral",
+            solver="ancestral-2m",
             last_time_step=20,
             public="class-recipes",
             public_classes=400,

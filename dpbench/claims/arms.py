@@ -14,6 +14,7 @@ DECIDE_NOTHING = {"profile": "smoke", "dataset": "digits"}
 # What runs did that were made before their method had the hyper-parameter; a switch was off.
 BEFORE = {
     "sigma_min": 0.002,
+    "trained_sigma_min": 0.0,
     "last_time_step": 0,
     "statistics_share": 0.0,
     "synthetic_classes": 0,

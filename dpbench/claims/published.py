@@ -35,7 +35,14 @@ _SMALL = {"channels": 16, "batch_size": 256, "steps": 40}
 # What the laptop presets had when the first of these runs were made, and have otherwise today.
 _SAMPLER = {"sampling_steps": 12, "solver": "ddim"}
 _CENTRED = {"learning_rate": 1e-3, "centre_learning_rate": 0.004, "statistics_share": 0.0}
-_DPDM_BASE = {**_SMALL, **_SAMPLER, "sigma_min": 0.002, "centre_widths": False}
+_DPDM_BASE = {
+    **_SMALL,
+    **_SAMPLER,
+    "learning_rate": 1e-3,
+    "sigma_min": 0.002,
+    "trained_sigma_min": 0.0,
+    "centre_widths": False,
+}
 _DDPM_BASE = {
     **_SMALL,
     **_SAMPLER,
@@ -46,16 +53,17 @@ _DDPM_BASE = {
     "public_steps": 100,
     "public_warmup_steps": 12,
 }
-_SYNGEN_BASE = {
+_CLEANING_BASE = {
     **_SMALL,
     **_SAMPLER,
-    **_CENTRED,
     "sigma_min": 0.002,
+    **_CENTRED,
     "label_dropout": 0.1,
     "synthetic_classes": 0,
     "synthetic_images": 4000,
     "synthetic_steps": 100,
 }
+_SYNGEN_BASE = {**_CLEANING_BASE, "trained_sigma_min": 0.0}
 
 
 def _dpdm(epsilon: float, **settings: object) -> Arm:
@@ -71,7 +79,8 @@ def _coarse(**settings: object) -> Arm:
 
 
 def _cleaning(**settings: object) -> Arm:
-    return Arm("dpsyngen-cleaning", 10.0, tuple(settings.items()), base=tuple(_SYNGEN_BASE.items()))
+    base = tuple(_CLEANING_BASE.items())
+    return Arm("dpsyngen-cleaning", 10.0, tuple(settings.items()), base=base)
 
 
 def _ddpm(**settings: object) -> Arm:
