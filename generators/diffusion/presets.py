@@ -21,9 +21,9 @@ LAPTOP: Mapping[str, Any] = {
     "average_decay": 0.9,
     "sampling_steps": 16,
 }
-# What samplers over sigma need beside ``sampling_steps``. Steps of the first order take away variance
-# at so few noise levels, or add grain (``ddim-stochastic``): on held-out images of Fashion-MNIST the
-# same weights of dpsyngen at epsilon 1 have an fd_cnn of 4.2 by the latter and 2.8 by these.
+# What samplers over sigma need beside ``sampling_steps``. At so few noise levels steps of the first
+# order take away variance, or add grain (``ddim-stochastic``): on held-out images of Fashion-MNIST
+# the same weights of dpsyngen at epsilon 1 have an fd_cnn of 4.2 by the latter and 2.8 by these.
 SAMPLER: dict[str, Any] = {"solver": "ancestral-2m", "sigma_min": 0.1, "trained_sigma_min": 0.1}
 # The same from scratch, with a centre for each class: what limits it is how far the weights get.
 CENTRED: Mapping[str, Any] = {
