@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from dpbench.api.method import Plan, Preset, RunContext, Sampler
+from dpbench.api.method import Departure, Plan, Preset, RunContext, Sampler
 from dpbench.generators.diffusion.presets import SAMPLER, laptop, smoke
 from dpbench.generators.diffusion.training import PublicTraining
 from dpbench.generators.dpdm import DPDM
@@ -41,6 +41,7 @@ class NonPrivate(DPDM):  # type: ignore[misc]  # the type checker cannot follow 
         ),
         smoke(),
     )
+    departures: ClassVar[tuple[Departure, ...]] = ()  # there is no paper to depart from
 
     # no hyper-parameters of this method
     clipping_norm: float = field(default=1.0, init=False)

@@ -29,12 +29,11 @@ from .diffusion.model import DiffusionModel, continuous_model, pick
 from .diffusion.preconditioning import EVERYWHERE, Interval
 from .diffusion.presets import (
     CENTRES,
-    GIVEN,
     SAMPLED_LEVELS,
     SAMPLER,
     STATISTICS,
     TUNED,
-    laptop,
+    laptops_given_statistics,
     smoke,
 )
 from .diffusion.samplers import SIGMA_MIN, SolverName
@@ -54,9 +53,8 @@ def syngen_presets(**laptop_only: object) -> tuple[Preset, ...]:
             "number of synthetic images is our choice",
             datasets=("mnist", "fashionmnist"),
         ),
-        laptop(
+        *laptops_given_statistics(
             TUNED,
-            **GIVEN,
             **{**SAMPLER, **laptop_only},
             label_dropout=0.0,
             synthetic="class-recipes",

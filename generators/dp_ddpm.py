@@ -51,7 +51,7 @@ from .diffusion.model import DiffusionModel, pick
 from .diffusion.networks.ddpm import BY_EMBEDDING, EmbeddingName
 from .diffusion.networks.unet import UNetSettings
 from .diffusion.preconditioning import DDPM
-from .diffusion.presets import CENTRES, GIVEN, STATISTICS, TUNED, laptop, smoke
+from .diffusion.presets import CENTRES, STATISTICS, TUNED, laptops_given_statistics, smoke
 from .diffusion.samplers import DDPMSolverName, SamplerSettings, ddpm_levels
 from .diffusion.training import PrivateTraining, PublicTraining, opened_once, public_recipe
 from .diffusion.workloads import DDPM_WORKLOADS
@@ -147,9 +147,8 @@ class DPDDPM:
         ),
         *_paper("cifar10", "section 5.5 and table 3", _FINE_TUNED),
         *_paper("camelyon17", "section 5.4 and table 3", _FINE_TUNED),
-        laptop(
+        *laptops_given_statistics(
             TUNED,
-            **GIVEN,
             channels=32,
             solver="ancestral-2m",
             last_time_step=20,

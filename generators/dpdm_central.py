@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dpbench.api.method import Plan, Preset, RunContext, Sampler
+from dpbench.api.method import Departure, Plan, Preset, RunContext, Sampler
 from dpbench.core.checks import check_parts
 from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
@@ -95,6 +95,7 @@ class DPDMCentral(DPDM, MomentReleases):
         ),
         smoke(),
     )
+    departures: ClassVar[tuple[Departure, ...]] = ()  # there is no paper to depart from
 
     # not hyper-parameters of this method: images start from the means of the Gaussians
     centre_learning_rate: float = field(default=0.0, init=False)
