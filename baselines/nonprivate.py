@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from dpbench.api.method import Departure, Plan, Preset, RunContext, Sampler
-from dpbench.generators.diffusion.presets import SAMPLER, laptop, smoke
+from dpbench.generators.diffusion.presets import SAMPLED_ONLY, laptop, smoke
 from dpbench.generators.diffusion.training import PublicTraining
 from dpbench.generators.dpdm import DPDM
 from dpbench.privacy.budget import PrivacyBudget
@@ -34,7 +34,7 @@ class NonPrivate(DPDM):  # type: ignore[misc]  # the type checker cannot follow 
         laptop(
             "all of the profile's private evaluations, in small batches because there is no noise "
             "to drown; nothing was tuned",
-            **SAMPLER,
+            **SAMPLED_ONLY,
             batch_size=128,
             steps=1953,
             average_decay=0.999,

@@ -30,7 +30,7 @@ from .diffusion.preconditioning import EVERYWHERE, Interval
 from .diffusion.presets import (
     CENTRES,
     SAMPLED_LEVELS,
-    SAMPLER,
+    SAMPLED_ONLY,
     STATISTICS,
     TUNED,
     laptops_given_statistics,
@@ -55,7 +55,7 @@ def syngen_presets(**laptop_only: object) -> tuple[Preset, ...]:
         ),
         *laptops_given_statistics(
             TUNED,
-            **{**SAMPLER, **laptop_only},
+            **{**SAMPLED_ONLY, **laptop_only},
             label_dropout=0.0,
             synthetic="class-recipes",
             synthetic_labels="recipe",

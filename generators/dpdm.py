@@ -29,7 +29,7 @@ from .diffusion.presets import (
     CENTRED,
     CENTRES,
     SAMPLED_LEVELS,
-    SAMPLER,
+    SAMPLED_ONLY,
     STATISTICS,
     TUNED,
     laptop,
@@ -125,7 +125,7 @@ class DPDM:
             datasets=("fashionmnist",),
             epsilons=(1.0, float("inf")),
         ),
-        laptop(TUNED, **CENTRED, **SAMPLER, centre_widths=True),
+        laptop(TUNED, **CENTRED, **SAMPLED_ONLY, centre_widths=True),
         smoke(),
     )
     departures: ClassVar[tuple[Departure, ...]] = (*CENTRES, STATISTICS, SAMPLED_LEVELS)

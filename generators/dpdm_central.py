@@ -23,7 +23,7 @@ from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from ._moments import ClassGaussians, MomentReleases, Releases
 from .class_gaussian import TUNED
 from .diffusion.denoiser import Denoiser
-from .diffusion.presets import SAMPLER, laptop, smoke
+from .diffusion.presets import SAMPLED_ONLY, laptop, smoke
 from .dpdm import DPDM
 
 
@@ -90,7 +90,7 @@ class DPDMCentral(DPDM, MomentReleases):
         laptop(
             f"{TUNED}; one trial of the training at epsilon 1 and one at 10 were looked at on the "
             "same images",
-            **SAMPLER,
+            **SAMPLED_ONLY,
             clipping_norm=0.5,
         ),
         smoke(),

@@ -25,7 +25,9 @@ LAPTOP: Mapping[str, Any] = {
 # What samplers over sigma need beside ``sampling_steps``. At so few noise levels steps of the first
 # order take away variance, or add grain (``ddim-stochastic``): on held-out images of Fashion-MNIST
 # the same weights of dpsyngen at epsilon 1 have an fd_cnn of 4.2 by the latter and 2.8 by these.
-SAMPLER: dict[str, Any] = {"solver": "ancestral-2m", "sigma_min": 0.1, "trained_sigma_min": 0.1}
+SAMPLER: dict[str, Any] = {"solver": "ancestral-2m", "sigma_min": 0.1}
+# The same for models that are trained at no other levels.
+SAMPLED_ONLY: dict[str, Any] = {**SAMPLER, "trained_sigma_min": SAMPLER["sigma_min"]}
 # The same from scratch, with a centre for each class: what limits it is how far the weights get.
 CENTRED: Mapping[str, Any] = {
     "batch_size": 2048,
