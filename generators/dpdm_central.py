@@ -87,11 +87,16 @@ class DPDMCentral(DPDM, MomentReleases):
             f"2022); no paper states this; {TUNED}",
             datasets=("mnist", "fashionmnist"),
         ),
-        laptop(
-            f"{TUNED}; one trial of the training at epsilon 1 and one at 10 were looked at on the "
-            "same images",
-            **SAMPLED_ONLY,
-            clipping_norm=0.5,
+        *(
+            laptop(
+                f"{TUNED}; two trials of the training at epsilon 1 and two at 10 were looked at on "
+                "the same images",
+                epsilons,
+                **SAMPLED_ONLY,
+                clipping_norm=0.5,
+                learning_rate=rate,
+            )
+            for epsilons, rate in (((0.0, 3.0), 1e-3), ((3.0, math.inf), 2e-3))
         ),
         smoke(),
     )
