@@ -195,7 +195,9 @@ class SynGen(ABC):
         Raises:
             UserError: A value is out of its range.
         """
-        self.model()
+        model = self.model()
+        for stage in (self.stages.synthetic, self.stages.private):
+            model.trained(stage)
         self.training()
         check_counts(
             self,

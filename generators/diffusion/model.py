@@ -83,6 +83,12 @@ class DiffusionModel:
             raise UserError(
                 "centres are learnt or given: --set centre_learning_rate=0 or statistics_share=0"
             )
+        last = self.sampling.noise_levels()[-1]
+        if self.trained_sigma_min > last * (1 + 1e-6):
+            raise UserError(
+                f"sampling ends at sigma {last:g}, which trained_sigma_min leaves untrained: "
+                f"--set trained_sigma_min={last:g}, or 0"
+            )
         if self.sampling.guidance and not self.label_dropout:
             raise UserError(
                 "guidance needs images without label, which label_dropout = 0 never trains: "
@@ -143,10 +149,20 @@ class DiffusionModel:
         )
 
     def trained(self, interval: Interval) -> Interval:
-        """The part of a range of ln sigma that is trained."""
+        """The part of a range of ln sigma that is trained.
+
+        Raises:
+            UserError: There is none.
+        """
         if not self.trained_sigma_min:
             return interval
-        return max(interval[0], math.log(self.trained_sigma_min)), interval[1]
+        lowest = math.log(self.trained_sigma_min)
+        if lowest >= interval[1]:
+            raise UserError(
+                f"trained_sigma_min={self.trained_sigma_min:g} leaves all of a stage untrained, "
+                f"which ends at sigma {math.exp(interval[1]):g}: --set trained_sigma_min=0"
+            )
+        return max(interval[0], lowest), interval[1]
 
     def learner(self, denoiser: Denoiser, learning_rate: float) -> Learner:
         """Adam and a moving average of the weights; centres have their own learning rate."""

@@ -214,8 +214,20 @@ def test_both_stages_of_a_laptop_preset_take_part_in_its_samples(name):
 
 @pytest.mark.parametrize(("lowest", "share"), [(0.1, 0.0), (0.0, 0.179)])
 def test_levels_that_no_sample_needs_can_be_left_untrained(lowest, share):
-    setting = (f"trained_sigma_min={lowest}",)
+    setting = ("sigma_min=0.1", f"trained_sigma_min={lowest}")
     model = resolve(load("method", "dpdm"), "dpdm", "smoke", "digits", 1.0, setting).method.model()
     images = torch.zeros(2000, 1, 8, 8, dtype=torch.uint8), torch.zeros(2000, dtype=torch.int64)
     _, _, sigma, _ = model.objective(classes=10, multiplicity=1).draw(*images, rng())
     assert (sigma < 0.1).float().mean().item() == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("dpdm", ("sigma_min=0.05",), "sampling ends at sigma 0.05.*--set trained_sigma_min=0.05"),
+        ("dpsyngen-cleaning", ("sigma_min=0.1", "trained_sigma_min=0.1"), "all of a stage"),
+    ],
+)
+def test_levels_that_samples_or_a_stage_need_cannot_be_left_untrained(name, settings, said):
+    with pytest.raises(UserError, match=said):
+        resolve(load("method", name), name, "laptop", "fashionmnist", 1.0, settings)
