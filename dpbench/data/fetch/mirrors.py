@@ -70,14 +70,16 @@ def _download(url: str, file: Path, task: Task) -> None:
     thread = Thread(target=run, daemon=True)
     started, seen = time.monotonic(), 0
     thread.start()
-    while thread.is_alive():
+    alive = True
+    while alive:
         thread.join(POLL_SECONDS)
+        alive = thread.is_alive()  # asked before the size, so that the last one is the whole file's
         size = file.stat().st_size if file.exists() else 0
         task.advance((size - seen) / 1e6)
         seen, waited = size, time.monotonic() - started
-        if thread.is_alive() and not size and waited > ANSWER_SECONDS:
+        if alive and not size and waited > ANSWER_SECONDS:
             raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} s")
-        if thread.is_alive() and waited > FILE_SECONDS:
+        if alive and waited > FILE_SECONDS:
             raise TimeoutError(f"{file.name} took more than {FILE_SECONDS:g} s")
     if errors:
         raise OSError(_reason(errors[0]))
