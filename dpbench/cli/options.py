@@ -75,7 +75,7 @@ Published = Annotated[
     typer.Option(
         "--published",
         help="Leave out what presets add to a published method: class centres, class statistics, "
-        "class recipes.",
+        "class recipes, noise levels left untrained.",
     ),
 ]
 Reproducible = Annotated[

@@ -6,6 +6,7 @@ from dpbench.records.run_record import RunRecord, RunSpec
 
 CENTRES = "class centres"
 STATISTICS = "class statistics"
+LEVELS = "sampled levels only"
 RECIPES = "class recipes"
 # one line for each, with what the paper has in its place
 MEANINGS = {
@@ -13,6 +14,7 @@ MEANINGS = {
     "methods they start from the noisy image alone",
     STATISTICS: "denoised images start from released means and deviations of each class's pixels, "
     "which the network sees in place of the label; in the papers it is told the label",
+    LEVELS: "noise levels below the last that is sampled are not trained; in the papers all are",
     RECIPES: "public images are drawn by a program of ours that tells the classes apart; the "
     "papers have programs that know no classes (DP-SynGen) or photographs (DP-DDPM)",
 }
@@ -44,6 +46,7 @@ def of_spec(spec: RunSpec) -> tuple[str, ...]:
     found = {
         CENTRES: float(spec.method_args.get("centre_learning_rate", 0.0)) > 0,
         STATISTICS: float(spec.method_args.get("statistics_share", 0.0)) > 0,
+        LEVELS: float(spec.method_args.get("trained_sigma_min", 0.0)) > 0,
         RECIPES: any(source.split("@")[0] == _RECIPES for source in public),
     }
     return tuple(name for name in MEANINGS if found[name])
