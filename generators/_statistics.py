@@ -7,13 +7,14 @@ smooth as what they show.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its customary name)
 from torch import Tensor
 
+from dpbench.api.sources import PublicSource
 from dpbench.core.images import Images
+from dpbench.core.progress import Progress
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.calibration import calibrated
 from dpbench.privacy.events import DPSGDEvent, GaussianEvent, HistogramEvent
@@ -25,7 +26,7 @@ from ._moments import low_frequencies
 from .diffusion.denoiser import ClassStatistics, Denoiser
 from .diffusion.model import DiffusionModel
 from .diffusion.preconditioning import EVERYWHERE, Interval
-from .diffusion.training import PrivateTraining, PublicTraining
+from .diffusion.training import PrivateTraining, PublicTraining, opened_once
 
 Releases = tuple[HistogramEvent, GaussianEvent, GaussianEvent]
 # Share of an image's values that are released: half the resolution.
@@ -106,8 +107,12 @@ def pretrain(
     denoiser: Denoiser,
     training: PublicTraining,
     pretraining: Pretraining,
-    images: Callable[[], Images],
+    source: PublicSource,
+    *,
+    count: int,
     classes: int,
+    labelled: bool,
+    progress: Progress,
     interval: Interval = EVERYWHERE,
 ) -> None:
     """Load the public weights of a denoiser, or train and keep them.
@@ -120,13 +125,17 @@ def pretrain(
         denoiser: Trained in place.
         training: How it is trained.
         pretraining: Keeps the weights.
-        images: Gives the public images; called only if weights are to be trained.
+        source: Public images, opened only if weights are to be trained.
+        count: Number of them, at most.
         classes: Number of their classes.
+        labelled: Whether the source's labels are kept, rather than drawn uniformly at random.
+        progress: Receives progress updates.
         interval: Range of ln sigma that is trained.
     """
     kept = denoiser.network if model.statistics else denoiser
     if pretraining.load(kept):
         return
+    images = opened_once(source, count, classes, labelled, pretraining.streams, progress)
     trained = denoiser
     if model.statistics:
         trained = model.given(denoiser, statistics_of(images(), classes))

@@ -37,7 +37,7 @@ from .diffusion.presets import (
     smoke,
 )
 from .diffusion.samplers import SIGMA_MIN, SolverName
-from .diffusion.training import PrivateTraining, PublicTraining, opened_once, public_recipe
+from .diffusion.training import PrivateTraining, PublicTraining, public_recipe
 
 
 def syngen_presets(**laptop_only: object) -> tuple[Preset, ...]:
@@ -305,15 +305,11 @@ class SynGen(ABC):
             denoiser,
             training,
             pretraining,
-            images=opened_once(
-                source,
-                count=self.synthetic_images,
-                classes=classes,
-                labelled=self.synthetic_labels == "recipe",
-                streams=pretraining.streams,
-                progress=run.progress,
-            ),
+            source,
+            count=self.synthetic_images,
             classes=classes,
+            labelled=self.synthetic_labels == "recipe",
+            progress=run.progress,
             interval=self.stages.synthetic,
         )
         return denoiser

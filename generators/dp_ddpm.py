@@ -53,7 +53,7 @@ from .diffusion.networks.unet import UNetSettings
 from .diffusion.preconditioning import DDPM
 from .diffusion.presets import CENTRES, STATISTICS, TUNED, laptops_given_statistics, smoke
 from .diffusion.samplers import DDPMSolverName, SamplerSettings, ddpm_levels
-from .diffusion.training import PrivateTraining, PublicTraining, opened_once, public_recipe
+from .diffusion.training import PrivateTraining, PublicTraining, public_recipe
 from .diffusion.workloads import DDPM_WORKLOADS
 
 _FINE_TUNED: Mapping[str, Any] = {
@@ -331,15 +331,11 @@ class DPDDPM:
             denoiser,
             training,
             pretraining,
-            images=opened_once(
-                source,
-                count=self.public_images,
-                classes=classes,
-                labelled=source.classes is not None,
-                streams=pretraining.streams,
-                progress=run.progress,
-            ),
+            source,
+            count=self.public_images,
             classes=classes,
+            labelled=source.classes is not None,
+            progress=run.progress,
         )
         if self.statistics_share:
             return denoiser
