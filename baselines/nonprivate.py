@@ -45,7 +45,6 @@ class NonPrivate(DPDM):  # type: ignore[misc]  # the type checker cannot follow 
 
     # no hyper-parameters of this method
     clipping_norm: float = field(default=1.0, init=False)
-    statistics_share: float = field(default=0.0, init=False)
 
     def _plain(self) -> PublicTraining:
         return PublicTraining(

@@ -21,9 +21,10 @@ from dpbench.core.images import Precision
 from dpbench.core.registry import load
 from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.events import DPSGDEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
-from ._statistics import pretrain, release_statistics, statistics_and_training
+from ._statistics import Releases, pretrain, release_statistics, statistics_and_training
 from .diffusion.denoiser import Denoiser, Experts
 from .diffusion.model import DiffusionModel, continuous_model, pick
 from .diffusion.preconditioning import EVERYWHERE, Interval
@@ -228,7 +229,7 @@ class SynGen(ABC):
 
     def model(self) -> DiffusionModel:
         """The hyper-parameters of the model, grouped."""
-        return continuous_model(self)
+        return continuous_model(self, statistics=bool(self.statistics_share))
 
     def training(self) -> PrivateTraining:
         """The hyper-parameters of private training, grouped."""
@@ -248,8 +249,8 @@ class SynGen(ABC):
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """A public stage on programmatic images, then a private one."""
         model = self.model()
-        share, training = self.statistics_share, self.training()
-        releases, event = statistics_and_training(share, training, info, budget)
+        training = self.training()
+        releases, event = self._events(info, budget)
         return Plan(
             parameters=model.parameters(info),
             stages=(
@@ -261,11 +262,15 @@ class SynGen(ABC):
             sampling=model.sampling_probe(info),
         )
 
+    def _events(
+        self, info: PrivateSetInfo, budget: PrivacyBudget
+    ) -> tuple[Releases | None, DPSGDEvent]:
+        return statistics_and_training(self.statistics_share, self.training(), info, budget)
+
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Train on programmatic images, then on private ones."""
         info, model, training = private.info, self.model(), self.training()
-        share = self.statistics_share
-        releases, event = statistics_and_training(share, training, info, private.budget)
+        releases, event = self._events(info, private.budget)
         synthetic = denoiser = self.pretrain(info, run)
         if self.stages.experts:
             denoiser = model.denoiser(info, run.streams, "private denoiser").to(run.device)

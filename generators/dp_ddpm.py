@@ -42,10 +42,11 @@ from dpbench.core.images import Precision
 from dpbench.core.registry import entries
 from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
+from dpbench.privacy.events import DPSGDEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 from dpbench.training.augmentation import PLAIN, Augmentation
 
-from ._statistics import pretrain, release_statistics, statistics_and_training
+from ._statistics import Releases, pretrain, release_statistics, statistics_and_training
 from .diffusion.denoiser import STATE_OF_CLASSES, Denoiser
 from .diffusion.model import DiffusionModel, pick
 from .diffusion.networks.ddpm import BY_EMBEDDING, EmbeddingName
@@ -275,8 +276,8 @@ class DPDDPM:
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
         """A public stage where there are public images, then a private one."""
-        share, training = self.statistics_share, self.training()
-        releases, event = statistics_and_training(share, training, info, budget)
+        training = self.training()
+        releases, event = self._events(info, budget)
         stages = [training.stage(self.model(), info)]
         if self._pretrains:
             stages.insert(0, self.public_training().stage(self.public_model(), info))
@@ -288,11 +289,15 @@ class DPDDPM:
             sampling=self.model().sampling_probe(info),
         )
 
+    def _events(
+        self, info: PrivateSetInfo, budget: PrivacyBudget
+    ) -> tuple[Releases | None, DPSGDEvent]:
+        return statistics_and_training(self.statistics_share, self.training(), info, budget)
+
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
         """Pre-train, or start from scratch, and train privately."""
         info, model, training = private.info, self.model(), self.training()
-        share = self.statistics_share
-        releases, event = statistics_and_training(share, training, info, private.budget)
+        releases, event = self._events(info, private.budget)
         denoiser = self.pretrain(info, run) if self._pretrains else self._scratch(info, run)
         if releases:
             denoiser = model.given(denoiser, release_statistics(private, releases))

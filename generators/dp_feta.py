@@ -14,7 +14,7 @@ images; here that is 160 steps.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -70,7 +70,6 @@ class DPFETA(DPDM):
     attention_resolutions: tuple[int, ...] = (14,)
     steps: int = 2197
     clipping_norm: float = 0.001
-    statistics_share: float = field(default=0.0, init=False)  # central images are in their place
     central_share: float = 0.1
     central_norm: float = 1.0
     warmup_steps: int = 160

@@ -17,20 +17,17 @@ from typing import ClassVar
 import torch
 
 from dpbench.api.method import Departure, Plan, Preset, RunContext, Sampler, Workload
-from dpbench.core.checks import check_shares
 from dpbench.core.images import Precision
 from dpbench.core.state import State
 from dpbench.privacy.budget import PrivacyBudget
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo
 
-from ._statistics import release_statistics, statistics_and_training
 from .diffusion.model import DiffusionModel, continuous_model, pick
 from .diffusion.presets import (
     CENTRED,
     CENTRES,
     SAMPLED_LEVELS,
     SAMPLED_ONLY,
-    STATISTICS,
     TUNED,
     laptop,
     smoke,
@@ -74,9 +71,6 @@ class DPDM:
         churn: S_churn of ``heun``.
         churn_min: S_min of ``heun``.
         guidance: Classifier-free guidance weight w.
-        statistics_share: Share of epsilon spent on noisy means and deviations of the classes'
-            pixels, which denoising starts from and the network sees in place of the label
-            (``diffusion.denoiser.Statistics``); 0: there are none.
     """
 
     version: ClassVar[int] = 1
@@ -128,7 +122,7 @@ class DPDM:
         laptop(TUNED, **CENTRED, **SAMPLED_ONLY, centre_widths=True),
         smoke(),
     )
-    departures: ClassVar[tuple[Departure, ...]] = (*CENTRES, STATISTICS, SAMPLED_LEVELS)
+    departures: ClassVar[tuple[Departure, ...]] = (*CENTRES, SAMPLED_LEVELS)
     workloads: ClassVar[tuple[Workload, ...]] = WORKLOADS
 
     channels: int = 32
@@ -154,7 +148,6 @@ class DPDM:
     churn: float = 0.0
     churn_min: float = 0.0
     guidance: float = 0.0
-    statistics_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Check what can be checked without images.
@@ -164,7 +157,6 @@ class DPDM:
         """
         self.model()
         self.training()
-        check_shares(self, "statistics_share")
 
     def model(self) -> DiffusionModel:
         """The hyper-parameters of the model, grouped."""
@@ -175,24 +167,20 @@ class DPDM:
         return pick(PrivateTraining, self)
 
     def plan(self, info: PrivateSetInfo, budget: PrivacyBudget) -> Plan:
-        """Releases of class statistics, where there are any, and a private stage."""
-        share, training = self.statistics_share, self.training()
-        releases, event = statistics_and_training(share, training, info, budget)
+        """A private stage."""
+        training = self.training()
         return Plan(
             parameters=self.model().parameters(info),
             stages=(training.stage(self.model(), info),),
-            events=(*(releases or ()), event),
+            events=(training.event(info, budget),),
             sampling=self.model().sampling_probe(info),
         )
 
     def fit(self, private: PrivateImages, run: RunContext) -> Sampler:
-        """Release the statistics, and train the denoiser."""
+        """Train the denoiser."""
         info, model, training = private.info, self.model(), self.training()
-        share = self.statistics_share
-        releases, event = statistics_and_training(share, training, info, private.budget)
+        event = training.event(info, private.budget)
         denoiser = model.denoiser(info, run.streams, "denoiser").to(run.device)
-        if releases:
-            denoiser = model.given(denoiser, release_statistics(private, releases))
         training.train(model, denoiser, private, event, run)
         return model.sampler(info, denoiser)
 

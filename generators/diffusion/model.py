@@ -210,11 +210,12 @@ class DiffusionModel:
         return self.sampler(info, denoiser)
 
 
-def continuous_model(method: Any) -> DiffusionModel:
+def continuous_model(method: Any, *, statistics: bool = False) -> DiffusionModel:
     """The model of a method with DDPM++, EDM or v, and guidance.
 
     Args:
         method: Has the fields of ``dpdm.DPDM`` that are not of private training.
+        statistics: As ``DiffusionModel.statistics``.
 
     Raises:
         UserError: A value is out of its range.
@@ -240,7 +241,7 @@ def continuous_model(method: Any) -> DiffusionModel:
         centre_learning_rate=method.centre_learning_rate,
         centre_widths=method.centre_widths,
         label_dropout=method.label_dropout,
-        statistics=bool(method.statistics_share),
+        statistics=statistics,
         trained_sigma_min=method.trained_sigma_min,
     )
 
