@@ -85,6 +85,7 @@ class DPClassifier:
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "a classifier trained on the real images with DP-SGD; draws no images"
+    paper: ClassVar[str] = "De et al. 2022, arXiv 2204.13650"
     private: ClassVar[bool] = True
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset(

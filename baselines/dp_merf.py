@@ -93,6 +93,7 @@ class DPMERF(Matching):  # type: ignore[misc]
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "a generator matched to one noisy mean of random Fourier features"
+    paper: ClassVar[str] = "Harder et al. 2021, arXiv 2002.11603"
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset("paper", _CODE, {"kernel_variance": 105 / 784}, datasets=("mnist",)),
         Preset("paper", _CODE),

@@ -23,6 +23,7 @@ class NonPrivate(DPDM):  # type: ignore[misc]  # the type checker cannot follow 
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "DPDM without clipping and noise: not private"
+    paper: ClassVar[str] = ""
     private: ClassVar[bool] = False
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset(

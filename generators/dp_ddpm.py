@@ -138,6 +138,8 @@ class DPDDPM:
     summary: ClassVar[str] = (
         "DDPM pre-trained on public images, fine-tuned with large DP-SGD batches"
     )
+    paper: ClassVar[str] = "Ghalebikesabi et al. 2023, arXiv 2302.13861"
+    requires: ClassVar[str] = "public images (`--public`), or none"
     private: ClassVar[bool] = True
     presets: ClassVar[tuple[Preset, ...]] = (
         *_paper("mnist", "section 5.3 and table 3", {"steps": 4000}),

@@ -49,6 +49,7 @@ class DPFETA(DPDM):
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "warmed up on noisy class means, then DP-SGD"
+    paper: ClassVar[str] = "Li et al. 2025, arXiv 2504.01395"
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset(
             "paper",

@@ -75,6 +75,7 @@ class DPDM:
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "diffusion model trained from scratch with DP-SGD"
+    paper: ClassVar[str] = "Dockhorn et al. 2022, arXiv 2210.09929"
     private: ClassVar[bool] = True
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset(

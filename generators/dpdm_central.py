@@ -80,6 +80,7 @@ class DPDMCentral(DPDM, MomentReleases):
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "class Gaussians by noisy sums, refined with DP-SGD (ours)"
+    paper: ClassVar[str] = ""
     presets: ClassVar[tuple[Preset, ...]] = (
         Preset(
             "paper",

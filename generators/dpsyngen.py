@@ -25,6 +25,8 @@ class DPSynGen(SynGen):
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "pre-trained on programmatic images, then DP-SGD at all noise levels"
+    paper: ClassVar[str] = "Choi et al. 2024, arXiv 2412.09842"
+    requires: ClassVar[str] = "programmatic images, which it makes"
     presets: ClassVar[tuple[Preset, ...]] = syngen_presets(pretrain_above=-math.inf)
 
     pretrain_above: float = -3.0

@@ -28,6 +28,8 @@ class DPSynGenCleaning(SynGen):
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "the lowest noise levels from programmatic images, the rest DP-SGD"
+    paper: ClassVar[str] = "Choi et al. 2024, arXiv 2412.09842"
+    requires: ClassVar[str] = "programmatic images, which it makes"
     # sampling ends below tau1: the cleaning stage would not take part otherwise
     presets: ClassVar[tuple[Preset, ...]] = syngen_presets(sigma_min=0.01, trained_sigma_min=0.0)
 

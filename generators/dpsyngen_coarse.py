@@ -28,6 +28,8 @@ class DPSynGenCoarse(SynGen):
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "the highest noise levels from programmatic images, the rest DP-SGD"
+    paper: ClassVar[str] = "Choi et al. 2024, arXiv 2412.09842"
+    requires: ClassVar[str] = "programmatic images, which it makes"
     presets: ClassVar[tuple[Preset, ...]] = syngen_presets()
 
     experts: bool = True

@@ -264,6 +264,10 @@ class Method(Protocol):
     A published method with ingredients of ours lists them as ``departures``, a tuple of
     ``Departure``.
 
+    A method may say whose it is, ``paper``, and what it needs beside private images, ``requires``.
+    Like ``summary``, both are shown without importing the method, if they are literals of a
+    ``ClassVar[str]``.
+
     A method may also have ``workloads``, a tuple of ``Workload``: its networks, for
     ``dpbench bench``; and a hyper-parameter ``public``, the name of public images, with
     ``pretrain(info: PrivateSetInfo, run: RunContext)``, its public training alone, for

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 from rich import box
@@ -22,11 +22,9 @@ from dpbench.core.errors import UNHEARD, RunFailed, Unheard, UserError, describe
 from dpbench.core.signals import interruption_code
 from dpbench.core.text import visible
 
-if TYPE_CHECKING:
-    from dpbench.core.metrics import Measurement
-
-
-out, err = PlainConsole(), PlainConsole(file=cast(TextIO, Heedless()))
+# in a pipe a line is as long as it needs to be, so that grep finds what is in it
+out = PlainConsole(width_in_pipes=10_000)
+err = PlainConsole(file=cast(TextIO, Heedless()))
 app = typer.Typer(
     name="dpbench",
     cls=Commands,
@@ -88,10 +86,10 @@ def print_json(content: Any) -> None:
     typer.echo(json.dumps(to_json(content), indent=2, allow_nan=False))
 
 
-def new_table(title: str) -> Table:
-    """An empty table in the common style."""
+def new_table(title: str = "") -> Table:
+    """An empty table in the common style; a title as wide as the table is wrapped."""
     return PlainTable(
-        title=f"\n{visible(title)}",
+        title=f"\n{visible(title)}" if title else None,
         title_style="bold italic",
         title_justify="left",
         box=box.SIMPLE_HEAD,
@@ -99,32 +97,3 @@ def new_table(title: str) -> Table:
         pad_edge=False,
         collapse_padding=True,
     )
-
-
-def print_measurements(
-    title: str, measurements: Iterable[Measurement], lines: Iterable[tuple[str, str]]
-) -> None:
-    """Print measurements that have a value, then reasons for missing ones, then labelled lines."""
-    from dpbench.report.metrics import curve_of
-
-    table = new_table(title)
-    for column in ("metric", "against", "value", "", "n", "by"):
-        justify: Literal["left", "right"] = "right" if column in ("value", "n") else "left"
-        table.add_column(column, justify=justify, overflow="fold")
-    missing: dict[str, list[str]] = {}
-    for m in measurements:
-        if m.value is None:
-            missing.setdefault(m.reason, []).append(m.metric)
-        elif curve_of(m.metric) is None:  # `dpbench report` draws the points of curves
-            table.add_row(m.metric, m.split, f"{m.value:.4g}", m.unit, f"{m.n:,}", m.extractor)
-    if table.rows:
-        out.print(table)
-    for reason, repeated in missing.items():
-        names = list(dict.fromkeys(repeated))
-        more = f" and {len(names) - 1} more" if names[1:] else ""
-        out.say(f"no {names[0]}{more}: {reason}")
-    lines = list(lines)
-    width = max((len(label) for label, _ in lines), default=0)
-    for label, text in lines:
-        # not wrapped, so that paths can be copied
-        out.say(f"{label:{width}}  {text}")

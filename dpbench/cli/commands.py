@@ -13,8 +13,8 @@ _PLACES = {
     place.split(".")[1].removesuffix("_"): place
     for place in (
         *("run.run", "sweep.sweep", "pretrain.pretrain", "evaluate.evaluate", "audit.audit"),
-        *("listing.list_", "check.check", "report.report", "claims.claims", "verify.verify"),
-        "bench.bench",
+        *("show.show", "report.report", "verify.verify", "listing.list_", "check.check"),
+        *("claims.claims", "bench.bench"),
     )
 }
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from dpbench.cli.app import err, outcome, print_measurements
-from dpbench.cli.options import AsJson, DataRoot, Debug, Device, Evaluators, names_of
+from dpbench.cli.app import err, outcome
+from dpbench.cli.options import AsJson, DataRoot, Debug, Device, Evaluators, Everything, names_of
+from dpbench.cli.results import print_scores
 from dpbench.core.errors import RunFailed
-
-if TYPE_CHECKING:
-    from dpbench.records.sample_scores import Scores
 
 
 def evaluate(
@@ -50,6 +48,7 @@ def evaluate(
     ] = None,
     data_root: DataRoot = None,
     device: Device = "auto",
+    everything: Everything = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -79,13 +78,6 @@ def evaluate(
         if as_json:
             typer.echo(scores.dumps(), nl=False)
         else:
-            _print_scores(scores, file)
+            print_scores(scores, file, everything)
         if failed := failures(named(request.evaluators), scores):
             raise RunFailed(f"not all was measured ({failed}): the same command tries again")
-
-
-def _print_scores(scores: Scores, file: Path) -> None:
-    from dpbench.records.sample_scores import NOT_CLAIMED
-
-    lines = [("privacy", NOT_CLAIMED), ("scores", str(file))]
-    print_measurements(f"{scores.spec.name} on {scores.spec.dataset}", scores.measurements, lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -16,9 +16,27 @@ from dpbench.core.text import visible
 class PlainConsole(Console):
     """A console that shows strings as they are; what is styled is a ``Text``."""
 
-    def __init__(self, **options: Any) -> None:
-        """Take the options of ``Console``, with all interpretation of strings off."""
+    def __init__(self, width_in_pipes: int | None = None, **options: Any) -> None:
+        """Take the options of ``Console``, with all interpretation of strings off.
+
+        Args:
+            width_in_pipes: Columns where there is no terminal; None for those of rich.
+            options: Of ``Console``.
+        """
+        self._width_in_pipes = width_in_pipes
         super().__init__(**options, markup=False, emoji=False, highlight=False)
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines; COLUMNS says what a pipe has, if anything does."""
+        size = super().size
+        if self._width_in_pipes is None or self.is_terminal or "COLUMNS" in self._environ:
+            return size
+        return size._replace(width=self._width_in_pipes)
+
+    @size.setter
+    def size(self, size: tuple[int, int]) -> None:
+        self.width, self.height = size
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Show a string, on an ASCII console too."""

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from dpbench.cli.app import err, outcome, print_json, print_measurements
+from dpbench.cli.app import err, outcome, print_json
 from dpbench.cli.options import (
     AdjacencyName,
     AsJson,
@@ -23,6 +23,7 @@ from dpbench.cli.options import (
     EngineName,
     Epsilon,
     Evaluators,
+    Everything,
     Method,
     Overwrite,
     Processes,
@@ -37,10 +38,10 @@ from dpbench.cli.options import (
     Settings,
     names_of,
 )
+from dpbench.cli.results import print_run
 from dpbench.core.errors import RunFailed
 
 if TYPE_CHECKING:
-    from dpbench.records.run_record import RunRecord
     from dpbench.runs.estimates import TimeEstimate
     from dpbench.runs.request import PlannedRun
 
@@ -67,6 +68,7 @@ def run(
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     remeasure: Remeasure = None,
+    everything: Everything = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -128,7 +130,7 @@ def run(
         if as_json:
             typer.echo(record.dumps(), nl=False)
         else:
-            _print_result(record, folder)
+            print_run(record, folder, runs_dir, everything)
         if failed := failures(planned.evaluators, record):
             raise RunFailed(f"not all was measured ({failed}): the same command tries again")
 
@@ -235,26 +237,3 @@ def _time_in_words(planned: PlannedRun, estimate: TimeEstimate) -> str:
         parts.append(f"{duration(estimate.evaluation)} of evaluation")
     text = f"about {duration(estimate.seconds)} on this machine: {', '.join(parts)}"
     return text + (f"; without {', '.join(unknown)}" if unknown else "")
-
-
-def _print_result(record: RunRecord, folder: Path) -> None:
-    from dpbench.records.run_record import RECORD
-    from dpbench.runs.folder import GRID
-
-    lines = []
-    privacy = record.privacy
-    if privacy["release"] != "not private":
-        lines.append(
-            (
-                "privacy",
-                f"epsilon {float(privacy['epsilon']):.6g}, delta {privacy['delta']:g}, "
-                f"{privacy['adjacency']} ({privacy['accountant']})",
-            )
-        )
-    lines += [
-        ("release", privacy["release"]),
-        ("record", str(folder / RECORD)),
-    ]
-    if GRID in record.artifacts:
-        lines.append(("samples", str(folder / GRID)))
-    print_measurements(f"{record.spec.method} on {record.spec.dataset}", record.measurements, lines)

@@ -34,6 +34,18 @@ _KINDS: tuple[tuple[MetricKind, tuple[str, ...]], ...] = (
     ("diagnostic", ("model_selection_synthetic_*", "model_selection_transfer_*", "train_copies")),
     ("diagnostic", ("model_selection_*_within_*", "model_selection_*_rank")),
 )
+# by patterns of names, of which the first that fits holds, the evaluator that measures them
+_EVALUATORS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("audit", ("audit_*",)),
+    ("cas-predictor", ("cas_predictor",)),
+    ("cas", ("cas_*",)),
+    ("fidelity", ("fid*", "fd_*", "kid*", "precision*", "recall*", "density*", "coverage*")),
+    ("fidelity", ("inception_score",)),
+    ("memorization", ("train_copies*", "authpct_*", "train_closer_*")),
+    ("model-selection", ("model_selection_*",)),
+    ("realism", ("realism_*",)),
+    ("scaling", ("scaling_*",)),
+)
 # smallest and largest value that a metric can have; what fits no pattern goes by its unit
 _RANGES: tuple[tuple[tuple[float, float], tuple[str, ...]], ...] = (
     ((0.0, 1.0), ("precision*", "recall*", "coverage*")),
@@ -95,6 +107,14 @@ def kind_of(metric: str) -> MetricKind:
         if _fits(metric, patterns):
             return kind
     return "score"
+
+
+def evaluator_of(metric: str) -> str:
+    """The built-in evaluator that measures a metric; ``""`` for a third party's."""
+    for evaluator, patterns in _EVALUATORS:
+        if _fits(metric, patterns):
+            return evaluator
+    return ""
 
 
 def range_of(metric: str, unit: str, values: Iterable[float]) -> tuple[float, float]:

@@ -74,6 +74,9 @@ def test_a_mistake_is_one_line_that_says_what_to_do_and_leaves_nothing(
         (("run", "--dataset", "digits"), "'--method'"),
         (("rum",), "'rum'"),
         (("list", "nonsense"), "choose methods, datasets, sources, evaluators"),
+        (("list", "datasets", "mnist"), "`dpbench list methods dpdm`"),
+        (("list", "methods", "dpdn"), "Did you mean 'dpdm'?"),
+        (("list", "metrics", "fidelty"), "Did you mean 'fidelity'?"),
         (("sweep", "--datasets", "digits"), "'--methods'"),
         (("sweep", "--methods", "real", "--datasets", ","), "--datasets is empty"),
         (("sweep", "--methods", "real", "--datasets", "digits", "--eps", "1,x"), "'x'"),
@@ -200,7 +203,7 @@ def test_a_corrupt_record_is_named_and_can_be_overwritten(
 
 def test_brackets_are_printed_as_they_are(dpbench: Command, toy: ModuleType) -> None:
     assert "Unknown method '[bold]x[/]'" in dpbench(*SMOKE, "--method", "[bold]x[/]").err
-    ended = dpbench(*TOY, "--out", "[red]here[/]")
+    ended = dpbench(*TOY, "--out", "[red]here[/]", "--all")
     assert ended.code == 0
     assert "[red]here[/]/record.json" in ended.out and "it is [missing]" in ended.out
 
