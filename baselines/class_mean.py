@@ -48,6 +48,7 @@ class ClassMean:
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "one noisy mean image per class: a floor"
+    reference: ClassVar[str] = "floor"
     private: ClassVar[bool] = True
     presets: ClassVar[tuple[Preset, ...]] = ()
 

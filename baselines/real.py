@@ -49,6 +49,7 @@ class Real:
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "the real train images: a ceiling, not private"
+    reference: ClassVar[str] = "ceiling"
     private: ClassVar[bool] = False
     presets: ClassVar[tuple[Preset, ...]] = ()
 

@@ -265,8 +265,9 @@ class Method(Protocol):
     ``Departure``.
 
     A method may say whose it is, ``paper``, and what it needs beside private images, ``requires``.
-    Like ``summary``, both are shown without importing the method, if they are literals of a
-    ``ClassVar[str]``.
+    A baseline that others are to be read against says so in ``reference``: ``ceiling`` or
+    ``floor``. Like ``summary``, these are read without importing the method, if they are literals
+    of a ``ClassVar[str]``.
 
     A method may also have ``workloads``, a tuple of ``Workload``: its networks, for
     ``dpbench bench``; and a hyper-parameter ``public``, the name of public images, with

@@ -97,7 +97,7 @@ Remeasure = Annotated[
         help="Evaluators to measure the run's samples with again; nothing is trained or released.",
     ),
 ]
-Everything = Annotated[bool, typer.Option("--all", help="Print every measurement, by evaluator.")]
+Everything = Annotated[bool, typer.Option("--all", help="Print every measurement.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
 

@@ -41,15 +41,15 @@ def print_findings(
 def print_measurements(
     title: str, measurements: Iterable[Measurement], lines: Iterable[tuple[str, str]]
 ) -> None:
-    """Print all measurements by evaluator, with reasons for missing ones, then labelled lines."""
-    from dpbench.report.metrics import evaluator_of
+    """Print all measurements in groups, with reasons for missing ones, then labelled lines."""
+    from dpbench.report.metrics import group_of
 
     _print_title(title)
     groups: dict[str, list[Measurement]] = {}
     for each in measurements:
-        groups.setdefault(evaluator_of(each.metric) or "others", []).append(each)
-    for evaluator, group in groups.items():
-        _print_group(evaluator, group)
+        groups.setdefault(group_of(each.metric) or "others", []).append(each)
+    for name, group in groups.items():
+        _print_group(name, group)
     _print_lines(lines)
 
 
@@ -58,9 +58,9 @@ def _print_title(title: str) -> None:
     out.say(title, "bold")
 
 
-def _print_group(evaluator: str, measurements: Sequence[Measurement]) -> None:
+def _print_group(name: str, measurements: Sequence[Measurement]) -> None:
     wide = out.width >= _WIDE
-    table = new_table(evaluator)
+    table = new_table(name)
     table.add_column("metric", no_wrap=True)
     table.add_column("against", no_wrap=True)
     table.add_column("value", no_wrap=True, justify="right")
@@ -79,25 +79,23 @@ def _print_group(evaluator: str, measurements: Sequence[Measurement]) -> None:
         out.print(table)
     else:
         out.say("")
-        out.say(evaluator, "bold italic")
+        out.say(name, "bold italic")
     for reason, repeated in missing.items():
         names = list(dict.fromkeys(repeated))
         more = f" and {len(names) - 1} more" if names[1:] else ""
         out.say(f"no {names[0]}{more}: {reason}")
 
 
-def print_run(
-    record: RunRecord, folder: Path, references: Path | None, everything: bool = False
-) -> None:
+def print_run(record: RunRecord, folder: Path, references: Path, everything: bool = False) -> None:
     """Print what is known about a run.
 
     Args:
         record: Of the run.
         folder: The run's folder.
-        references: Folder of runs, among which those are that this one is read against; None for
-            no references.
+        references: Folder of runs, among which those are that this one is read against.
         everything: Print every measurement, not the findings alone.
     """
+    from dpbench.core.stated import reference_methods
     from dpbench.report.findings import references_beside
 
     spec = record.spec
@@ -106,7 +104,7 @@ def print_run(
     if everything:
         print_measurements(title, record.measurements, lines)
     else:
-        others = references_beside(references, spec) if references else {}
+        others = references_beside(references, spec, reference_methods())
         print_findings(title, record.measurements, others, lines)
 
 

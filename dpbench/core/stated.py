@@ -7,7 +7,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from dpbench.core.registry import OURS, Entry
+from dpbench.core.registry import OURS, Entry, entries
 
 # `    summary: ClassVar[str] = "..."`, on one line or in parentheses
 _TEXT = re.compile(r'^    (\w+): ClassVar\[str\] = (".*"|\(\n(?: {8}.*\n)+    \))$', re.MULTILINE)
@@ -28,6 +28,11 @@ def stated(entry: Entry) -> dict[str, str]:
     except (ImportError, OSError, ValueError, SyntaxError):
         return {}  # `dpbench list --check` says what is wrong with it
     return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def reference_methods() -> list[str]:
+    """Names of the methods that others are read against."""
+    return [name for name, entry in entries("method").items() if "reference" in stated(entry)]
 
 
 def _body(source: str, name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +20,9 @@ from dpbench.report.metrics import (
     ON_REAL,
     ON_SYNTHETIC,
     SPEARMAN_A,
-    evaluator_of,
+    group_of,
 )
 
-# the methods that others are read against: a ceiling and a floor
-CEILING, FLOOR = "real", "class-mean"
 _ACCURACIES = (
     ("cas_cnn", "CAS, CNN"),
     ("cas_mlp", "CAS, MLP"),
@@ -79,36 +79,37 @@ def left_out(measurements: Iterable[Measurement]) -> str:
     return ", ".join(groups)
 
 
-def references_beside(runs: Path, spec: RunSpec) -> dict[str, list[Measurement]]:
-    """Measurements of the ceiling and the floor, from runs of the same protocol in one folder.
+def references_beside(
+    runs: Path, spec: RunSpec, methods: Iterable[str]
+) -> dict[str, list[Measurement]]:
+    """Measurements of the methods that others are read against, under the same protocol.
 
     Args:
         runs: The folder of all runs.
         spec: Of the run that is read. Of several that fit, the run of its seed is taken, or that
             of the lowest one.
+        methods: Names of the methods that others are read against.
     """
     found: dict[str, list[Measurement]] = {}
-    for method in (CEILING, FLOOR):
+    for method in methods:
         if method == spec.method:
             continue
-        candidates = []
+        seeds = {}
         for file in (runs / safe_name(spec.dataset) / method).glob(f"*/{RECORD}"):
-            try:
+            with suppress(UserError):  # a report names what cannot be read
                 record = read_record(file)
-            except UserError:
-                continue  # a report names what cannot be read
-            if record.status == "complete" and _of_one_protocol(record.spec, spec):
-                candidates.append(record)
-        seeds = {record.spec.seed: record for record in candidates}
+                if record.status == "complete" and _of_one_protocol(record.spec, spec):
+                    seeds[record.spec.seed] = record
         if seeds:
             found[method] = seeds[spec.seed if spec.seed in seeds else min(seeds)].measurements
     return found
 
 
 def _of_one_protocol(other: RunSpec, spec: RunSpec) -> bool:
-    same = ("dataset_hash", "profile", "samples")
-    private = ("epsilon", "delta", "adjacency")
-    names = same if other.method == CEILING else (*same, *private)
+    """Whether two runs may be read side by side; what is not private has no budget to compare."""
+    names = ["dataset_hash", "profile", "samples"]
+    if other.epsilon != math.inf:
+        names += ["epsilon", "delta", "adjacency"]
     return all(getattr(other, name) == getattr(spec, name) for name in names)
 
 
@@ -143,7 +144,7 @@ class _Values:
 
 def _of_third_parties(measurements: Sequence[Measurement]) -> Iterable[Finding]:
     for each in measurements:
-        if each.value is not None and each.kind in ("score", "") and not evaluator_of(each.metric):
+        if each.value is not None and each.kind in ("score", "") and not group_of(each.metric):
             better = "more is better" if each.higher_is_better else "less is better"
             yield Finding(each.metric, f"{each.value:.4g} {each.unit}".strip(), better)
 
@@ -182,9 +183,9 @@ def _distances(found: _Values, others: Mapping[str, _Values]) -> Iterable[Findin
 def _realism(found: _Values, others: Mapping[str, _Values]) -> Iterable[Finding]:
     share, accuracy = "realism_share", "realism_accuracy"
     if share in found:
-        answer = f"{found[share]:.1f} % taken for private{found.interval(share, 1)}"
-        right = f"right for {found[accuracy]:.1f} % of real images" if accuracy in found else ""
-        yield Finding("realism", answer, right)
+        answer = f"{found[share]:.1f} %{found.interval(share, 1)}"
+        right = f"{found[accuracy]:.1f} % of real images judged rightly"
+        yield Finding("taken for private", answer, right if accuracy in found else "")
 
 
 def _model_selection(found: _Values, others: Mapping[str, _Values]) -> Iterable[Finding]:
@@ -222,7 +223,9 @@ def _audit(found: _Values, others: Mapping[str, _Values]) -> Iterable[Finding]:
     if "audit_alarms" not in found:
         return
     alarms = found["audit_alarms"]
-    yield Finding("audit", f"{alarms:.0f} ALARMS: not as claimed" if alarms else "no alarm")
+    yield Finding(
+        "audit of the noise", f"{alarms:.0f} ALARMS: not as claimed" if alarms else "no alarm"
+    )
     if AUDIT_NOISE_LOW in found and AUDIT_NOISE_HIGH in found:
         ratio = f"{found[AUDIT_NOISE_LOW]:.2f} to {found[AUDIT_NOISE_HIGH]:.2f}"
         yield Finding("noise over claimed noise", ratio, "1 as claimed")

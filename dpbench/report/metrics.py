@@ -34,17 +34,17 @@ _KINDS: tuple[tuple[MetricKind, tuple[str, ...]], ...] = (
     ("diagnostic", ("model_selection_synthetic_*", "model_selection_transfer_*", "train_copies")),
     ("diagnostic", ("model_selection_*_within_*", "model_selection_*_rank")),
 )
-# by patterns of names, of which the first that fits holds, the evaluator that measures them
-_EVALUATORS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("audit", ("audit_*",)),
-    ("cas-predictor", ("cas_predictor",)),
-    ("cas", ("cas_*",)),
-    ("fidelity", ("fid*", "fd_*", "kid*", "precision*", "recall*", "density*", "coverage*")),
-    ("fidelity", ("inception_score",)),
-    ("memorization", ("train_copies*", "authpct_*", "train_closer_*")),
-    ("model-selection", ("model_selection_*",)),
-    ("realism", ("realism_*",)),
-    ("scaling", ("scaling_*",)),
+# what is measured together, by patterns of names, of which the first that fits holds
+_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("audit of the noise", ("audit_*",)),
+    ("accuracy of the method's own classifier", ("cas_predictor",)),
+    ("accuracy of classifiers trained on samples", ("cas_*",)),
+    ("distances and neighbours", ("fid*", "fd_*", "kid*", "inception_score")),
+    ("distances and neighbours", ("precision*", "recall*", "density*", "coverage*")),
+    ("copies and near copies of train images", ("train_copies*", "authpct_*", "train_closer_*")),
+    ("model selection on samples", ("model_selection_*",)),
+    ("private or public, to a discriminator", ("realism_*",)),
+    ("accuracy by the number of samples", ("scaling_*",)),
 )
 # smallest and largest value that a metric can have; what fits no pattern goes by its unit
 _RANGES: tuple[tuple[tuple[float, float], tuple[str, ...]], ...] = (
@@ -109,12 +109,9 @@ def kind_of(metric: str) -> MetricKind:
     return "score"
 
 
-def evaluator_of(metric: str) -> str:
-    """The built-in evaluator that measures a metric; ``""`` for a third party's."""
-    for evaluator, patterns in _EVALUATORS:
-        if _fits(metric, patterns):
-            return evaluator
-    return ""
+def group_of(metric: str) -> str:
+    """What a metric is measured together with; ``""`` for a third party's."""
+    return next((group for group, patterns in _GROUPS if _fits(metric, patterns)), "")
 
 
 def range_of(metric: str, unit: str, values: Iterable[float]) -> tuple[float, float]:

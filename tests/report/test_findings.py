@@ -9,9 +9,10 @@ import pytest
 
 from dpbench.core.metrics import Measurement
 from dpbench.core.registry import entries, load
+from dpbench.core.stated import reference_methods
 from dpbench.records.run_record import RunRecord, RunSpec
 from dpbench.report.findings import Finding, findings, left_out, references_beside
-from dpbench.report.metrics import evaluator_of
+from dpbench.report.metrics import group_of
 from tests.support.reports import SPEC, finished, keep
 
 
@@ -19,6 +20,7 @@ def row(metric: str, value: float | None, split: str = "test", reason: str = "")
     return Measurement(metric, value, "", True, 10, split, reason=reason, kind="score")
 
 
+METHODS = ("class-mean", "real")
 EVERYTHING = [
     row("audit_alarms", 0.0, ""),
     row("audit_sigma_ratio_low", 0.98, ""),
@@ -56,11 +58,11 @@ def test_each_question_has_its_answer_and_what_it_is_read_against() -> None:
         Finding("CAS, logistic regression", "70.0 %", "chance 25, class-mean 61.0"),
         Finding("Fréchet distance, CNN", "3", "train images 0.25, real 0.125"),
         Finding("recall", "0.50", "1 at best"),
-        Finding("realism", "40.0 % taken for private", "right for 97.0 % of real images"),
+        Finding("taken for private", "40.0 %", "97.0 % of real images judged rightly"),
         Finding("model selection, Spearman", "0.90", "real images 0.95"),
         Finding("CAS of 1,000 to 10,000", "70.0 to 80.0 %", "real 75.0 to 90.0"),
         Finding("copies of train images", "2", "test images 0"),
-        Finding("audit", "no alarm"),
+        Finding("audit of the noise", "no alarm"),
         Finding("noise over claimed noise", "0.98 to 1.01", "1 as claimed"),
         Finding("epsilon, from below", "0.50", "could show 4.25 at most"),
         Finding("theirs", "1.5", "more is better"),
@@ -77,11 +79,18 @@ def test_what_was_left_out_is_a_few_words() -> None:
     assert left_out(EVERYTHING) == ""
 
 
-def test_every_metric_that_an_evaluator_declares_is_known_to_be_its_own() -> None:
-    for name in entries("evaluator"):
-        for metric in load("evaluator", name).metrics:
-            assert evaluator_of(metric.name.replace("*", "0")) == name
-    assert evaluator_of("toy_mean") == ""
+def test_the_metrics_of_an_evaluator_are_shown_together_and_apart_from_others() -> None:
+    groups = {
+        name: {group_of(each.name.replace("*", "0")) for each in load("evaluator", name).metrics}
+        for name in entries("evaluator")
+    }
+    assert all(len(each) == 1 for each in groups.values())
+    assert len(set.union(*groups.values())) == len(groups)
+    assert group_of("toy_mean") == ""
+
+
+def test_a_ceiling_and_a_floor_are_what_others_are_read_against() -> None:
+    assert reference_methods() == ["class-mean", "real"]
 
 
 def run(spec: RunSpec, cas: float) -> RunRecord:
@@ -106,8 +115,8 @@ def test_a_reference_is_of_the_same_protocol_and_budget(
     monkeypatch.chdir(tmp_path)
     spec = replace(SPEC, method="class-mean", **other)  # type: ignore[arg-type]
     keep(run(spec, 1.0))
-    assert ("class-mean" in references_beside(Path("runs"), SPEC)) is taken
-    assert references_beside(Path("runs"), spec) == {}, "nothing is its own reference"
+    assert ("class-mean" in references_beside(Path("runs"), SPEC, METHODS)) is taken
+    assert references_beside(Path("runs"), spec, METHODS) == {}, "nothing is its own reference"
 
 
 def test_of_several_references_the_one_of_the_same_seed_is_taken(
@@ -117,6 +126,6 @@ def test_of_several_references_the_one_of_the_same_seed_is_taken(
     spec = replace(SPEC, method="class-mean")
     keep(run(replace(spec, seed=1), 1.0), run(replace(spec, seed=2), 2.0))
     for seed, expected in ((2, 2.0), (5, 1.0)):
-        found = references_beside(Path("runs"), replace(SPEC, seed=seed))
+        found = references_beside(Path("runs"), replace(SPEC, seed=seed), METHODS)
         assert found["class-mean"][0].value == expected
-    assert references_beside(Path("nowhere"), SPEC) == {}
+    assert references_beside(Path("nowhere"), SPEC, METHODS) == {}
