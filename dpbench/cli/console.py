@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     ProgressColumn,
@@ -23,11 +24,57 @@ from dpbench.core.progress import Progress, Task, duration
 from dpbench.core.text import visible
 
 SECONDS_BETWEEN_LINES = 15.0
+NO_PARTS: Mapping[str, float] = MappingProxyType({})
+_IN_WORDS = {"fit": "training", "sample": "sampling"}  # of the parts that are no evaluators
+_SHORT = 2.0  # seconds; parts that end sooner are not announced
 
 
-def progress_on(console: Console) -> Progress:
-    """Progress for a console: live bars on a terminal, plain lines otherwise."""
-    return _Bars(console) if console.is_terminal else _Lines(console)
+def progress_on(console: Console, parts: Mapping[str, float] = NO_PARTS) -> Progress:
+    """Progress for a console: live bars on a terminal, plain lines otherwise.
+
+    Args:
+        console: Where to show it.
+        parts: Seconds that each part of a run is expected to take, in their order; with them the
+            run as a whole is shown too.
+    """
+    whole = WholeRun(parts)
+    return _Bars(console, whole) if console.is_terminal else _Lines(console, whole)
+
+
+class WholeRun:
+    """How far a run is, by the time that its parts are expected to take.
+
+    Args:
+        parts: Seconds of each part, in their order.
+    """
+
+    def __init__(self, parts: Mapping[str, float]) -> None:
+        """Begin before the first part."""
+        self._names, self._expected = list(parts), list(parts.values())
+        self._place: int | None = None
+        self._began = 0.0
+
+    def enter(self, name: str) -> float:
+        """Begin a part; return the seconds that it is expected to take, 0 if nothing is known."""
+        self._place = self._names.index(name) if name in self._names else None
+        self._began = time.monotonic()
+        return 0.0 if self._place is None else self._expected[self._place]
+
+    def leave(self) -> None:
+        """End the part."""
+        self._place = None
+
+    def __str__(self) -> str:
+        """Say which part this is, and how long it and those that follow will take."""
+        if self._place is None:
+            return ""
+        name = self._names[self._place]
+        here = self._expected[self._place] - (time.monotonic() - self._began)
+        left = max(0.0, here) + sum(self._expected[self._place + 1 :])
+        return (
+            f"part {self._place + 1} of {len(self._names)}, {_IN_WORDS.get(name, name)}; about "
+            f"{duration(left)} left in all"
+        )
 
 
 class _Rate(ProgressColumn):
@@ -39,13 +86,36 @@ class _Rate(ProgressColumn):
         return Text(f"{task.completed:,.0f}/{task.total or 0:,.0f}{speed}")
 
 
+class _Display(RichProgress):
+    """Bars, and below them how far the run as a whole is."""
+
+    def __init__(self, whole: WholeRun, *columns: ProgressColumn, console: Console) -> None:
+        self._whole = whole
+        super().__init__(*columns, console=console)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if said := str(self._whole):
+            yield Text(said, "dim")
+
+
 class _Bars:
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, whole: WholeRun) -> None:
         self._console = console
+        self._whole = whole
         self._live: RichProgress | None = None
 
     def note(self, text: str) -> None:
         self._console.print(Text(visible(text), "dim"), soft_wrap=True)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        self._whole.enter(name)
+        with self._display():
+            try:
+                yield
+            finally:
+                self._whole.leave()  # before the display is shown for the last time
 
     @contextmanager
     def task(self, label: str, total: float, unit: str, done: float = 0) -> Iterator[Task]:
@@ -70,7 +140,7 @@ class _Bars:
                 "{task.fields[note]}", style="cyan", markup=False, table_column=whole.copy()
             ),
         )
-        with RichProgress(*columns, console=self._console) as self._live:
+        with _Display(self._whole, *columns, console=self._console) as self._live:
             try:
                 yield self._live
             finally:
@@ -88,11 +158,19 @@ class _Bar:
 
 
 class _Lines:
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, whole: WholeRun) -> None:
         self._console = console
+        self._whole = whole
 
     def note(self, text: str) -> None:
         self._console.print(Text(visible(text)), soft_wrap=True)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        if self._whole.enter(name) > _SHORT:
+            self.note(str(self._whole))
+        yield
+        self._whole.leave()
 
     @contextmanager
     def task(self, label: str, total: float, unit: str, done: float = 0) -> Iterator[Task]:

@@ -99,7 +99,7 @@ def print_run(record: RunRecord, folder: Path, references: Path, everything: boo
     from dpbench.report.findings import references_beside
 
     spec = record.spec
-    title = f"{spec.method} on {spec.dataset}, profile {spec.profile}, seed {spec.seed}"
+    title = f"{spec.method} on {spec.dataset}, epsilon {spec.epsilon:g}, seed {spec.seed}"
     lines = _lines_of(record, folder, everything)
     if everything:
         print_measurements(title, record.measurements, lines)
@@ -133,10 +133,13 @@ def print_scores(scores: Scores, file: Path, everything: bool = False) -> None:
 
 
 def _lines_of(record: RunRecord, folder: Path, everything: bool) -> Iterator[tuple[str, str]]:
+    from dpbench.api.profiles import PROFILES
     from dpbench.records.run_record import RECORD
     from dpbench.report.findings import left_out
     from dpbench.runs.folder import GRID, SAMPLES
 
+    if profile := PROFILES.get(record.spec.profile):
+        yield "profile", f"{profile.name}: {profile.description}"
     if record.status != "complete":
         yield "status", record.error or "not complete: the same command continues it"
     if privacy := record.privacy:

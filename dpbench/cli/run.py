@@ -119,7 +119,7 @@ def run(
                 return
             record, folder = execute(
                 planned,
-                progress_on(err),
+                progress_on(err, estimate.parts),
                 runs_dir,
                 out_folder,
                 data_root,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 
@@ -25,6 +25,9 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Report one line of text."""
 
+    def part(self, name: str) -> AbstractContextManager[None]:
+        """Enter a part of a run, by its name in records: training, sampling or an evaluator."""
+
 
 class Silent:
     """Ignores all progress updates."""
@@ -34,6 +37,10 @@ class Silent:
 
     def note(self, text: str) -> None:
         """Do nothing."""
+
+    def part(self, name: str) -> AbstractContextManager[None]:
+        """Enter a part of a run."""
+        return nullcontext()
 
     @contextmanager
     def task(self, label: str, total: float, unit: str, done: float = 0) -> Iterator[Task]:

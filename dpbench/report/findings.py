@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _ACCURACIES = (
 )
 # by extractor of features: its distance, the suffix of its other metrics, and its name
 _EXTRACTORS = (("fid", "", ""), ("fd_cnn", "_cnn", ", CNN"), ("fd_dinov2", "_dinov2", ", DINOv2"))
+
+_OF_CLASS = re.compile(r"_class\d+$")
 
 References = Mapping[str, Sequence[Measurement]]
 
@@ -71,12 +74,12 @@ def left_out(measurements: Iterable[Measurement]) -> str:
     reasons: dict[str, list[str]] = {}
     for each in measurements:
         if each.value is None:
-            reasons.setdefault(each.reason, []).append(each.metric)
+            reasons.setdefault(each.reason, []).append(_OF_CLASS.sub("_class*", each.metric))
     groups = []
     for names in reasons.values():
         first, *more = dict.fromkeys(names)
         groups.append(f"{first} and {len(more)} more" if more else first)
-    return ", ".join(groups)
+    return ", ".join(dict.fromkeys(groups))
 
 
 def references_beside(
@@ -184,8 +187,8 @@ def _realism(found: _Values, others: Mapping[str, _Values]) -> Iterable[Finding]
     share, accuracy = "realism_share", "realism_accuracy"
     if share in found:
         answer = f"{found[share]:.1f} %{found.interval(share, 1)}"
-        right = f"{found[accuracy]:.1f} % of real images judged rightly"
-        yield Finding("taken for private", answer, right if accuracy in found else "")
+        right = f"judge right for {found[accuracy]:.1f} %" if accuracy in found else ""
+        yield Finding("taken for private", answer, right)
 
 
 def _model_selection(found: _Values, others: Mapping[str, _Values]) -> Iterable[Finding]:

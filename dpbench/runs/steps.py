@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +111,15 @@ class RunSteps:
             self.record.resolved.pop(BEGUN, None)
         write_text(self.folder / RECORD, self.record.dumps())
 
-    def _part(self, name: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def _part(self, name: str) -> Iterator[None]:
         def save() -> None:
             cost, peak = self.record.cost, peak_memory_mb(self.planned.device)
             cost["peak_memory_mb"] = max(cost.get("peak_memory_mb", 0.0), peak)
             self.save()
 
-        return timed_part(self.record, name, save)
+        with self.progress.part(name), timed_part(self.record, name, save):
+            yield
 
     def fit(self) -> None:
         """Train; write the fitted sampler, the certificate and the cost, then destroy the key."""

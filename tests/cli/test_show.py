@@ -52,7 +52,8 @@ def test_a_run_is_shown_by_its_folder_its_record_or_the_beginning_of_its_id(
     folder = folder_of(dpbench)
     text = (folder / "record.json").read_text()
     shown = dpbench("show", folder).out
-    assert "toy on digits, profile smoke, seed 0" in shown
+    assert "toy on digits, epsilon 0.001, seed 0" in shown
+    assert "its scores mean nothing" in shown
     whole = text.split('"id": "')[1].split('"')[0]
     for name in (folder / "record.json", whole[:4], whole[:8], whole):
         assert dpbench("show", name).out == shown

@@ -58,7 +58,7 @@ def test_each_question_has_its_answer_and_what_it_is_read_against() -> None:
         Finding("CAS, logistic regression", "70.0 %", "chance 25, class-mean 61.0"),
         Finding("Fréchet distance, CNN", "3", "train images 0.25, real 0.125"),
         Finding("recall", "0.50", "1 at best"),
-        Finding("taken for private", "40.0 %", "97.0 % of real images judged rightly"),
+        Finding("taken for private", "40.0 %", "judge right for 97.0 %"),
         Finding("model selection, Spearman", "0.90", "real images 0.95"),
         Finding("CAS of 1,000 to 10,000", "70.0 to 80.0 %", "real 75.0 to 90.0"),
         Finding("copies of train images", "2", "test images 0"),
@@ -75,7 +75,8 @@ def test_each_question_has_its_answer_and_what_it_is_read_against() -> None:
 def test_what_was_left_out_is_a_few_words() -> None:
     missing = [row("fid", None, reason="no weights"), row("fid", None, "train", "no weights")]
     missing += [row("kid", None, reason="no weights"), row("realism", None, reason="no images")]
-    assert left_out([*EVERYTHING, *missing]) == "fid and 1 more, realism"
+    missing += [row(f"fd_class{n}", None, reason=f"{n} images") for n in range(3)]
+    assert left_out([*EVERYTHING, *missing]) == "fid and 1 more, realism, fd_class*"
     assert left_out(EVERYTHING) == ""
 
 

@@ -54,7 +54,7 @@ def weights(network: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
-class Log:
+class Log(Silent):
     """Progress that writes down what happens."""
 
     def __init__(self) -> None:
