@@ -13,7 +13,14 @@ _PLACES = {
     place.split(".")[1].removesuffix("_"): place
     for place in (
         *("run.run", "sweep.sweep", "pretrain.pretrain", "evaluate.evaluate", "audit.audit"),
-        *("show.show", "report.report", "verify.verify", "listing.list_", "check.check"),
+        *(
+            "show.show",
+            "compare.compare",
+            "report.report",
+            "verify.verify",
+            "listing.list_",
+            "check.check",
+        ),
         *("claims.claims", "bench.bench"),
     )
 }

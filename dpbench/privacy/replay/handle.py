@@ -204,9 +204,9 @@ class ReplayedImages(PrivateImages):
             super().dp_sgd(learner, watched, event, stage)
         finally:
             hook.remove()
-        clipped = engine(self._known.used[event.purpose].engine)
-        mixed = mixes(learner.model, objective, self._neighbour.images, clipped)
         if self._recorded is None:
+            clipped = engine(self._known.used[event.purpose].engine)
+            mixed = mixes(learner.model, objective, self._neighbour.images, clipped)
             what = f"{event.purpose}: gradient of an image among others"
             self._moved.append(same_or_not(what, self._neighbour.name, not mixed))
 
