@@ -13,15 +13,8 @@ _PLACES = {
     place.split(".")[1].removesuffix("_"): place
     for place in (
         *("run.run", "sweep.sweep", "pretrain.pretrain", "evaluate.evaluate", "audit.audit"),
-        *(
-            "show.show",
-            "compare.compare",
-            "report.report",
-            "verify.verify",
-            "listing.list_",
-            "check.check",
-        ),
-        *("claims.claims", "bench.bench"),
+        *("show.show", "compare.compare", "report.report", "verify.verify", "release.release"),
+        *("listing.list_", "check.check", "claims.claims", "bench.bench"),
     )
 }
 

@@ -23,6 +23,7 @@ def shown(value: object) -> object:
 
 
 _TEMPLATES.filters["shown"] = shown
+_TEXTS = _TEMPLATES.overlay(autoescape=False)  # for files that no browser reads
 
 
 def render(template: str, **values: object) -> str:
@@ -36,3 +37,13 @@ def render(template: str, **values: object) -> str:
         A page of HTML that needs no other file but the figures it links to.
     """
     return _TEMPLATES.get_template(template).render(values)
+
+
+def render_text(template: str, **values: object) -> str:
+    """Fill in a template of plain text, such as Markdown.
+
+    Args:
+        template: File name in ``templates``.
+        **values: What its names stand for; each is one line, whatever is in it.
+    """
+    return _TEXTS.get_template(template).render(values)
