@@ -30,7 +30,6 @@ app = typer.Typer(
     cls=Commands,
     help="A benchmark of differentially private image generation.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help wraps at any width, and starts in half the time
     context_settings={"help_option_names": ["-h", "--help"]},

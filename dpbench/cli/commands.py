@@ -14,7 +14,7 @@ _PLACES = {
     for place in (
         *("run.run", "sweep.sweep", "pretrain.pretrain", "evaluate.evaluate", "audit.audit"),
         *("show.show", "compare.compare", "report.report", "verify.verify", "release.release"),
-        *("listing.list_", "check.check", "claims.claims", "bench.bench"),
+        *("listing.list_", "doctor.doctor", "check.check", "claims.claims", "bench.bench"),
     )
 }
 

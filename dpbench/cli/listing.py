@@ -36,7 +36,7 @@ def list_(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """List methods, data sets, sources, evaluators, profiles and metrics."""
+    """List methods, data sets, metrics and the rest."""
     with outcome(debug):
         listings = {
             "methods": lambda: _list_entries("method", check),

@@ -9,9 +9,37 @@ import typer
 
 from dpbench.core.errors import UserError
 
-Method = Annotated[str, typer.Option(help="Generator or baseline; see `dpbench list methods`.")]
+
+def _methods(incomplete: str) -> list[str]:
+    from dpbench.core.registry import entries
+
+    return [name for name in entries("method") if name.startswith(incomplete)]
+
+
+def _datasets(incomplete: str) -> list[str]:
+    from dpbench.data.catalog import CATALOG
+
+    return [name for name in CATALOG if name.startswith(incomplete)]
+
+
+def _profiles(incomplete: str) -> list[str]:
+    from dpbench.api.profiles import PROFILES
+
+    return [name for name in PROFILES if name.startswith(incomplete)]
+
+
+Method = Annotated[
+    str,
+    typer.Option(
+        help="Generator or baseline; see `dpbench list methods`.", autocompletion=_methods
+    ),
+]
 DatasetName = Annotated[
-    str, typer.Option(help="Data set; see `dpbench list datasets`, or imagefolder:PATH.")
+    str,
+    typer.Option(
+        help="Data set; see `dpbench list datasets`, or imagefolder:PATH.",
+        autocompletion=_datasets,
+    ),
 ]
 Epsilon = Annotated[
     float | None,
@@ -25,7 +53,10 @@ AdjacencyName = Annotated[
     str, typer.Option(help="Adjacency of data sets: add_remove or replace_one.")
 ]
 Seed = Annotated[int, typer.Option(help="Public seed of all randomness except the privacy noise.")]
-ProfileName = Annotated[str, typer.Option(help="Size of the run; see `dpbench list profiles`.")]
+ProfileName = Annotated[
+    str,
+    typer.Option(help="Size of the run; see `dpbench list profiles`.", autocompletion=_profiles),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Set a hyper-parameter (repeatable)."),

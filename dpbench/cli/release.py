@@ -32,9 +32,10 @@ def release(
     runs_dir: RunsDir = Path("runs"),
     debug: Debug = False,
 ) -> None:
-    """Write what may be given away of a run: images, labels, certificate and datasheet.
+    """Write what may be given away of a run.
 
-    Runs that are void for release, not private, or whose audit has raised an alarm, are refused.
+    That is its images with their labels, the record with the certificate, and a datasheet. Runs
+    that are void for release, not private, or whose audit has raised an alarm, are refused.
     """
     with outcome(debug, "Interrupted: nothing was released."):
         from dpbench.cli.console import progress_on

@@ -26,7 +26,10 @@ def show(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Show what is known about a run, with the runs in --runs-dir that it is read against."""
+    """Show what a run found, or scores of samples.
+
+    The runs in --runs-dir that it is read against are shown beside it.
+    """
     with outcome(debug):
         from dpbench.records.named import file_named, read_named
         from dpbench.records.run_record import RunRecord

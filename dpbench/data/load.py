@@ -30,6 +30,12 @@ ORIGINALS: dict[str, Callable[[Path | None, Progress], Original]] = {
     "camelyon17": camelyon.find,
     "imagenet32": imagenet32.find,
 }
+_PLACES: dict[str, tuple[Callable[[Path | None], Path | None], str]] = {
+    "cifar10": (cifar.located, cifar.GET),
+    "celeba": (celeba.located, celeba.GET),
+    "camelyon17": (camelyon.located, camelyon.GET),
+    "imagenet32": (imagenet32.located, imagenet32.GET),
+}
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,31 @@ def load(name: str, data_root: Path | None, progress: Progress, holdout: int = 0
         train, validation = hold_out(splits.train, holdout)
         splits = Splits(train, validation, splits.test)
     return Dataset(info, splits, digest, source)
+
+
+def located(name: str, data_root: Path | None) -> tuple[str, str]:
+    """Say where a data set of the catalog is, without reading or downloading it.
+
+    Args:
+        name: A name in ``CATALOG``.
+        data_root: As for ``load``.
+
+    Returns:
+        The folder, or ``""`` if it is not here; and how it is got.
+
+    Raises:
+        UserError: The user's root is not a folder.
+    """
+    if name == catalog.DIGITS.name:
+        return "scikit-learn", "it needs no download"
+    if name in mnist.IDX_SETS:
+        wanted = mnist.IDX_SETS[name]
+        folder = mnist.located(wanted, data_root)
+        how = f"downloaded when it is first used, {wanted.megabytes:g} MB"
+    else:
+        find, how = _PLACES[name]
+        folder = find(data_root)
+    return str(folder or ""), how
 
 
 def _digits() -> tuple[Images, Images]:

@@ -37,6 +37,17 @@ EXPECTED = Expected(("PNG",), (96, 96), ("RGB", "RGBA"))
 RECIPE = "Camelyon17-WILDS, mean of 3x3"
 
 
+GET = (
+    "get it by wilds.get_dataset('camelyon17', download=True) of the package wilds "
+    f"(https://wilds.stanford.edu), which makes a folder {FOLDER},"
+)
+
+
+def located(data_root: Path | None) -> Path | None:
+    """The folder that holds Camelyon17-WILDS, or None."""
+    return locate(catalog.CAMELYON17.name, (FOLDER, f"wilds/{FOLDER}"), (METADATA,), data_root)
+
+
 def find(
     data_root: Path | None, progress: Progress, info: DatasetInfo = catalog.CAMELYON17
 ) -> Original:
@@ -50,13 +61,9 @@ def find(
     Raises:
         UserError: The data set was not found, or its metadata are bad.
     """
-    folder = locate(info.name, (FOLDER, f"wilds/{FOLDER}"), (METADATA,), data_root)
+    folder = located(data_root)
     if folder is None:
-        raise not_found(
-            info.name,
-            "get it by wilds.get_dataset('camelyon17', download=True) of the package wilds "
-            f"(https://wilds.stanford.edu), which makes a folder {FOLDER},",
-        )
+        raise not_found(info.name, GET)
     splits = _splits(folder / METADATA)
 
     def decode(split: str) -> Iterator[LabelledPixels]:

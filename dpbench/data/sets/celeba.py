@@ -38,6 +38,18 @@ CROP = (0, 20, 178, 198)
 RECIPE = "CelebA, Male, central 178x178, Lanczos to 32x32"
 
 
+GET = (
+    f"get {ZIP}, {ATTRIBUTES} and {PARTITION} from "
+    "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, put them in a folder celeba"
+)
+
+
+def located(data_root: Path | None) -> Path | None:
+    """The folder that holds CelebA, or None."""
+    names = (ATTRIBUTES, PARTITION)
+    return locate(catalog.CELEBA.name, ("celeba", "CelebA"), names, data_root)
+
+
 def find(
     data_root: Path | None, progress: Progress, info: DatasetInfo = catalog.CELEBA
 ) -> Original:
@@ -51,13 +63,9 @@ def find(
     Raises:
         UserError: The data set was not found, or its lists are bad.
     """
-    folder = locate(info.name, ("celeba", "CelebA"), (ATTRIBUTES, PARTITION), data_root)
+    folder = located(data_root)
     if folder is None:
-        raise not_found(
-            info.name,
-            f"get {ZIP}, {ATTRIBUTES} and {PARTITION} from "
-            "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, put them in a folder celeba",
-        )
+        raise not_found(info.name, GET)
     labels = _labels(folder / ATTRIBUTES)
     splits = _splits(folder / PARTITION, labels)
     zipped = not (folder / IMAGES).is_dir()

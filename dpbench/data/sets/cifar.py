@@ -35,6 +35,15 @@ MEGABYTES = 170.5
 MIRROR = "https://www.cs.toronto.edu/~kriz/"
 
 
+GET = f"downloaded when it is first used, {MEGABYTES:g} MB"
+
+
+def located(data_root: Path | None) -> Path | None:
+    """The folder that holds CIFAR-10, or None; nothing is downloaded."""
+    name = catalog.CIFAR10.name
+    return locate(name, (FOLDER, f"{name}/{FOLDER}"), MD5, data_root)
+
+
 def find(
     data_root: Path | None,
     progress: Progress,
@@ -52,7 +61,7 @@ def find(
     Raises:
         UserError: The data set was not found and cannot be downloaded.
     """
-    folder = locate(info.name, (FOLDER, f"{info.name}/{FOLDER}"), md5, data_root)
+    folder = located(data_root)
     if folder is None:
         folder = _download(info, progress)
 

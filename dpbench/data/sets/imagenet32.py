@@ -20,7 +20,20 @@ BATCHES = {
     "train": tuple(f"train_data_batch_{number}" for number in range(1, 11)),
     "test": ("val_data",),
 }
+_NAMES = (*BATCHES["train"], *BATCHES["test"])
 FIRST_LABEL = 1
+
+
+GET = (
+    "get the 32x32 train and validation data from https://image-net.org/download-images, unpack "
+    "train_data_batch_1 to 10 and val_data to a folder imagenet32"
+)
+
+
+def located(data_root: Path | None) -> Path | None:
+    """The folder that holds the batches, or None."""
+    folders = ("imagenet32", "Imagenet32", "ImageNet32")
+    return locate(catalog.IMAGENET32.name, folders, _NAMES, data_root)
 
 
 def find(
@@ -36,17 +49,12 @@ def find(
     Raises:
         UserError: The batches were not found.
     """
-    names = (*BATCHES["train"], *BATCHES["test"])
-    folder = locate(info.name, ("imagenet32", "Imagenet32", "ImageNet32"), names, data_root)
+    folder = located(data_root)
     if folder is None:
-        raise not_found(
-            info.name,
-            "get the 32x32 train and validation data from https://image-net.org/download-images, "
-            "unpack train_data_batch_1 to 10 and val_data to a folder imagenet32",
-        )
+        raise not_found(info.name, GET)
 
     def decode(split: str) -> Iterator[LabelledPixels]:
         for name in BATCHES[split]:
             yield read_batch(folder / name, info, FIRST_LABEL)
 
-    return Original(info, folder, names, "batches of downsampled ImageNet", decode)
+    return Original(info, folder, _NAMES, "batches of downsampled ImageNet", decode)

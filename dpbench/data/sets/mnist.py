@@ -140,6 +140,12 @@ class Place:
         return None
 
 
+def located(wanted: IdxSet, data_root: Path | None) -> Path | None:
+    """The folder that holds a data set, or None; nothing is downloaded."""
+    places = (place.find() for place in _places(wanted, data_root))
+    return next((folder for folder in places if folder is not None), None)
+
+
 def find(wanted: IdxSet, data_root: Path | None, progress: Progress) -> tuple[Arrays, str]:
     """Read a data set from the first place that has it; download it where no folder does.
 
