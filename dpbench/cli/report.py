@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dpbench.cli.app import err, new_table, out, outcome, print_json, say_error
 from dpbench.cli.options import AsJson, Debug, RunsDir, check_read
-from dpbench.core.errors import RunFailed, UserError
+from dpbench.core.errors import RunFailed, UserError, unknown
 from dpbench.core.text import visible
 
 if TYPE_CHECKING:
@@ -44,6 +45,14 @@ def report(
         bool,
         typer.Option("--all", help="Also show runs of profile smoke and runs void for release."),
     ] = False,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Print the rows of this metric and the comparisons of methods by it; cas_* stands "
+            "for all that begin so. Default: a line for each method and budget.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -52,7 +61,7 @@ def report(
         from dpbench.core.cache import user_cache
         from dpbench.core.files import check_writable
         from dpbench.records.accounts import Accounts
-        from dpbench.report import collect, comparisons, files, leaderboard
+        from dpbench.report import collect, files, leaderboard, overview
         from dpbench.report.derive import derive
         from dpbench.report.tables import to_rows
 
@@ -97,15 +106,14 @@ def report(
             )
         if as_json:
             print_json(to_rows(table[list(leaderboard.COLUMNS)]))
+        elif metric is not None:
+            _print_metric(table, derived.compared, metric)
+        elif check:
+            out.say(f"{leaderboards} is what its records give: {len(derived.texts)} files")
         else:
-            _print_leaderboard(table)
-            if table["resampled"].notna().any():
-                out.print(leaderboard.INTERVAL_NOTE)
-            _print_comparisons(derived.compared)
-            if derived.compared.empty:
-                out.print(comparisons.NONE)
-            if table["audited_epsilon_lower"].notna().any():
-                out.print(leaderboard.AUDIT_NOTE)
+            _print_overview(overview.datasets(table, derived.compared))
+            out.say(f"page  {leaderboards / overview.PAGE}")
+            out.say("more  dpbench report --metric cas_cnn")
         refuse_left_out(found.refused)
 
 
@@ -120,15 +128,57 @@ def refuse_left_out(refused: Sequence[str]) -> None:
         raise RunFailed(f"{what} left out: see above")
 
 
+def _print_overview(datasets: Sequence[dict[str, Any]]) -> None:
+    for dataset in datasets:
+        for profile in dataset["profiles"]:
+            table = new_table(f"{dataset['name']}, profile {profile['name']}")
+            table.add_column("method", overflow="fold")
+            for column in ("eps", "seeds", *profile["metrics"]):
+                table.add_column(column, justify="right", no_wrap=True)
+            alarms = any(line["alarms"] not in ("", "none") for line in profile["lines"])
+            if alarms:
+                table.add_column("audit", no_wrap=True)
+            for line in profile["lines"]:
+                means = [", ".join(score["mean"] for score in each) for each in line["scores"]]
+                heard = (line["alarms"],) if alarms else ()
+                first = (line["method"], line["epsilon"], str(line["seeds"]))
+                table.add_row(*first, *means, *heard)
+            out.print(table)
+            for note in profile["footnotes"]:
+                out.print(visible(f"* {note}"))
+
+
+def _print_metric(table: pd.DataFrame, compared: pd.DataFrame, pattern: str) -> None:
+    """Print all rows of the metrics of a name, and what is said of methods by them.
+
+    Raises:
+        UserError: There is no such metric.
+    """
+    from dpbench.report import comparisons, leaderboard
+
+    asked = table[table["metric"].map(lambda name: fnmatchcase(name, pattern))]
+    if asked.empty:
+        raise UserError(unknown("metric", pattern, sorted(set(table["metric"]))))
+    _print_leaderboard(asked)
+    if asked["resampled"].notna().any():
+        out.print(leaderboard.INTERVAL_NOTE)
+    by_them = compared[compared["metric"].isin(asked["metric"])]
+    _print_comparisons(by_them)
+    if by_them.empty:
+        out.print(comparisons.NONE)
+    if asked["audited_epsilon_lower"].notna().any():
+        out.print(leaderboard.AUDIT_NOTE)
+
+
 def _print_leaderboard(table: pd.DataFrame) -> None:
-    from dpbench.report.metrics import curve_of
     from dpbench.report.tables import epsilon_text, interval_text, rank_text
 
-    alone = table["metric"].map(curve_of).isna()  # points of curves are drawn
-    for dataset, own in table[alone].groupby("dataset", sort=False):
+    for dataset, own in table.groupby("dataset", sort=False):
         printed = new_table(str(dataset))
-        for column in ("profile", "method", "metric", "against"):
+        for column in ("profile", "method"):
             printed.add_column(column, overflow="fold")
+        for column in ("metric", "against"):
+            printed.add_column(column, no_wrap=True)
         for column in ("eps", "mean", "95% CI", "seeds", "rank"):
             printed.add_column(column, justify="right")
         for _, row in own[own["mean"].notna()].iterrows():

@@ -52,19 +52,28 @@ def files(
         alarms: A line for each record with an audit alarm.
         leaderboards: Folder of the page.
     """
-    datasets = [
-        _dataset(str(name), own, bool((compared["dataset"] == name).any()))
-        for name, own in table.groupby("dataset", sort=False)
-    ]
     text = render(
         "index.html.j2",
         notes=(NOTE, INTERVAL_NOTE, AUDIT_NOTE, *spent),
         alarms=alarms,
         claims_summary=claims.summary(verdicts),
         claims_page=claims.PAGE,
-        datasets=datasets,
+        datasets=datasets(table, compared),
     )
     return {leaderboards / PAGE: text}
+
+
+def datasets(table: pd.DataFrame, compared: pd.DataFrame) -> list[dict[str, Any]]:
+    """What the page shows of each data set: by profile a line for each method and budget.
+
+    Args:
+        table: From ``leaderboard``.
+        compared: From ``compare``.
+    """
+    return [
+        _dataset(str(name), own, bool((compared["dataset"] == name).any()))
+        for name, own in table.groupby("dataset", sort=False)
+    ]
 
 
 def _dataset(name: str, table: pd.DataFrame, compared: bool) -> dict[str, Any]:
@@ -122,6 +131,7 @@ def _line(line: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Any]:
         "method": line["method"].iloc[0] + ("*" if line["departures"].iloc[0] else ""),
         "made": f"by {revisions} revisions of the code" if revisions > 1 else "",
         "epsilon": epsilon_text(line["epsilon"].iloc[0]),
+        "seeds": int(line["seeds"].max()),
         "scores": [
             [_score(row) for _, row in headlines[headlines["metric"] == metric].iterrows()]
             for metric in metrics

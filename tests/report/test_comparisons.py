@@ -25,7 +25,7 @@ def test_methods_that_differ_are_told_from_those_that_do_not(dpbench: Command) -
         for noise, method in enumerate(("good", "alike", "bad")):
             share = 0.3 if method == "bad" else 0.8
             keep_tested(replace(SPEC, method=method, seed=seed), share, noise=noise)
-    ended = dpbench("report")
+    ended = dpbench("report", "--metric", "cas")
     assert ended.code == 0, ended.err
     found = compared()
     p_values = {pair: float(row["adjusted_p_value"]) for pair, row in found.items()}
@@ -81,7 +81,7 @@ def test_what_cannot_be_compared_is_not_and_the_report_says_why(
         keep_tested(replace(SPEC, seed=seed), 0.8)
     for seed in range(other.get("seeds", 3)):
         keep_tested(replace(SPEC, method="other", seed=seed, **changed), 0.2)
-    ended = dpbench("report")
+    ended = dpbench("report", "--metric", "cas")
     assert not Path("leaderboards/digits.comparisons.csv").exists()
     assert "No methods are compared" in ended.out
 

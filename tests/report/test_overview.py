@@ -7,7 +7,7 @@ from pathlib import Path
 from dpbench.core.metrics import Measurement
 from dpbench.records.run_record import RunRecord
 from dpbench.records.sample_scores import Scores
-from tests.support.command import Command
+from tests.support.command import Command, one_error
 from tests.support.reports import (
     FOREIGN,
     SPEC,
@@ -111,3 +111,35 @@ def test_the_overview_says_by_how_many_revisions_a_line_was_made(dpbench: Comman
     keep(cnn("other", 1.0))
     assert dpbench("report").code == 0
     assert [line[0] for line in overview()] == ["some  by 2 revisions of the code", "other"]
+
+
+def test_the_terminal_has_a_line_for_each_method_and_budget(dpbench: Command) -> None:
+    values = {"cas_cnn": 50.0, "fd_cnn": 2.5}
+    for method, points in (("worse", 0.0), ("better", 30.0)):
+        for seed in range(2):
+            rows = [
+                Measurement("cas_cnn", values["cas_cnn"] + points + seed, "%", True, 10, "test"),
+                Measurement("fd_cnn", values["fd_cnn"], "", False, 10, "test"),
+                Measurement("cas_cnn_class0", 1.0, "%", True, 10, "test"),
+            ]
+            spec = replace(SPEC, method=method, seed=seed)
+            keep(finished(spec, None, "none", measurements=rows))
+    ended = dpbench("report")
+    lines = [line.split() for line in ended.out.splitlines()]
+    assert ["method", "eps", "seeds", "cas_cnn", "fd_cnn"] in lines
+    better, worse = (
+        lines.index([m, "1", "2", v, "2.5"]) for m, v in (("better", "80.5%"), ("worse", "50.5%"))
+    )
+    assert better < worse and "class0" not in ended.out
+    assert lines[-2:] == [
+        ["page", "leaderboards/index.html"],
+        ["more", "dpbench", "report", "--metric", "cas_cnn"],
+    ]
+    ended = dpbench("report", "--check")
+    assert ended.out == "leaderboards is what its records give: 4 files\n"
+
+
+def test_rows_of_a_metric_are_printed_on_demand(dpbench: Command) -> None:
+    keep(finished(SPEC, 50.0))
+    assert "50 %" in dpbench("report", "--metric", "c*").out
+    assert "Did you mean 'cas'?" in one_error(dpbench("report", "--metric", "css"), 2)
