@@ -28,6 +28,7 @@ from .diffusion.presets import (
     CENTRES,
     SAMPLED_LEVELS,
     SAMPLED_ONLY,
+    SPECTRUM,
     TUNED,
     laptop,
     smoke,
@@ -57,6 +58,8 @@ class DPDM:
         centre_learning_rate: Adam's for a learnt image of each class, from which its denoised
             images start (``diffusion.denoiser.Centres``); 0: there is none.
         centre_widths: Whether each pixel of a centre has a learnt variance.
+        centre_spectrum: Exponent of the power law by which variance around a centre falls with
+            frequency (``diffusion.spectrum.Spectrum``), 2 in natural images; 0: it does not.
         clipping_norm: C.
         average_decay: Decay of the weights' exponential moving average.
         sampling_steps: Noise levels when sampling.
@@ -120,10 +123,10 @@ class DPDM:
             datasets=("fashionmnist",),
             epsilons=(1.0, float("inf")),
         ),
-        laptop(TUNED, **CENTRED, **SAMPLED_ONLY, centre_widths=True),
+        laptop(TUNED, **CENTRED, **SAMPLED_ONLY),
         smoke(),
     )
-    departures: ClassVar[tuple[Departure, ...]] = (*CENTRES, SAMPLED_LEVELS)
+    departures: ClassVar[tuple[Departure, ...]] = (*CENTRES, SPECTRUM, SAMPLED_LEVELS)
     workloads: ClassVar[tuple[Workload, ...]] = WORKLOADS
 
     channels: int = 32
@@ -137,6 +140,7 @@ class DPDM:
     learning_rate: float = 3e-4
     centre_learning_rate: float = 0.0
     centre_widths: bool = False
+    centre_spectrum: float = 0.0
     clipping_norm: float = 1.0
     average_decay: float = 0.999
     sampling_steps: int = 50
@@ -161,7 +165,7 @@ class DPDM:
 
     def model(self) -> DiffusionModel:
         """The hyper-parameters of the model, grouped."""
-        return continuous_model(self)
+        return continuous_model(self, centre_spectrum=self.centre_spectrum)
 
     def training(self) -> PrivateTraining:
         """The hyper-parameters of private training, grouped."""

@@ -42,6 +42,7 @@ _DPDM_BASE = {
     "sigma_min": 0.002,
     "trained_sigma_min": 0.0,
     "centre_widths": False,
+    "centre_spectrum": 0.0,
 }
 _DDPM_BASE = {
     **_SMALL,

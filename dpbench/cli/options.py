@@ -105,8 +105,8 @@ Published = Annotated[
     bool,
     typer.Option(
         "--published",
-        help="Leave out what presets add to a published method: class centres, class statistics, "
-        "class recipes, noise levels left untrained.",
+        help="Leave out what presets add to a published method: class centres, natural spectrum, "
+        "class statistics, class recipes, noise levels left untrained.",
     ),
 ]
 Reproducible = Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dpbench.records.run_record import RunRecord, RunSpec
 
 CENTRES = "class centres"
+SPECTRUM = "natural spectrum"
 STATISTICS = "class statistics"
 LEVELS = "sampled levels only"
 RECIPES = "class recipes"
@@ -12,6 +13,8 @@ RECIPES = "class recipes"
 MEANINGS = {
     CENTRES: "denoised images start from a learnt image of each class; in the papers of these "
     "methods they start from the noisy image alone",
+    SPECTRUM: "the normal distributions that denoised images start from have less variance at high "
+    "frequencies, as natural images have; in the papers the network alone knows of it",
     STATISTICS: "denoised images start from released means and deviations of each class's pixels, "
     "which the network sees in place of the label; in the papers it is told the label",
     LEVELS: "noise levels below the last that is sampled are not trained; in the papers all are",
@@ -45,6 +48,7 @@ def of_spec(spec: RunSpec) -> tuple[str, ...]:
     public = (str(spec.public), str(spec.method_args.get("synthetic")))
     found = {
         CENTRES: float(spec.method_args.get("centre_learning_rate", 0.0)) > 0,
+        SPECTRUM: float(spec.method_args.get("centre_spectrum", 0.0)) > 0,
         STATISTICS: float(spec.method_args.get("statistics_share", 0.0)) > 0,
         LEVELS: float(spec.method_args.get("trained_sigma_min", 0.0)) > 0,
         RECIPES: any(source.split("@")[0] == _RECIPES for source in public),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dpbench.core.images import ImageSpec, Precision
 
 from .preconditioning import Parameterization
+from .spectrum import Spectrum
 
 # Prefixes in a denoiser's state of what belongs to the classes and to nothing else.
 STATE_OF_CLASSES = ("network.embedding.label.", "centres.")
@@ -33,6 +34,8 @@ class Centres(nn.Module):
         classes: Number of classes; label ``classes`` is the null class, which has one too.
         widths: Whether each pixel has its own variance, rather than that of the parameterization's
             data.
+        exponent: Of the power law by which variance falls with frequency, see ``Spectrum``; 0: it
+            does not, and pixels vary independently.
     """
 
     # Makes gradients of centres about as long as those of the other weights, with which they share
@@ -41,12 +44,15 @@ class Centres(nn.Module):
     # Limits of ln(width): narrower than a grey level, and wider than [-1, 1].
     LIMITS: ClassVar[tuple[float, float]] = (-5.0, 1.0)
 
-    def __init__(self, spec: ImageSpec, classes: int, widths: bool = False) -> None:
+    def __init__(
+        self, spec: ImageSpec, classes: int, widths: bool = False, exponent: float = 0.0
+    ) -> None:
         """Start grey, and as wide as the data."""
         super().__init__()
         self.shape = spec.shape
         self.images = self._zeros(classes)
         self.widths = self._zeros(classes) if widths else None
+        self.spectrum = Spectrum(spec, exponent) if exponent else None
 
     def _zeros(self, classes: int) -> nn.Embedding:
         pixels = nn.Embedding(classes + 1, math.prod(self.shape))
@@ -124,6 +130,10 @@ class Denoiser(nn.Module):
     posterior standard deviation. Both follow from w = (c_in sigma)^2, the share of noise in what
     the network sees, which for EDM and v is 1 - c_skip.
 
+    With a spectrum, the noisy deviation from the mean is first filtered by it; the pixels'
+    variances then weigh what is left of the noise. That is the posterior mean if either is all that
+    there is, and an approximation otherwise.
+
     Args:
         network: F: ``(x (B, C, H, W), c_noise (B,), labels (B,)) -> (B, C, H, W)``. With given
             centres it sees ``Statistics.SEEN`` images side by side, and no label.
@@ -177,7 +187,12 @@ class Denoiser(nn.Module):
         means, variances = self.centres(labels)
         noise = ((c_in * sigma) ** 2)[:, None, None, None]
         total = variances * (1 - noise) + noise
-        return x + noise / total * (means - x), (variances / total).sqrt()
+        scale = (variances / total).sqrt()
+        spectrum = self.centres.spectrum if isinstance(self.centres, Centres) else None
+        if spectrum is None:
+            return x + noise / total * (means - x), scale
+        smooth, left = spectrum(x - means, noise / (1 - noise))
+        return means + variances / (variances + left) * smooth, scale
 
 
 class Experts(nn.Module):

@@ -53,6 +53,8 @@ class DiffusionModel:
         average_decay: Decay of the weights' exponential moving average.
         centre_learning_rate: Adam's learning rate of the classes' centres; 0: there are none.
         centre_widths: Whether each pixel of a centre has a learnt variance.
+        centre_spectrum: Exponent of the power law by which variance around a centre falls with
+            frequency; 0: it does not.
         statistics: Whether centres are given in place of learnt.
         trained_sigma_min: Lowest sigma that is trained; 0: all are.
     """
@@ -68,6 +70,7 @@ class DiffusionModel:
     augmentation: Augmentation = PLAIN
     statistics: bool = False
     trained_sigma_min: float = 0.0
+    centre_spectrum: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -76,9 +79,10 @@ class DiffusionModel:
             UserError: A value is out of its range.
         """
         check_shares(self, "average_decay", "label_dropout")
-        check_not_negative(self, "centre_learning_rate", "trained_sigma_min")
-        if self.centre_widths and not self.centre_learning_rate:
-            raise UserError("centre_widths needs centres: --set centre_learning_rate=0.004")
+        check_not_negative(self, "centre_learning_rate", "trained_sigma_min", "centre_spectrum")
+        for name in ("centre_widths", "centre_spectrum"):
+            if getattr(self, name) and not self.centre_learning_rate:
+                raise UserError(f"{name} needs centres: --set centre_learning_rate=0.004")
         if self.statistics and self.centre_learning_rate:
             raise UserError(
                 "centres are learnt or given: --set centre_learning_rate=0 or statistics_share=0"
@@ -133,7 +137,7 @@ class DiffusionModel:
             return self._statistics(blank, torch.ones_like(blank))
         if not self.centre_learning_rate:
             return None
-        return Centres(info.spec, info.classes, self.centre_widths)
+        return Centres(info.spec, info.classes, self.centre_widths, self.centre_spectrum)
 
     def objective(
         self, classes: int, multiplicity: int, interval: Interval = EVERYWHERE
@@ -210,12 +214,15 @@ class DiffusionModel:
         return self.sampler(info, denoiser)
 
 
-def continuous_model(method: Any, *, statistics: bool = False) -> DiffusionModel:
+def continuous_model(
+    method: Any, *, statistics: bool = False, centre_spectrum: float = 0.0
+) -> DiffusionModel:
     """The model of a method with DDPM++, EDM or v, and guidance.
 
     Args:
         method: Has the fields of ``dpdm.DPDM`` that are not of private training.
         statistics: As ``DiffusionModel.statistics``.
+        centre_spectrum: As ``DiffusionModel.centre_spectrum``.
 
     Raises:
         UserError: A value is out of its range.
@@ -243,6 +250,7 @@ def continuous_model(method: Any, *, statistics: bool = False) -> DiffusionModel
         label_dropout=method.label_dropout,
         statistics=statistics,
         trained_sigma_min=method.trained_sigma_min,
+        centre_spectrum=centre_spectrum,
     )
 
 

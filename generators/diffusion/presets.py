@@ -28,13 +28,17 @@ LAPTOP: Mapping[str, Any] = {
 SAMPLER: dict[str, Any] = {"solver": "ancestral-2m", "sigma_min": 0.1}
 # The same for models that are trained at no other levels.
 SAMPLED_ONLY: dict[str, Any] = {**SAMPLER, "trained_sigma_min": SAMPLER["sigma_min"]}
-# The same from scratch, with a centre for each class: what limits it is how far the weights get.
+# The same from scratch, with a centre for each class: what limits it is how far the weights get. A
+# natural spectrum spares it most of the grain: on held-out images at epsilon 10, 60 steps of 1024
+# with it teach a CNN more (74 to 75%) than 100 of 2048 without (68 to 70%).
 CENTRED: Mapping[str, Any] = {
     "batch_size": 2048,
     "steps": 100,
     "learning_rate": 3e-3,
     "clipping_norm": 0.5,
     "centre_learning_rate": 0.004,
+    "centre_widths": True,
+    "centre_spectrum": 2.0,
 }
 # The same with class statistics that are released, in place of learnt centres. The network was
 # trained on many programmatic classes and knows what to do with a class that it is shown, so that
@@ -60,6 +64,7 @@ CENTRES = (
     Departure("class centres", "centre_learning_rate", published=0.0, ours=bool),
     Departure("class centres", "centre_widths", published=False, ours=bool),
 )
+SPECTRUM = Departure("natural spectrum", "centre_spectrum", published=0.0, ours=bool)
 STATISTICS = Departure("class statistics", "statistics_share", published=0.0, ours=bool)
 SAMPLED_LEVELS = Departure("sampled levels only", "trained_sigma_min", published=0.0, ours=bool)
 TUNED = (

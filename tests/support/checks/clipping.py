@@ -87,7 +87,7 @@ def case(network: str, multiplicity: int, images: Images | None = None) -> Case:
         unet = randomised(DDPMPP(spec, EXAMPLES, settings), 0.2)
         centres = None
         if network == "centred unet":
-            centres = randomised(Centres(spec, EXAMPLES, widths=True), 0.02)
+            centres = randomised(Centres(spec, EXAMPLES, widths=True, exponent=2.0), 0.02)
         model: nn.Module = Denoiser(unet, EDM(), centres=centres)
         objective: Objective = DenoisingObjective(EDM(), multiplicity, EXAMPLES, 0.1)
     elif network == "many layers":
