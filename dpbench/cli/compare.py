@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,12 +75,15 @@ def _side(name: str, runs_dir: Path, wanted: dict[str, Any]) -> Side:
         return Side([record], [correct_of_run(file.parent, record)])
     found = {}
     for file in find_records(runs_dir):
-        if name in file.parts:  # the folder is named by the method
-            record = read_record(file)
-            if record.spec.method == name and record.status == "complete":
-                if all(getattr(record.spec, key) == value for key, value in wanted.items()):
-                    found[file] = record
-    kinds = {repr(_but_seed(record)): record.spec for record in found.values()}
+        if name not in file.parts:  # a run's folder is in one that is named by its method
+            continue
+        record = read_record(file)
+        asked = {"method": name, **wanted}
+        if record.status == "complete" and all(
+            getattr(record.spec, key) == value for key, value in asked.items()
+        ):
+            found[file] = record
+    kinds = {replace(record.spec, seed=0).id: record.spec for record in found.values()}
     if not kinds:
         raise UserError(f"there is no complete run of {name} in {runs_dir} that is asked for")
     if len(kinds) > 1:
@@ -91,15 +95,12 @@ def _side(name: str, runs_dir: Path, wanted: dict[str, Any]) -> Side:
             f"{len(kinds)} kinds of runs of {name} are in {runs_dir} ({seen}): choose with "
             "--dataset, --eps and --profile, or name single runs"
         )
+    seeds = [record.spec.seed for record in found.values()]
+    if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        raise UserError(f"{runs_dir} has several runs of {name} with seed {twice[0]}: remove one")
     return Side(
         list(found.values()), [correct_of_run(file.parent, each) for file, each in found.items()]
     )
-
-
-def _but_seed(record: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(record.spec, seed=0)
 
 
 def _name(side: Side) -> str:

@@ -137,7 +137,7 @@ def _print_overview(datasets: Sequence[dict[str, Any]]) -> None:
                 table.add_column(column, justify="right", no_wrap=True)
             alarms = any(line["alarms"] not in ("", "none") for line in profile["lines"])
             if alarms:
-                table.add_column("audit", no_wrap=True)
+                table.add_column("alarms", no_wrap=True)
             for line in profile["lines"]:
                 means = [", ".join(score["mean"] for score in each) for each in line["scores"]]
                 heard = (line["alarms"],) if alarms else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,11 @@ class Side:
 
     records: Sequence[RunRecord]
     correct: Sequence[Mapping[str, Correct]]
+
+    @property
+    def independent(self) -> bool:
+        """Whether seeds repeat the whole method, or there is one."""
+        return len(self.records) == 1 or all(each.own_public_weights for each in self.records)
 
 
 @dataclass(frozen=True)
@@ -80,29 +85,45 @@ def differing(first: Side, second: Side) -> dict[str, tuple[Any, Any]]:
 
 
 def pairs(first: Side, second: Side) -> list[Pair]:
-    """The scores that both sides have, in the order of the first's records.
+    """The scores that both sides have, measured alike, in the order of the first's records.
 
     Where it is known which test images were classified rightly, both sides are compared on the same
     ones, whatever the number of seeds: of one seed each, the error leaves out how seeds vary.
-    Other scores take two seeds of each side.
+    Other scores take two seeds of each side. Of seeds that started from one draw of public weights
+    no error is known, since they vary less than the method does.
     """
     found = []
     ours, theirs = _scores(first), _scores(second)
-    for key, values in ours.items():
-        if key in theirs:
-            metric, unit, higher = key
-            others = theirs[key]
+    independent = first.independent and second.independent
+    for alike, values in ours.items():
+        if others := theirs.get(alike):
+            difference = None
+            if independent:
+                on_images = _on_same_images(alike.metric, first, second)
+                difference = on_images or _of_seeds(values, others)
             found.append(
                 Pair(
-                    metric,
-                    unit,
-                    higher,
+                    alike.metric,
+                    alike.unit,
+                    alike.higher_is_better,
                     float(np.mean(values)),
                     float(np.mean(others)),
-                    _on_same_images(metric, first, second) or _of_seeds(values, others),
+                    difference,
                 )
             )
     return found
+
+
+class _Alike(NamedTuple):
+    """All that makes scores comparable."""
+
+    metric: str
+    unit: str
+    higher_is_better: bool
+    split: str
+    extractor: str
+    n: int
+    version: str
 
 
 def _choices(record: RunRecord) -> dict[str, Any]:
@@ -110,16 +131,16 @@ def _choices(record: RunRecord) -> dict[str, Any]:
     return spec | dict(record.spec.method_args)
 
 
-def _scores(side: Side) -> dict[tuple[str, str, bool], list[float]]:
-    """Values over seeds by metric, unit and direction; of scores against test images alone."""
-    found: dict[tuple[str, str, bool], list[float]] = {}
+def _scores(side: Side) -> dict[_Alike, list[float]]:
+    """Scores against test images, of every seed."""
+    found: dict[_Alike, list[float]] = {}
     for record in side.records:
         for each in record.measurements:
             kind = each.kind or kind_of(each.metric)
             if each.value is not None and kind == "score" and each.split in ("test", ""):
-                key = (each.metric, each.unit, each.higher_is_better)
-                found.setdefault(key, []).append(float(each.value))
-    return {key: values for key, values in found.items() if len(values) == len(side.records)}
+                alike = _Alike(*(getattr(each, name) for name in _Alike._fields))
+                found.setdefault(alike, []).append(float(each.value))
+    return {alike: values for alike, values in found.items() if len(values) == len(side.records)}
 
 
 def _on_same_images(metric: str, first: Side, second: Side) -> MeanEstimate | None:

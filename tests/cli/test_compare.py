@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +81,37 @@ def test_other_scores_are_compared_by_their_spread_over_seeds(dpbench: Command) 
     low, high = fd["interval"]  # type: ignore[misc]
     assert fd["difference"] == pytest.approx(-10) and -10.3 < low < -10 < high < -9.7
     assert "A is better" in dpbench("compare", "toy", "dpdm").out, "less is better"
+
+
+@pytest.mark.usefixtures("methods")
+def test_seeds_of_one_draw_of_public_weights_have_no_known_noise(dpbench: Command) -> None:
+    keep_seeds(SPEC, 0.9, 3)
+    for seed in range(3):
+        shared = {"seed": 0}  # those of seed 0, whatever the run's own
+        keep_tested(replace(OTHER, seed=seed), 0.6, noise=1, pretrained=shared)
+    assert compared(dpbench, "toy", "dpdm")["cas"]["interval"] is None
+    assert "of unknown noise" in dpbench("compare", "toy", "dpdm").out
+
+
+@pytest.mark.usefixtures("methods")
+@pytest.mark.parametrize("other", [{"version": "dpbench 9"}, {"extractor": "x"}, {"n": 99}])
+def test_scores_that_were_measured_otherwise_are_not_compared(
+    dpbench: Command, other: dict[str, object]
+) -> None:
+    row = Measurement("fd", 1.0, "", False, 10, "test", kind="score")
+    keep(finished(SPEC, None, "none", measurements=[row]))
+    changed = replace(row, **other)  # type: ignore[arg-type]
+    keep(finished(OTHER, None, "none", measurements=[changed]))
+    assert compared(dpbench, SPEC.id[:8], OTHER.id[:8]) == {}
+
+
+@pytest.mark.usefixtures("methods")
+def test_a_seed_counts_once(dpbench: Command) -> None:
+    keep_seeds(SPEC, 0.9, 2)
+    keep_seeds(OTHER, 0.6, 2)
+    folder = Path("runs", OTHER.folder)
+    shutil.copytree(folder, folder.with_name("copy"))
+    assert "several runs of dpdm with seed 0" in one_error(dpbench("compare", "toy", "dpdm"), 2)
 
 
 @pytest.mark.usefixtures("methods")
