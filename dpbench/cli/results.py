@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpbench.cli.app import new_table, out
 
@@ -142,11 +142,8 @@ def _lines_of(record: RunRecord, folder: Path, everything: bool) -> Iterator[tup
         yield "profile", f"{profile.name}: {profile.description}"
     if record.status != "complete":
         yield "status", record.error or "not complete: the same command continues it"
-    if privacy := record.privacy:
-        if privacy["release"] != "not private":
-            claim = f"epsilon {float(privacy['epsilon']):.6g}, delta {privacy['delta']:g}"
-            yield "guarantee", f"{claim}, {privacy['adjacency']} ({privacy['accountant']})"
-        yield "release", privacy["release"]
+    yield "guarantee", _guarantee(record.privacy)
+    yield "release", str(record.privacy.get("release", "not yet"))
     if record.timings:
         yield "took", _took(record.timings)
     missing = left_out(record.measurements)
@@ -158,6 +155,17 @@ def _lines_of(record: RunRecord, folder: Path, everything: bool) -> Iterator[tup
             yield Path(name).stem, str(folder / name)
     if not everything:
         yield "more", f"dpbench show {folder} --all"
+
+
+def _guarantee(privacy: Mapping[str, Any]) -> str:
+    """What a certificate claims; nothing is checked here, which is for ``verify``."""
+    if privacy.get("release") == "not private":
+        return "none: this run is not private"
+    try:
+        claim = f"epsilon {float(privacy['epsilon']):.6g}, delta {float(privacy['delta']):g}"
+        return f"{claim}, {privacy['adjacency']} ({privacy['accountant']})"
+    except (KeyError, TypeError, ValueError):
+        return "none that can be read"
 
 
 def _took(timings: Mapping[str, float]) -> str:

@@ -48,7 +48,12 @@ def kept(value: float | None) -> None:
 @pytest.mark.parametrize("value", [1.5, None], ids=["value", "reason"])
 def test_what_stands_in_records_is_shown(dpbench: Command, value: float | None) -> None:
     kept(value)
-    for command in (("report",), ("report", "--json"), ("claims",), ("verify", "runs")):
+    (record,) = map(str, Path("runs").rglob("record.json"))
+    for command in (
+        *(("report",), ("report", "--json"), ("report", "--metric", "*"), ("claims",)),
+        *(("verify", "runs"), ("show", record), ("show", record, "--all")),
+        *(("show", "evaluations/mine.json"), ("compare", record, record)),
+    ):
         ended = dpbench(*command)
         assert ended.code == 0, ended.err
         assert_shown(ended.out + ended.err)
@@ -80,6 +85,11 @@ def test_what_stands_in_records_is_shown(dpbench: Command, value: float | None) 
         ("verify", NAME),
         ("report", "--replace", NAME, "--runs-dir", NAME),
         ("bench", NAME),
+        ("show", NAME),
+        ("compare", NAME, NAME),
+        ("release", NAME, "--out", NAME),
+        ("list", "methods", NAME),
+        ("list", "metrics", NAME),
         (NAME,),
     ],
     ids=lambda command: " ".join(command[:2]).replace(NAME, "NAME"),

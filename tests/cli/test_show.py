@@ -85,6 +85,16 @@ def test_what_cannot_be_shown_is_said_in_one_line(dpbench: Command) -> None:
     assert "list.json" in one_error(dpbench("show", "list.json"), 2)
 
 
+@pytest.mark.parametrize("privacy", [{}, {"release": 3}, {"release": "valid", "epsilon": "much"}])
+def test_a_certificate_that_cannot_be_read_is_said_to_be_no_guarantee(
+    dpbench: Command, privacy: dict[str, object]
+) -> None:
+    keep(finished(SPEC, 1.0, privacy=privacy))
+    ended = dpbench("show", SPEC.id)
+    assert ended.code == 0
+    assert "guarantee  none that can be read" in ended.out
+
+
 @pytest.mark.parametrize("columns", [80, 120, 200, None])
 def test_no_table_breaks_the_name_of_a_metric(
     dpbench: Command, monkeypatch: pytest.MonkeyPatch, columns: int | None
