@@ -32,6 +32,7 @@ from .diffusion.presets import (
     CENTRES,
     SAMPLED_LEVELS,
     SAMPLED_ONLY,
+    SPECTRUM,
     STATISTICS,
     TUNED,
     laptops_given_statistics,
@@ -57,6 +58,8 @@ def syngen_presets(**laptop_only: object) -> tuple[Preset, ...]:
         *laptops_given_statistics(
             TUNED,
             **{**SAMPLED_ONLY, **laptop_only},
+            # 500 public steps with it have a loss of 0.37 on held-out images, 1200 without 0.39
+            natural_spectrum=2.0,
             label_dropout=0.0,
             synthetic="class-recipes",
             synthetic_labels="recipe",
@@ -117,6 +120,9 @@ class SynGen(ABC):
         centre_learning_rate: Adam's for a learnt image of each class, from which its denoised
             images start (``diffusion.denoiser.Centres``); 0: there is none.
         centre_widths: Whether each pixel of a centre has a learnt variance.
+        natural_spectrum: Exponent of the power law by which the variance of the normal
+            distributions that denoising starts from falls with frequency, 2 in natural images
+            (``diffusion.spectrum.Spectrum``); 0: it does not.
         clipping_norm: C.
         average_decay: Decay of the weights' exponential moving average.
         sampling_steps: Noise levels when sampling.
@@ -150,6 +156,7 @@ class SynGen(ABC):
     departures: ClassVar[tuple[Departure, ...]] = (
         *CENTRES,
         STATISTICS,
+        SPECTRUM,
         SAMPLED_LEVELS,
         Departure("class statistics", "label_dropout", 0.1, lambda value: value == 0),
         Departure("class statistics", "synthetic_classes", 0, bool),
@@ -168,6 +175,7 @@ class SynGen(ABC):
     learning_rate: float = 3e-4
     centre_learning_rate: float = 0.0
     centre_widths: bool = False
+    natural_spectrum: float = 0.0
     clipping_norm: float = 1.0
     average_decay: float = 0.999
     sampling_steps: int = 50

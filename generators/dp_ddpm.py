@@ -52,7 +52,7 @@ from .diffusion.model import DiffusionModel, pick
 from .diffusion.networks.ddpm import BY_EMBEDDING, EmbeddingName
 from .diffusion.networks.unet import UNetSettings
 from .diffusion.preconditioning import DDPM
-from .diffusion.presets import CENTRES, STATISTICS, TUNED, laptops_given_statistics, smoke
+from .diffusion.presets import CENTRES, SPECTRUM, STATISTICS, TUNED, laptops_given_statistics, smoke
 from .diffusion.samplers import DDPMSolverName, SamplerSettings, ddpm_levels
 from .diffusion.training import PrivateTraining, PublicTraining, public_recipe
 from .diffusion.workloads import DDPM_WORKLOADS
@@ -103,6 +103,9 @@ class DPDDPM:
         centre_learning_rate: Adam's for a learnt image of each class, from which its denoised
             images start (``diffusion.denoiser.Centres``); 0: there is none.
         centre_widths: Whether each pixel of a centre has a learnt variance.
+        natural_spectrum: Exponent of the power law by which the variance of the normal
+            distributions that denoising starts from falls with frequency, 2 in natural images
+            (``diffusion.spectrum.Spectrum``); 0: it does not.
         clipping_norm: C.
         average_decay: Decay of the weights' exponential moving average.
         sampling_steps: Noise levels when sampling.
@@ -174,6 +177,7 @@ class DPDDPM:
     departures: ClassVar[tuple[Departure, ...]] = (
         *CENTRES,
         STATISTICS,
+        SPECTRUM,
         Departure("class statistics", "public_classes", 0, bool),
         Departure("class recipes", "public", NO_PUBLIC, lambda value: value == "class-recipes"),
     )
@@ -190,6 +194,7 @@ class DPDDPM:
     learning_rate: float = 5e-4
     centre_learning_rate: float = 0.0
     centre_widths: bool = False
+    natural_spectrum: float = 0.0
     clipping_norm: float = 1e-3
     average_decay: float = 0.9999
     sampling_steps: int = 1000
@@ -251,6 +256,7 @@ class DPDDPM:
             average_decay=self.average_decay,
             centre_learning_rate=self.centre_learning_rate,
             centre_widths=self.centre_widths,
+            natural_spectrum=self.natural_spectrum,
             augmentation=Augmentation(self.flip, self.crop),
             statistics=bool(self.statistics_share),
         )

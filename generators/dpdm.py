@@ -58,8 +58,9 @@ class DPDM:
         centre_learning_rate: Adam's for a learnt image of each class, from which its denoised
             images start (``diffusion.denoiser.Centres``); 0: there is none.
         centre_widths: Whether each pixel of a centre has a learnt variance.
-        centre_spectrum: Exponent of the power law by which variance around a centre falls with
-            frequency (``diffusion.spectrum.Spectrum``), 2 in natural images; 0: it does not.
+        natural_spectrum: Exponent of the power law by which the variance of the normal
+            distributions that denoising starts from falls with frequency, 2 in natural images
+            (``diffusion.spectrum.Spectrum``); 0: it does not.
         clipping_norm: C.
         average_decay: Decay of the weights' exponential moving average.
         sampling_steps: Noise levels when sampling.
@@ -140,7 +141,7 @@ class DPDM:
     learning_rate: float = 3e-4
     centre_learning_rate: float = 0.0
     centre_widths: bool = False
-    centre_spectrum: float = 0.0
+    natural_spectrum: float = 0.0
     clipping_norm: float = 1.0
     average_decay: float = 0.999
     sampling_steps: int = 50
@@ -165,7 +166,7 @@ class DPDM:
 
     def model(self) -> DiffusionModel:
         """The hyper-parameters of the model, grouped."""
-        return continuous_model(self, centre_spectrum=self.centre_spectrum)
+        return continuous_model(self)
 
     def training(self) -> PrivateTraining:
         """The hyper-parameters of private training, grouped."""

@@ -106,7 +106,7 @@ class DPDMCentral(DPDM, MomentReleases):
     # not hyper-parameters of this method: images start from the means of the Gaussians
     centre_learning_rate: float = field(default=0.0, init=False)
     centre_widths: bool = field(default=False, init=False)
-    centre_spectrum: float = field(default=0.0, init=False)
+    natural_spectrum: float = field(default=0.0, init=False)
     label_dropout: float = 0.0
     central_share: float = 0.5
 

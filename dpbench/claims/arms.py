@@ -17,7 +17,7 @@ BEFORE = {
     "trained_sigma_min": 0.0,
     "last_time_step": 0,
     "statistics_share": 0.0,
-    "centre_spectrum": 0.0,
+    "natural_spectrum": 0.0,
     "synthetic_classes": 0,
     "public_classes": 0,
 }

@@ -42,7 +42,7 @@ _DPDM_BASE = {
     "sigma_min": 0.002,
     "trained_sigma_min": 0.0,
     "centre_widths": False,
-    "centre_spectrum": 0.0,
+    "natural_spectrum": 0.0,
 }
 _DDPM_BASE = {
     **_SMALL,
@@ -59,6 +59,7 @@ _CLEANING_BASE = {
     **_SAMPLER,
     "sigma_min": 0.002,
     **_CENTRED,
+    "natural_spectrum": 0.0,
     "label_dropout": 0.1,
     "synthetic_classes": 0,
     "synthetic_images": 4000,

@@ -48,7 +48,7 @@ def of_spec(spec: RunSpec) -> tuple[str, ...]:
     public = (str(spec.public), str(spec.method_args.get("synthetic")))
     found = {
         CENTRES: float(spec.method_args.get("centre_learning_rate", 0.0)) > 0,
-        SPECTRUM: float(spec.method_args.get("centre_spectrum", 0.0)) > 0,
+        SPECTRUM: float(spec.method_args.get("natural_spectrum", 0.0)) > 0,
         STATISTICS: float(spec.method_args.get("statistics_share", 0.0)) > 0,
         LEVELS: float(spec.method_args.get("trained_sigma_min", 0.0)) > 0,
         RECIPES: any(source.split("@")[0] == _RECIPES for source in public),

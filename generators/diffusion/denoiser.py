@@ -99,15 +99,19 @@ class Statistics(nn.Module):
         means: ``(classes, C, H, W)``, in [-1, 1].
         variances: Of the same shape, of pixels in [-1, 1], above 0.
         data_variance: That of the parameterization's data.
+        exponent: As of ``Centres``.
     """
 
     SEEN: ClassVar[int] = 3  # images that the network sees: the noisy one and these two
     means: Tensor
     variances: Tensor
 
-    def __init__(self, means: Tensor, variances: Tensor, data_variance: float) -> None:
+    def __init__(
+        self, means: Tensor, variances: Tensor, data_variance: float, exponent: float = 0.0
+    ) -> None:
         """Keep the distributions; the null class gets that of all classes together."""
         super().__init__()
+        self.spectrum = Spectrum(ImageSpec(*means.shape[1:]), exponent) if exponent else None
         self.data_variance = data_variance
         of_all = variances.mean(0) + means.var(0, correction=0)
         self.register_buffer("means", torch.cat([means, means.mean(0, keepdim=True)]))
@@ -188,10 +192,9 @@ class Denoiser(nn.Module):
         noise = ((c_in * sigma) ** 2)[:, None, None, None]
         total = variances * (1 - noise) + noise
         scale = (variances / total).sqrt()
-        spectrum = self.centres.spectrum if isinstance(self.centres, Centres) else None
-        if spectrum is None:
+        if self.centres.spectrum is None:
             return x + noise / total * (means - x), scale
-        smooth, left = spectrum(x - means, noise / (1 - noise))
+        smooth, left = self.centres.spectrum(x - means, noise / (1 - noise))
         return means + variances / (variances + left) * smooth, scale
 
 

@@ -53,8 +53,8 @@ class DiffusionModel:
         average_decay: Decay of the weights' exponential moving average.
         centre_learning_rate: Adam's learning rate of the classes' centres; 0: there are none.
         centre_widths: Whether each pixel of a centre has a learnt variance.
-        centre_spectrum: Exponent of the power law by which variance around a centre falls with
-            frequency; 0: it does not.
+        natural_spectrum: Exponent of the power law by which the variance of the centres'
+            distributions falls with frequency; 0: it does not.
         statistics: Whether centres are given in place of learnt.
         trained_sigma_min: Lowest sigma that is trained; 0: all are.
     """
@@ -70,7 +70,7 @@ class DiffusionModel:
     augmentation: Augmentation = PLAIN
     statistics: bool = False
     trained_sigma_min: float = 0.0
-    centre_spectrum: float = 0.0
+    natural_spectrum: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -79,10 +79,14 @@ class DiffusionModel:
             UserError: A value is out of its range.
         """
         check_shares(self, "average_decay", "label_dropout")
-        check_not_negative(self, "centre_learning_rate", "trained_sigma_min", "centre_spectrum")
-        for name in ("centre_widths", "centre_spectrum"):
-            if getattr(self, name) and not self.centre_learning_rate:
-                raise UserError(f"{name} needs centres: --set centre_learning_rate=0.004")
+        check_not_negative(self, "centre_learning_rate", "trained_sigma_min", "natural_spectrum")
+        if self.centre_widths and not self.centre_learning_rate:
+            raise UserError("centre_widths needs centres: --set centre_learning_rate=0.004")
+        if self.natural_spectrum and not (self.centre_learning_rate or self.statistics):
+            raise UserError(
+                "natural_spectrum is that of normal distributions, and there are none: "
+                "--set natural_spectrum=0"
+            )
         if self.statistics and self.centre_learning_rate:
             raise UserError(
                 "centres are learnt or given: --set centre_learning_rate=0 or statistics_share=0"
@@ -113,7 +117,7 @@ class DiffusionModel:
 
     def _statistics(self, means: Tensor, variances: Tensor) -> Statistics:
         _, _, c_in, _ = self.parameterization.coefficients(torch.tensor([_NO_NOISE], device="cpu"))
-        return Statistics(means, variances, data_variance=1 / c_in.item() ** 2)
+        return Statistics(means, variances, 1 / c_in.item() ** 2, self.natural_spectrum)
 
     def parameters(self, info: PrivateSetInfo) -> int:
         """Count the parameters of a denoiser.
@@ -137,7 +141,7 @@ class DiffusionModel:
             return self._statistics(blank, torch.ones_like(blank))
         if not self.centre_learning_rate:
             return None
-        return Centres(info.spec, info.classes, self.centre_widths, self.centre_spectrum)
+        return Centres(info.spec, info.classes, self.centre_widths, self.natural_spectrum)
 
     def objective(
         self, classes: int, multiplicity: int, interval: Interval = EVERYWHERE
@@ -214,15 +218,12 @@ class DiffusionModel:
         return self.sampler(info, denoiser)
 
 
-def continuous_model(
-    method: Any, *, statistics: bool = False, centre_spectrum: float = 0.0
-) -> DiffusionModel:
+def continuous_model(method: Any, *, statistics: bool = False) -> DiffusionModel:
     """The model of a method with DDPM++, EDM or v, and guidance.
 
     Args:
         method: Has the fields of ``dpdm.DPDM`` that are not of private training.
         statistics: As ``DiffusionModel.statistics``.
-        centre_spectrum: As ``DiffusionModel.centre_spectrum``.
 
     Raises:
         UserError: A value is out of its range.
@@ -250,7 +251,7 @@ def continuous_model(
         label_dropout=method.label_dropout,
         statistics=statistics,
         trained_sigma_min=method.trained_sigma_min,
-        centre_spectrum=centre_spectrum,
+        natural_spectrum=method.natural_spectrum,
     )
 
 

@@ -29,8 +29,8 @@ SAMPLER: dict[str, Any] = {"solver": "ancestral-2m", "sigma_min": 0.1}
 # The same for models that are trained at no other levels.
 SAMPLED_ONLY: dict[str, Any] = {**SAMPLER, "trained_sigma_min": SAMPLER["sigma_min"]}
 # The same from scratch, with a centre for each class: what limits it is how far the weights get. A
-# natural spectrum spares it most of the grain: on held-out images at epsilon 10, 60 steps of 1024
-# with it teach a CNN more (74 to 75%) than 100 of 2048 without (68 to 70%).
+# natural spectrum spares it much of that: on held-out images of Fashion-MNIST at epsilon 10, a CNN
+# learns 78% from its samples with one and 69% without (10,000 samples, three seeds of the CNN).
 CENTRED: Mapping[str, Any] = {
     "batch_size": 2048,
     "steps": 100,
@@ -38,7 +38,7 @@ CENTRED: Mapping[str, Any] = {
     "clipping_norm": 0.5,
     "centre_learning_rate": 0.004,
     "centre_widths": True,
-    "centre_spectrum": 2.0,
+    "natural_spectrum": 2.0,
 }
 # The same with class statistics that are released, in place of learnt centres. The network was
 # trained on many programmatic classes and knows what to do with a class that it is shown, so that
@@ -64,7 +64,7 @@ CENTRES = (
     Departure("class centres", "centre_learning_rate", published=0.0, ours=bool),
     Departure("class centres", "centre_widths", published=False, ours=bool),
 )
-SPECTRUM = Departure("natural spectrum", "centre_spectrum", published=0.0, ours=bool)
+SPECTRUM = Departure("natural spectrum", "natural_spectrum", published=0.0, ours=bool)
 STATISTICS = Departure("class statistics", "statistics_share", published=0.0, ours=bool)
 SAMPLED_LEVELS = Departure("sampled levels only", "trained_sigma_min", published=0.0, ours=bool)
 TUNED = (

@@ -295,4 +295,5 @@ RECIPE = (
     "average_decay",
     "centre_learning_rate",
     "centre_widths",
+    "natural_spectrum",
 )

@@ -219,8 +219,8 @@ STATISTICS = (
     [
         *((name, ()) for name in sorted(entries("method")) if load("method", name).private),
         ("dp-ddpm", ("public=salt-and-pepper", "flip=True", "crop=1")),
-        ("dpdm", ("centre_learning_rate=0.004", "centre_widths=True", "centre_spectrum=2")),
-        ("dpsyngen", STATISTICS),
+        ("dpdm", ("centre_learning_rate=0.004", "centre_widths=True", "natural_spectrum=2")),
+        ("dpsyngen", (*STATISTICS, "natural_spectrum=2")),
         ("dp-ddpm", ("public=class-recipes", "statistics_share=0.3", "public_classes=4")),
     ],
 )

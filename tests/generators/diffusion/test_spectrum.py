@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from dpbench.core.errors import UserError
 from dpbench.core.images import ImageSpec
 from dpbench.core.registry import load
-from dpbench.generators.diffusion.denoiser import Centres, Denoiser
-from dpbench.generators.diffusion.preconditioning import CONTINUOUS
+from dpbench.generators.diffusion.denoiser import Centres, Denoiser, Statistics
+from dpbench.generators.diffusion.preconditioning import EDM
 from dpbench.generators.diffusion.spectrum import Spectrum
 
 SPEC = ImageSpec(2, 5, 4)
@@ -54,8 +54,12 @@ def test_what_is_left_of_the_noise_is_what_comes_of_noise_alone() -> None:
 
 
 class Nothing(nn.Module):
+    def __init__(self, spec: ImageSpec) -> None:
+        super().__init__()
+        self.channels = spec.channels
+
     def forward(self, x: Tensor, noise: Tensor, labels: Tensor) -> Tensor:
-        return torch.zeros_like(x)
+        return torch.zeros_like(x[:, : self.channels])
 
 
 def test_denoising_starts_closer_to_natural_images_than_without() -> None:
@@ -70,16 +74,27 @@ def test_denoising_starts_closer_to_natural_images_than_without() -> None:
         errors = []
         for exponent in (0.0, 2.0):
             centres = Centres(spec, 1, widths=True, exponent=exponent)
-            denoiser = Denoiser(Nothing(), CONTINUOUS["edm"], centres=centres)
+            denoiser = Denoiser(Nothing(spec), EDM(), centres=centres)
             with torch.no_grad():
                 estimate = denoiser(noisy, torch.full((500,), sigma), labels)
             errors.append(float((estimate - images).square().mean()))
         assert errors[1] < share * errors[0], sigma
 
 
-def test_a_spectrum_without_centres_is_refused() -> None:
-    with pytest.raises(UserError, match="centre_spectrum needs centres"):
-        load("method", "dpdm")(centre_spectrum=2.0)
+def test_a_spectrum_of_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="there are none: --set natural_spectrum=0"):
+        load("method", "dpdm")(natural_spectrum=2.0)
+
+
+def test_distributions_that_are_given_have_one_too() -> None:
+    means, variances = torch.zeros(2, *SPEC.shape), torch.ones(2, *SPEC.shape)
+    data = EDM().sigma_data ** 2
+    centres = Statistics(means, variances, data_variance=data, exponent=2.0)
+    network = Denoiser(Nothing(SPEC), EDM(), centres=centres)
+    noisy = torch.randn(3, *SPEC.shape, generator=torch.Generator().manual_seed(0))
+    found = network(noisy, torch.full((3,), 2.0), torch.tensor([0, 1, 2]))
+    smooth, left = Spectrum(SPEC, 2.0)(noisy, torch.full((3, 1, 1, 1), 2.0**2 / data))
+    assert torch.allclose(found, smooth / (1 + left * data), atol=1e-6)
 
 
 def test_a_spectrum_belongs_to_no_state() -> None:
