@@ -25,6 +25,8 @@ class PlainConsole(Console):
         """
         self._width_in_pipes = width_in_pipes
         super().__init__(**options, markup=False, emoji=False, highlight=False)
+        # rich would keep what COLUMNS was at the start, whatever it is when something is printed
+        self._width = options.get("width")
 
     @property
     def size(self) -> ConsoleDimensions:

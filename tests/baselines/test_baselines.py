@@ -220,7 +220,7 @@ def test_the_record_of_a_classifier_has_its_accuracy_and_reasons_for_the_rest(
 ) -> None:
     # a budget this small is cheap to account for
     command = (*RUN, "--method", "dp-classifier", "--eps", 0.001, "--out", tmp_path / "run")
-    ended = dpbench(*command)
+    ended = dpbench(*command, "--all")
     assert ended.code == 0
     assert "dp-classifier gives a classifier, not images" in ended.out and "grid" not in ended.out
     files = {file.name for file in (tmp_path / "run").iterdir()}

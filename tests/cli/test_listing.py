@@ -29,8 +29,9 @@ def test_nothing_is_read_of_a_module_that_is_not_there_or_would_be_imported() ->
 
 
 def test_a_list_of_methods_says_whose_they_are_and_what_they_need(
-    dpbench: Command, toy: ModuleType
+    dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     listed = {item["name"]: item for item in json.loads(dpbench("list", "methods", "--json").out)}
     assert listed["dpdm"]["paper"] == "Dockhorn et al. 2022, arXiv 2210.09929"
     assert listed["dpsyngen-coarse"]["requires"].startswith("programmatic images")

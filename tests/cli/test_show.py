@@ -99,6 +99,7 @@ def test_a_certificate_that_cannot_be_read_is_said_to_be_no_guarantee(
 def test_no_table_breaks_the_name_of_a_metric(
     dpbench: Command, monkeypatch: pytest.MonkeyPatch, columns: int | None
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     if columns:
         monkeypatch.setenv("COLUMNS", str(columns))
     row = Measurement(LONG, 73.77, "%", True, 10_000, "test", "cnn16-32-64/sgd100 on 8000")
