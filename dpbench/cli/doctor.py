@@ -106,11 +106,13 @@ def _left_out(runs_dir: Path, data_root: Path | None) -> dict[str, str]:
 
     found = {}
     for name in entries("evaluator"):
-        missing: Callable[[ImageSpec], str] | None = getattr(
-            load("evaluator", name), "missing", None
-        )
-        if missing is not None:
-            lacking = missing(ImageSpec(3, 32, 32))
+        try:
+            missing = getattr(load("evaluator", name), "missing", None)
+            lacking = missing(ImageSpec(3, 32, 32)) if missing else None
+        except UserError as error:  # broken, or what is named for it is not there
+            found[name] = str(error)
+            continue
+        if lacking is not None:
             found[name] = f"left out in part: {lacking}" if lacking else "has all that it needs"
     return found
 

@@ -50,6 +50,15 @@ def test_what_is_here_is_told_from_what_is_not_and_how_to_get_it(
     assert "GiB free" in found["machine"]["cache"]
 
 
+def test_weights_that_are_named_and_not_there_are_said_and_end_nothing(
+    dpbench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DPBENCH_INCEPTION", "/nowhere.pth")
+    ended = dpbench("doctor", "--quick", "--json")
+    assert ended.code == 0
+    assert "/nowhere.pth" in json.loads(ended.out)["evaluators"]["fidelity"]
+
+
 def test_a_folder_that_cannot_be_written_is_said_with_what_to_do(
     dpbench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
