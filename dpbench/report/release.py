@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dpbench.core.errors import UserError
+from dpbench.core.errors import RunFailed, UserError
 from dpbench.core.files import safe_name
 from dpbench.core.metrics import Measurement
 from dpbench.core.npz import read_all
 from dpbench.core.progress import Progress
 from dpbench.data.catalog import CATALOG
+from dpbench.records.accounts import Accounts
 from dpbench.records.run_record import RECORD, RELEASES, RunRecord
 from dpbench.records.verify import Verdict, verify
 from dpbench.report.pages import render_text
@@ -48,9 +49,11 @@ def release(
 
     Raises:
         UserError: The run may not be released, its samples are not there, or the folder is in use.
+        RunFailed: What would be released does not verify as the run does.
     """
     _check_empty(out)
-    record = _releasable(verify(record_file))
+    accounts = Accounts()  # what is released has the same events: they are accounted for once
+    record = _releasable(verify(record_file, accounts))
     samples = record_file.parent / SAMPLES
     if SAMPLES not in record.artifacts or not samples.is_file():
         raise UserError(f"{samples} is not there: a run that draws no images has none to release")
@@ -67,7 +70,8 @@ def release(
             shutil.copyfile(record_file.parent / RELEASES, folder / RELEASES)
         (folder / RECORD).write_text(public.dumps())
         (folder / DATASHEET).write_text(_datasheet(public, record, as_npz))
-        assert verify(folder / RECORD).verified, "what is released must verify as the run did"
+        if wrong := verify(folder / RECORD, accounts).wrong:
+            raise RunFailed(f"what would be released does not verify: {wrong[0]}")
         if out.is_dir():
             out.rmdir()
         folder.rename(out)

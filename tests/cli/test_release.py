@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from dpbench.core.metrics import Measurement
 from dpbench.records.run_record import read_record
+from dpbench.report import release
 from tests.support.command import TOY, Command, one_error
 from tests.support.reports import SPEC, finished, keep
 
@@ -107,6 +109,22 @@ def test_a_run_that_is_edited_unfinished_alarming_or_without_samples_is_refused(
     begun = finished(SPEC, 1.0, status="started")
     Path("runs", SPEC.folder, "record.json").write_text(begun.dumps())
     assert "not complete" in one_error(dpbench("release", SPEC.id, "--out", "out"), 2)
+    assert not Path("out").exists()
+
+
+def test_what_does_not_verify_as_the_run_did_is_not_released(
+    dpbench: Command, toy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that leaves out what the claim is checked by."""
+    folder = run(dpbench)
+    honest = release._without_what_is_private
+    monkeypatch.setattr(
+        release,
+        "_without_what_is_private",
+        lambda *arguments: replace(honest(*arguments), artifacts={}),
+    )
+    ended = dpbench("release", folder, "--out", "out")
+    assert "does not verify: there is no hash of releases.json" in one_error(ended)
     assert not Path("out").exists()
 
 
