@@ -19,7 +19,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.fft import dct
 from torch import Tensor
 
 from dpbench.core.checks import check_counts, check_positive
@@ -31,6 +30,7 @@ from dpbench.privacy.events import GaussianEvent, HistogramEvent
 from dpbench.privacy.mechanisms import PrivateImages, PrivateSetInfo, by_class
 
 from ._class_sizes import SIZES_SHARE, class_sizes, sizes_event
+from ._cosines import cosines
 
 Releases = tuple[HistogramEvent, GaussianEvent, GaussianEvent, GaussianEvent]
 # The common subspace is scaled by its variances to minus this power before the classes' covariances
@@ -210,10 +210,7 @@ def low_frequencies(spec: ImageSpec, count: int) -> Tensor:
         ``(M, C * H * W)``, float32.
     """
     each = min(max(1, count // spec.channels), spec.height * spec.width)
-    down, across = (
-        torch.from_numpy(dct(torch.eye(side).numpy(), axis=0, norm="ortho"))
-        for side in (spec.height, spec.width)
-    )
+    down, across = (torch.from_numpy(cosines(side)) for side in (spec.height, spec.width))
     row = torch.arange(spec.height)[:, None] / spec.height
     column = torch.arange(spec.width) / spec.width
     lowest = (row**2 + column**2).flatten().argsort(stable=True)[:each]

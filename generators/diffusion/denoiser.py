@@ -135,8 +135,7 @@ class Denoiser(nn.Module):
     the network sees, which for EDM and v is 1 - c_skip.
 
     With a spectrum, the noisy deviation from the mean is first filtered by it; the pixels'
-    variances then weigh what is left of the noise. That is the posterior mean if either is all that
-    there is, and an approximation otherwise.
+    variances then weigh what is left of the noise. That approximates the posterior mean.
 
     Args:
         network: F: ``(x (B, C, H, W), c_noise (B,), labels (B,)) -> (B, C, H, W)``. With given

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.fft import dct
 from torch import Tensor, nn
 
 from dpbench.core.images import ImageSpec
+
+from .._cosines import cosines
 
 
 class Spectrum(nn.Module):
@@ -37,8 +37,8 @@ class Spectrum(nn.Module):
         frequencies = np.hypot(np.arange(spec.height)[:, None], np.arange(spec.width))
         variances = (1 + frequencies) ** -exponent
         parts = {
-            "down": _transform(spec.height),
-            "across": _transform(spec.width),
+            "down": cosines(spec.height),
+            "across": cosines(spec.width),
             "variances": variances / variances.mean(),
         }
         for name, part in parts.items():
@@ -60,9 +60,3 @@ class Spectrum(nn.Module):
         return self.down.T @ (gains * waves) @ self.across, noise * gains.square().mean(
             (2, 3), keepdim=True
         )
-
-
-def _transform(side: int) -> NDArray[np.float64]:
-    """The orthonormal discrete cosine transform of vectors, as a ``(side, side)`` matrix."""
-    transform: NDArray[np.float64] = dct(np.eye(side), axis=0, norm="ortho")
-    return transform
