@@ -15,8 +15,6 @@ from dpbench.core.errors import UserError
 if TYPE_CHECKING:
     from dpbench.report.side_by_side import Pair, Side
 
-_CONFIDENCE = 0.95
-
 
 def compare(
     first: Annotated[
@@ -63,8 +61,8 @@ def _side(name: str, runs_dir: Path, wanted: dict[str, Any]) -> Side:
     """
     from dpbench.core.registry import entries
     from dpbench.records.correctness import correct_of_run
-    from dpbench.records.named import file_named, read_named
-    from dpbench.records.run_record import RunRecord, find_records, read_record
+    from dpbench.records.named import file_named, read_named, records_of
+    from dpbench.records.run_record import RunRecord, read_record
     from dpbench.report.side_by_side import Side
 
     if name not in entries("method"):
@@ -74,9 +72,7 @@ def _side(name: str, runs_dir: Path, wanted: dict[str, Any]) -> Side:
             raise UserError(f"{file} holds scores of samples: compare runs")
         return Side([record], [correct_of_run(file.parent, record)])
     found = {}
-    for file in find_records(runs_dir):
-        if name not in file.parts:  # a run's folder is in one that is named by its method
-            continue
+    for file in records_of(name, runs_dir):
         record = read_record(file)
         asked = {"method": name, **wanted}
         if record.status == "complete" and all(
@@ -135,9 +131,9 @@ def _print(a: Side, b: Side, differences: dict[str, Any], found: list[Pair]) -> 
 
 def _verdict(pair: Pair, repeated: bool) -> str:
     """Whether a difference is larger than its noise, which one seed does not tell."""
-    if pair.difference is None:
+    if pair.interval is None:
         return "of unknown noise"
-    low, high = pair.difference.interval(_CONFIDENCE)
+    low, high = pair.interval
     if low <= 0 <= high:
         return f"within its noise ({low:.3g} to {high:.3g})"
     if not repeated:
@@ -163,9 +159,7 @@ def _json(a: Side, b: Side, differences: dict[str, Any], found: list[Pair]) -> d
                 "a": pair.first,
                 "b": pair.second,
                 "difference": pair.first - pair.second,
-                "interval": list(pair.difference.interval(_CONFIDENCE))
-                if pair.difference
-                else None,
+                "interval": list(pair.interval) if pair.interval else None,
             }
             for pair in found
         ],

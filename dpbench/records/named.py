@@ -45,6 +45,11 @@ def file_named(what: str, runs: Path) -> Path:
     return found[0]
 
 
+def records_of(method: str, folder: Path) -> list[Path]:
+    """The records of a method's runs, which are in a folder of its name, below ``folder``."""
+    return [file for file in find_records(folder) if file.parent.parent.name == method]
+
+
 def read_named(file: Path) -> RunRecord | Scores:
     """Read a record, or scores of samples.
 

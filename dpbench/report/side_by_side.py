@@ -11,6 +11,7 @@ import numpy as np
 
 from dpbench.core.errors import UserError
 from dpbench.records.run_record import RunRecord
+from dpbench.report.leaderboard import CONFIDENCE
 from dpbench.report.metrics import kind_of
 from dpbench.stats.bootstrap import Correct, Key, estimate_difference, resample
 from dpbench.stats.student import MeanEstimate
@@ -47,7 +48,7 @@ class Pair:
         higher_is_better: Its direction.
         first: Mean over the first side's seeds.
         second: Mean over the second's.
-        difference: First minus second, with its error; None if nothing is known of it.
+        interval: That of first minus second; None if nothing is known of its noise.
     """
 
     metric: str
@@ -55,7 +56,7 @@ class Pair:
     higher_is_better: bool
     first: float
     second: float
-    difference: MeanEstimate | None
+    interval: tuple[float, float] | None
 
 
 def check_comparable(first: Side, second: Side) -> None:
@@ -92,26 +93,22 @@ def pairs(first: Side, second: Side) -> list[Pair]:
     Other scores take two seeds of each side. Of seeds that started from one draw of public weights
     no error is known, since they vary less than the method does.
     """
-    found = []
     ours, theirs = _scores(first), _scores(second)
-    independent = first.independent and second.independent
-    for alike, values in ours.items():
-        if others := theirs.get(alike):
-            difference = None
-            if independent:
-                on_images = _on_same_images(alike.metric, first, second)
-                difference = on_images or _of_seeds(values, others)
-            found.append(
-                Pair(
-                    alike.metric,
-                    alike.unit,
-                    alike.higher_is_better,
-                    float(np.mean(values)),
-                    float(np.mean(others)),
-                    difference,
-                )
-            )
-    return found
+    shared = [alike for alike in ours if alike in theirs]
+    noise: dict[_Alike, MeanEstimate] = {}
+    if first.independent and second.independent:
+        noise = _of_seeds(ours, theirs) | _on_same_images(first, second, shared)
+    return [
+        Pair(
+            alike.metric,
+            alike.unit,
+            alike.higher_is_better,
+            float(np.mean(ours[alike])),
+            float(np.mean(theirs[alike])),
+            noise[alike].interval(CONFIDENCE) if alike in noise else None,
+        )
+        for alike in shared
+    ]
 
 
 class _Alike(NamedTuple):
@@ -143,23 +140,37 @@ def _scores(side: Side) -> dict[_Alike, list[float]]:
     return {alike: values for alike, values in found.items() if len(values) == len(side.records)}
 
 
-def _on_same_images(metric: str, first: Side, second: Side) -> MeanEstimate | None:
+def _on_same_images(
+    first: Side, second: Side, shared: Sequence[_Alike]
+) -> dict[_Alike, MeanEstimate]:
+    """Differences of what is known, of all seeds, to be right on which test images."""
     right: dict[Key, list[Correct]] = {}
-    for place, side in enumerate((first, second)):
-        right[place,] = [each[metric] for each in side.correct if metric in each]
-        if len(right[place,]) < len(side.records):
-            return None
+    known = []
+    for alike in shared:
+        sides = [
+            [each[alike.metric] for each in side.correct if alike.metric in each]
+            for side in (first, second)
+        ]
+        if [len(each) for each in sides] == [len(first.records), len(second.records)]:
+            known.append(alike)
+            right |= {(place, alike.metric): each for place, each in enumerate(sides)}
     drawn = resample(right)
-    return estimate_difference(drawn[0,], drawn[1,])
+    return {
+        alike: estimate_difference(drawn[0, alike.metric], drawn[1, alike.metric])
+        for alike in known
+    }
 
 
-def _of_seeds(values: Sequence[float], others: Sequence[float]) -> MeanEstimate | None:
-    """The difference of two means by Welch's t; None of one seed, or if nothing varies."""
-    if min(len(values), len(others)) < 2:
-        return None
-    ours, theirs = MeanEstimate.of(values), MeanEstimate.of(others)
-    variance = ours.error**2 + theirs.error**2
-    if not variance:
-        return None
-    spread = sum(each.error**4 / each.degrees for each in (ours, theirs))
-    return MeanEstimate(ours.value - theirs.value, math.sqrt(variance), variance**2 / spread)
+def _of_seeds(
+    ours: Mapping[_Alike, Sequence[float]], theirs: Mapping[_Alike, Sequence[float]]
+) -> dict[_Alike, MeanEstimate]:
+    """Differences of two means by Welch's t; none of one seed, or where nothing varies."""
+    found = {}
+    for alike in ours.keys() & theirs.keys():
+        if min(len(ours[alike]), len(theirs[alike])) > 1:
+            a, b = MeanEstimate.of(ours[alike]), MeanEstimate.of(theirs[alike])
+            if variance := a.error**2 + b.error**2:
+                spread = sum(each.error**4 / each.degrees for each in (a, b))
+                degrees = variance**2 / spread
+                found[alike] = MeanEstimate(a.value - b.value, math.sqrt(variance), degrees)
+    return found
