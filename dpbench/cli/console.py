@@ -20,12 +20,11 @@ from rich.progress import Task as RichTask
 from rich.table import Column
 from rich.text import Text
 
-from dpbench.core.progress import Progress, Task, duration
+from dpbench.core.progress import IN_WORDS, Progress, Task, duration
 from dpbench.core.text import visible
 
 SECONDS_BETWEEN_LINES = 15.0
 NO_PARTS: Mapping[str, float] = MappingProxyType({})
-_IN_WORDS = {"fit": "training", "sample": "sampling"}  # of the parts that are no evaluators
 _SHORT = 2.0  # seconds; parts that end sooner are not announced
 
 
@@ -72,7 +71,7 @@ class WholeRun:
         here = self._expected[self._place] - (time.monotonic() - self._began)
         left = max(0.0, here) + sum(self._expected[self._place + 1 :])
         return (
-            f"part {self._place + 1} of {len(self._names)}, {_IN_WORDS.get(name, name)}; about "
+            f"part {self._place + 1} of {len(self._names)}, {IN_WORDS.get(name, name)}; about "
             f"{duration(left)} left in all"
         )
 

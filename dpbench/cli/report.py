@@ -63,6 +63,7 @@ def report(
         from dpbench.records.accounts import Accounts
         from dpbench.report import collect, files, leaderboard, overview
         from dpbench.report.derive import derive
+        from dpbench.report.metrics import BEST_FIRST
         from dpbench.report.tables import to_rows
 
         check_read(runs_dir, "runs")
@@ -113,7 +114,7 @@ def report(
         else:
             _print_overview(overview.datasets(table, derived.compared))
             out.say(f"page  {leaderboards / overview.PAGE}")
-            out.say("more  dpbench report --metric cas_cnn")
+            out.say(f"more  dpbench report --metric {BEST_FIRST}")
         refuse_left_out(found.refused)
 
 

@@ -59,6 +59,8 @@ def _print_title(title: str) -> None:
 
 
 def _print_group(name: str, measurements: Sequence[Measurement]) -> None:
+    from dpbench.report.findings import missing
+
     wide = out.width >= _WIDE
     table = new_table(name)
     table.add_column("metric", no_wrap=True)
@@ -68,22 +70,17 @@ def _print_group(name: str, measurements: Sequence[Measurement]) -> None:
     if wide:
         table.add_column("n", no_wrap=True, justify="right")
         table.add_column("by", overflow="fold")
-    missing: dict[str, list[str]] = {}
     for m in measurements:
-        if m.value is None:
-            missing.setdefault(m.reason, []).append(m.metric)
-            continue
-        how = (f"{m.n:,}", m.extractor) if wide else ()
-        table.add_row(m.metric, m.split, f"{m.value:.4g}", m.unit, *how)
+        if m.value is not None:
+            how = (f"{m.n:,}", m.extractor) if wide else ()
+            table.add_row(m.metric, m.split, f"{m.value:.4g}", m.unit, *how)
     if table.rows:
         out.print(table)
     else:
         out.say("")
         out.say(name, "bold italic")
-    for reason, repeated in missing.items():
-        names = list(dict.fromkeys(repeated))
-        more = f" and {len(names) - 1} more" if names[1:] else ""
-        out.say(f"no {names[0]}{more}: {reason}")
+    for reason, names in missing(measurements).items():
+        out.say(f"no {names}: {reason}")
 
 
 def print_run(record: RunRecord, folder: Path, references: Path, everything: bool = False) -> None:
@@ -126,8 +123,8 @@ def print_scores(scores: Scores, file: Path, everything: bool = False) -> None:
     if everything:
         print_measurements(title, scores.measurements, [*lines, ("scores", str(file))])
         return
-    if missing := left_out(scores.measurements):
-        lines.append(("left out", missing))
+    if names := left_out(scores.measurements):
+        lines.append(("left out", names))
     lines += [("scores", str(file)), ("more", f"dpbench show {file} --all")]
     print_findings(title, scores.measurements, {}, lines)
 
@@ -146,9 +143,8 @@ def _lines_of(record: RunRecord, folder: Path, everything: bool) -> Iterator[tup
     yield "release", str(record.privacy.get("release", "not yet"))
     if record.timings:
         yield "took", _took(record.timings)
-    missing = left_out(record.measurements)
-    if missing and not everything:
-        yield "left out", missing
+    if not everything and (names := left_out(record.measurements)):
+        yield "left out", names
     yield "record", str(folder / RECORD)
     for name in (SAMPLES, GRID):
         if name in record.artifacts:
@@ -169,11 +165,12 @@ def _guarantee(privacy: Mapping[str, Any]) -> str:
 
 
 def _took(timings: Mapping[str, float]) -> str:
-    from dpbench.core.progress import duration
+    from dpbench.core.progress import IN_WORDS, duration
 
-    parts = {"training": "fit", "sampling": "sample"}
-    said = [f"{duration(timings[key])} of {name}" for name, key in parts.items() if key in timings]
-    rest = [seconds for name, seconds in timings.items() if name not in parts.values()]
+    said = [
+        f"{duration(timings[part])} of {IN_WORDS[part]}" for part in IN_WORDS if part in timings
+    ]
+    rest = [seconds for part, seconds in timings.items() if part not in IN_WORDS]
     if rest:
         said.append(f"{duration(sum(rest))} of evaluation")
     return ", ".join(said)

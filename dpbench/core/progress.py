@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
+IN_WORDS = {"fit": "training", "sample": "sampling"}  # the parts of a run that are no evaluators
+
 
 class Task(Protocol):
     """A piece of work in progress."""

@@ -12,7 +12,9 @@ from pathlib import Path
 from dpbench.core.errors import UserError
 from dpbench.core.files import safe_name
 from dpbench.core.metrics import Measurement
-from dpbench.records.run_record import RECORD, RunSpec, read_record
+from dpbench.records.alarms import ALARMS
+from dpbench.records.named import records_of
+from dpbench.records.run_record import RunSpec, read_record
 from dpbench.report.metrics import (
     AUDIT_CEILING,
     AUDIT_EPSILON,
@@ -71,15 +73,28 @@ def findings(measurements: Sequence[Measurement], references: References) -> lis
 
 def left_out(measurements: Iterable[Measurement]) -> str:
     """The metrics without a value, in a few words; empty if there is none."""
+    groups = missing(measurements, lambda name: _OF_CLASS.sub("_class*", name)).values()
+    return ", ".join(dict.fromkeys(groups))
+
+
+def missing(
+    measurements: Iterable[Measurement], called: Callable[[str], str] = str
+) -> dict[str, str]:
+    """The metrics without a value, in a few words by the reason.
+
+    Args:
+        measurements: Those with a value are left out.
+        called: From the name of a metric to what it is called.
+    """
     reasons: dict[str, list[str]] = {}
     for each in measurements:
         if each.value is None:
-            reasons.setdefault(each.reason, []).append(_OF_CLASS.sub("_class*", each.metric))
-    groups = []
-    for names in reasons.values():
+            reasons.setdefault(each.reason, []).append(called(each.metric))
+    groups = {}
+    for reason, names in reasons.items():
         first, *more = dict.fromkeys(names)
-        groups.append(f"{first} and {len(more)} more" if more else first)
-    return ", ".join(dict.fromkeys(groups))
+        groups[reason] = f"{first} and {len(more)} more" if more else first
+    return groups
 
 
 def references_beside(
@@ -98,7 +113,7 @@ def references_beside(
         if method == spec.method:
             continue
         seeds = {}
-        for file in (runs / safe_name(spec.dataset) / method).glob(f"*/{RECORD}"):
+        for file in records_of(method, runs / safe_name(spec.dataset)):
             with suppress(UserError):  # a report names what cannot be read
                 record = read_record(file)
                 if record.status == "complete" and _of_one_protocol(record.spec, spec):
@@ -223,9 +238,9 @@ def _memorization(found: _Values, others: Mapping[str, _Values]) -> Iterable[Fin
 
 
 def _audit(found: _Values, others: Mapping[str, _Values]) -> Iterable[Finding]:
-    if "audit_alarms" not in found:
+    if ALARMS not in found:
         return
-    alarms = found["audit_alarms"]
+    alarms = found[ALARMS]
     yield Finding(
         "audit of the noise", f"{alarms:.0f} ALARMS: not as claimed" if alarms else "no alarm"
     )
